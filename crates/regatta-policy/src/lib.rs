@@ -1,0 +1,11 @@
+//! The decisions of the gateway: pure rules over facts and a given `now`.
+//!
+//! No IO, no clock, no dice of its own; a rule takes facts and returns a decision, so that it can be simulated
+//! over seeds. It imports neither tokio nor hyper, nor any other crate of ours.
+
+pub mod glob;
+pub mod ids;
+pub mod snapshot;
+
+pub use glob::Glob;
+pub use ids::{Micros, ReplicaId};

@@ -1,0 +1,27 @@
+//! The command line as typed. What it means is resolved by each command; nothing is opened or read here.
+//!
+//! A new command is one variant here, one arm in [`Command::run`] and one file in `commands/`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Makes a fleet of MCP servers behave as one server that does not go down.
+#[derive(Debug, Parser)]
+#[command(name = "regatta", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands. Each carries its own arguments as typed, defined in its file in `commands/`.
+#[derive(Debug, Subcommand)]
+pub enum Command {}
+
+impl Command {
+    /// Runs to the end; the exit code is 0 fine, 1 failed, 2 wrong usage or config.
+    pub fn run(self) -> ExitCode {
+        match self {}
+    }
+}

@@ -1,0 +1,60 @@
+//! Digests and random numbers, so that no other crate needs the cryptography library.
+//!
+//! Randomness comes from the library's generator, which the system seeds; it never fails on a running system.
+
+use aws_lc_rs::{digest, rand};
+
+/// SHA-256 over length-prefixed `parts`, cut to 16 bytes: names a principal or a token without telling it.
+///
+/// Each part is preceded by its length as eight bytes, so that `["ab", "c"]` and `["a", "bc"]` differ.
+pub fn digest16(parts: &[&[u8]]) -> [u8; 16] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut short = [0; 16];
+    short.copy_from_slice(&context.finish().as_ref()[..16]);
+    short
+}
+
+/// Sixteen random bytes: session ids, etags.
+pub fn random16() -> [u8; 16] {
+    random()
+}
+
+/// A random number: what the pure rules of `regatta-policy` take as dice.
+pub fn random_u64() -> u64 {
+    u64::from_ne_bytes(random())
+}
+
+/// Random bytes.
+///
+/// # Panics
+/// If the system gives no randomness: nothing safe can be done without.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).expect("the system gives randomness");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn parts_are_told_apart_by_their_lengths() {
+        assert_ne!(digest16(&[b"ab", b"c"]), digest16(&[b"a", b"bc"]));
+        assert_ne!(digest16(&[b"a"]), digest16(&[b"a", b""]));
+        assert_eq!(digest16(&[b"a", b"b"]), digest16(&[b"a", b"b"]));
+    }
+
+    #[test]
+    fn a_hundred_thousand_ids_do_not_repeat() {
+        let ids: HashSet<[u8; 16]> = (0..100_000).map(|_| random16()).collect();
+        assert_eq!(ids.len(), 100_000);
+        let dice: HashSet<u64> = (0..100_000).map(|_| random_u64()).collect();
+        assert_eq!(dice.len(), 100_000);
+    }
+}

@@ -3,8 +3,20 @@
 //! No IO, no clock, no dice of its own; a rule takes facts and returns a decision, so that it can be simulated
 //! over seeds. It imports neither tokio nor hyper, nor any other crate of ours.
 
+pub mod admission;
+pub mod backoff;
+pub mod balance;
+pub mod budget;
+pub mod dice;
+pub mod drain;
+pub mod eject;
+pub mod ewma;
 pub mod glob;
+pub mod gone;
 pub mod ids;
+pub mod rate;
+pub mod rendezvous;
+pub mod retry;
 pub mod snapshot;
 
 pub use glob::Glob;

@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The data plane of the gateway.
+
+pub mod listener;

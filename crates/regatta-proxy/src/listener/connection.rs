@@ -1,0 +1,153 @@
+//! One client connection: TLS if there is any, then hyper, until the client leaves, a bound is hit or the drain ends.
+//!
+//! A panic of a handler ends this task only; `serve` counts it.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use regatta_policy::snapshot::Limits;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use super::drain::DrainSignal;
+use super::socket::tune;
+use super::stall::Unstalled;
+use super::stats::ListenerStats;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may leave a write without any progress (RELIABILITY F36).
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// hyper's own number of header lines, for which it needs no allocation.
+const HEADERS_WITHOUT_ALLOCATION: usize = 100;
+/// hyper takes no smaller buffer.
+const BUFFER_MIN: usize = 8192;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Address and port, as the kernel says.
+    pub address: SocketAddr,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// When it was accepted.
+    pub since: Instant,
+}
+
+/// What every connection of one `serve` shares.
+#[derive(Clone)]
+pub(super) struct Shared<H> {
+    pub handler: H,
+    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    pub drain: DrainSignal,
+    pub stats: Arc<ListenerStats>,
+}
+
+/// Counts a connection as open while it lives, also through a panic.
+pub(super) struct Open(Arc<ListenerStats>);
+
+impl Open {
+    pub(super) fn new(stats: &Arc<ListenerStats>) -> Open {
+        stats.open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(stats))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub(super) async fn run<H, F, B>(
+    stream: TcpStream,
+    address: SocketAddr,
+    limits: Arc<Limits>,
+    shared: Shared<H>,
+    open: Open,
+) where
+    H: Fn(Peer, Request<Incoming>) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let _open = open;
+    tune(&stream, limits.tcp_user_timeout);
+    let peer = Peer { address, tls: shared.tls.is_some(), since: Instant::now() };
+    let Some(tls) = &shared.tls else {
+        return speak(stream, peer, &limits, &shared).await;
+    };
+    let handshake = TlsAcceptor::from(tls.load_full()).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => speak(stream, peer, &limits, &shared).await,
+        Ok(Err(_)) | Err(_) => ListenerStats::count(&shared.stats.handshake_errors),
+    }
+}
+
+async fn speak<S, H, F, B>(stream: S, peer: Peer, limits: &Limits, shared: &Shared<H>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Fn(Peer, Request<Incoming>) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let stream = Unstalled::new(stream, WRITE_TIMEOUT, Arc::clone(&shared.stats));
+    let service = service_fn(|request| {
+        let answering = (shared.handler)(peer, request);
+        async { Ok::<_, Infallible>(answering.await) }
+    });
+    let mut connection = pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
+    let mut bell = pin!(shared.drain.bell());
+    let mut listening = false;
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        if !listening {
+            // Once is enough: a task's waker stays the same for its life.
+            listening = true;
+            let _ = bell.as_mut().poll(cx);
+        }
+        if !told && shared.drain.begun() {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    });
+    if let Err(error) = ended.await {
+        tracing::trace!(%error, peer = %peer.address, "a client connection broke off");
+    }
+}
+
+fn builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_header_size(limits.header_max)
+        .max_buf_size(limits.header_max.max(BUFFER_MIN))
+        .keep_alive(true)
+        // A client that closed its sending side has left (F41): its call is cancelled or detached.
+        .half_close(false);
+    // hyper's `pipeline_flush` stays off: it holds back the events of a stream while the client has sent more.
+    if limits.header_count_max != HEADERS_WITHOUT_ALLOCATION {
+        builder.max_headers(limits.header_count_max);
+    }
+    builder
+}

@@ -1,0 +1,21 @@
+//! From a bound socket to a request in a handler's hands, and back: everything that is HTTP/1.1 and not MCP.
+//!
+//! One accept loop, one task a connection. It knows limits, time-outs and draining; it never looks at a path, a header
+//! or a body, and makes no answer of its own: what is over a bound is closed and counted.
+
+mod body;
+mod connection;
+mod drain;
+mod serve;
+mod socket;
+mod stall;
+mod stats;
+mod tls;
+
+pub use body::{BodyError, read_body};
+pub use connection::Peer;
+pub use drain::{DrainSignal, Drainer, drain_signal};
+pub use serve::{Ended, serve};
+pub use socket::Listener;
+pub use stats::ListenerStats;
+pub use tls::{TlsError, server_config};

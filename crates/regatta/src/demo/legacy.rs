@@ -1,0 +1,262 @@
+//! The legacy era: `initialize`, sessions, the standing stream, resume, questions on the stream of a call.
+//!
+//! Errors of a method ride on HTTP 200; 404 means "no such session" and nothing else (L-TR, Session Management).
+//! A call that notifies runs in a task of its own: a lost connection cancels nothing.
+
+use super::State;
+use super::catalogue::{self, CAPABILITIES, INSTRUCTIONS, SERVER_INFO};
+use super::endpoint::{
+    Body, PROTOCOL_VERSION, SESSION_ID, accepted, accepts, events, failed, json, plain, text,
+};
+use super::hub::CLOCK;
+use super::session::{Agreed, Session};
+use super::slow::{self, LEVELS, Question, Slow};
+use super::stream::{Guard, Stream};
+use super::tools::{self, Outcome, error_members};
+use super::wire::{self, Fault, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Message, Params, Text};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Newest first.
+const VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
+
+/// One POST.
+pub async fn post(state: Arc<State>, headers: &HeaderMap, message: Message<'_>) -> Response<Body> {
+    if let Some(refusal) = bad_version(headers) {
+        return refusal;
+    }
+    if let Message::Request { id, method, params } = &message
+        && method.as_str() == "initialize"
+    {
+        return initialize(&state, id, params);
+    }
+    let session = match find(&state, headers) {
+        Ok((_, session)) => session,
+        Err(refusal) => return refusal,
+    };
+    match message {
+        Message::Response { id, result } => session.answer(id, result.map(RawValue::get)),
+        Message::Notification { method, params } => {
+            if let ("notifications/cancelled", Some(id)) = (method.as_str(), params.request_id) {
+                session.cancel(id.get());
+            }
+        }
+        Message::Request { id, method, params } => {
+            return request(&state, &session, id, method.as_str(), &params).await;
+        }
+    }
+    accepted()
+}
+
+fn bad_version(headers: &HeaderMap) -> Option<Response<Body>> {
+    let given = headers.get(PROTOCOL_VERSION)?;
+    let known = given.to_str().is_ok_and(|given| VERSIONS.contains(&given));
+    let fault = Fault::new(INVALID_REQUEST, "unsupported MCP-Protocol-Version");
+    (!known).then(|| failed(StatusCode::BAD_REQUEST, None, &fault))
+}
+
+fn find<'h>(state: &State, headers: &'h HeaderMap) -> Result<(&'h str, Arc<Session>), Response<Body>> {
+    if !headers.contains_key(SESSION_ID) {
+        let fault = Fault::new(INVALID_REQUEST, "Mcp-Session-Id is missing");
+        return Err(failed(StatusCode::BAD_REQUEST, None, &fault));
+    }
+    let id = text(headers, &SESSION_ID).unwrap_or_default();
+    match state.sessions.get(id) {
+        Some(session) => Ok((id, session)),
+        None => Err(failed(StatusCode::NOT_FOUND, None, &Fault::new(INVALID_REQUEST, "session not found"))),
+    }
+}
+
+fn initialize(state: &State, id: &str, params: &Params<'_>) -> Response<Body> {
+    let Some(asked) = params.protocol_version.as_ref().map(Text::as_str) else {
+        let fault = Fault::new(INVALID_PARAMS, "params.protocolVersion is missing");
+        return failed(StatusCode::OK, Some(id), &fault);
+    };
+    // A version that is not known is answered with the newest that is (L-LIFE, Version Negotiation).
+    let version = VERSIONS.into_iter().find(|known| *known == asked).unwrap_or(VERSIONS[0]);
+    let capabilities = params.capabilities.as_ref();
+    let agreed = Agreed {
+        version,
+        elicitation: capabilities.is_some_and(|given| given.elicitation.is_some()),
+        sampling: capabilities.is_some_and(|given| given.sampling.is_some()),
+    };
+    let session = state.sessions.open(state, agreed);
+    let members = format!(
+        r#""protocolVersion":"{version}","capabilities":{CAPABILITIES},"serverInfo":{SERVER_INFO},"instructions":"{INSTRUCTIONS}""#
+    );
+    let mut response = json(StatusCode::OK, wire::result(id, &members));
+    if let Ok(value) = HeaderValue::from_str(&session) {
+        response.headers_mut().insert(SESSION_ID, value);
+    }
+    response
+}
+
+async fn request(
+    state: &Arc<State>,
+    session: &Arc<Session>,
+    id: &str,
+    method: &str,
+    params: &Params<'_>,
+) -> Response<Body> {
+    let members = match method {
+        "tools/call" => match tools::call(state, &session.counter, params) {
+            Ok(Outcome::Done(members)) => Ok(members),
+            Ok(Outcome::Slow(slow)) => return carry_out(session, id, slow, params).await,
+            Err(fault) => Err(fault),
+        },
+        "ping" => Ok(String::new()),
+        "tools/list" => Ok(catalogue::tools(&state.hub.extra())),
+        "resources/list" => Ok(catalogue::resources()),
+        "resources/templates/list" => Ok(r#""resourceTemplates":[]"#.into()),
+        "resources/read" => clock_only(params).map(|()| catalogue::clock()),
+        "resources/subscribe" | "resources/unsubscribe" => clock_only(params).map(|()| {
+            session.standing(state);
+            session.clock.store(method == "resources/subscribe", Ordering::Relaxed);
+            String::new()
+        }),
+        "logging/setLevel" => set_level(session, params),
+        _ => Err(Fault::new(METHOD_NOT_FOUND, format!("unknown method: {method}"))),
+    };
+    match members {
+        Ok(members) => json(StatusCode::OK, wire::result(id, &members)),
+        Err(fault) => failed(StatusCode::OK, Some(id), &fault),
+    }
+}
+
+fn clock_only(params: &Params<'_>) -> Result<(), Fault> {
+    match params.uri.as_ref().map(Text::as_str) {
+        Some(CLOCK) => Ok(()),
+        Some(uri) => Err(Fault::new(-32002, format!("no such resource: {uri}"))),
+        None => Err(Fault::new(INVALID_PARAMS, "params.uri is missing")),
+    }
+}
+
+fn set_level(session: &Session, params: &Params<'_>) -> Result<String, Fault> {
+    let level =
+        params.level.as_ref().and_then(|level| LEVELS.iter().position(|known| *known == level.as_str()));
+    let level = level.ok_or_else(|| Fault::new(INVALID_PARAMS, "params.level is no log level"))?;
+    session.log_level.store(level, Ordering::Relaxed);
+    Ok(String::new())
+}
+
+/// A slow call: on a stream if it has something to say on the way, else as JSON when it is done.
+async fn carry_out(session: &Arc<Session>, id: &str, slow: Slow, params: &Params<'_>) -> Response<Body> {
+    let token = params.meta.as_ref().and_then(|meta| meta.progress_token).map(|token| token.get().to_owned());
+    if let (Slow::Sleep { ms }, None) = (&slow, &token) {
+        let cancel = session.begin(id);
+        let members = tokio::select! {
+            members = slow::sleep(*ms, None) => Some(members),
+            () = cancel.notified() => None,
+        };
+        session.end(id);
+        return match members {
+            Some(members) => json(StatusCode::OK, wire::result(id, &members)),
+            None => accepted(),
+        };
+    }
+    let stream = session.open_stream();
+    let cancel = session.begin(id);
+    let (task_session, task_stream, id) = (session.clone(), stream.clone(), id.to_owned());
+    tokio::spawn(async move {
+        tokio::select! {
+            members = work(&task_session, &task_stream, slow, token) => {
+                task_stream.push(&wire::result(&id, &members));
+            }
+            // A cancelled request gets no response (L-CAN).
+            () = cancel.notified() => {}
+        }
+        task_session.end(&id);
+        task_stream.finish();
+    });
+    let primed = VERSIONS[0] <= session.agreed.version;
+    match stream.attach(None, Guard::Nothing) {
+        // Clients before 2025-11-25 choke on an event without data.
+        Some(body) if primed => events(body.with_head(stream.priming())),
+        Some(body) => events(body),
+        None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the stream overflowed"),
+    }
+}
+
+async fn work(session: &Session, stream: &Stream, slow: Slow, token: Option<String>) -> String {
+    match slow {
+        Slow::Sleep { ms } => slow::sleep(ms, token.as_deref().map(|token| (token, stream))).await,
+        Slow::Log { level, text } => {
+            if session.log_level.load(Ordering::Relaxed) <= level {
+                stream.push(&slow::log_message(level, &text));
+            }
+            tools::text_members("logged")
+        }
+        Slow::Ask { question } => {
+            let question = slow::elicitation(&question);
+            ask(session, stream, session.agreed.elicitation, question, slow::elicited).await
+        }
+        Slow::Sample { prompt } => {
+            ask(session, stream, session.agreed.sampling, slow::sampling(&prompt), slow::sampled).await
+        }
+    }
+}
+
+async fn ask(
+    session: &Session,
+    stream: &Stream,
+    declared: bool,
+    question: Question,
+    read: fn(&str) -> String,
+) -> String {
+    if !declared {
+        return error_members(&format!("this client does not take {}", question.method));
+    }
+    match session.ask(stream, question.method, &question.members).await {
+        Some(raw) => read(&raw),
+        None => error_members("the client gave no answer"),
+    }
+}
+
+/// GET: the standing stream, or the rest of any stream after `Last-Event-ID`.
+pub fn listen(state: &State, headers: &HeaderMap) -> Response<Body> {
+    if !accepts(headers, "text/event-stream") {
+        return plain(StatusCode::NOT_ACCEPTABLE, "Accept must list text/event-stream");
+    }
+    let session = match bad_version(headers).map_or_else(|| find(state, headers), Err) {
+        Ok((_, session)) => session,
+        Err(refusal) => return refusal,
+    };
+    if headers.contains_key("last-event-id") {
+        return match resume(&session, headers) {
+            Some(response) => response,
+            None => plain(StatusCode::BAD_REQUEST, "no stream of this session has that event"),
+        };
+    }
+    let stream = session.standing(state);
+    if stream.is_attached() {
+        return plain(StatusCode::CONFLICT, "this session has its standing stream already");
+    }
+    match stream.attach(None, Guard::Nothing) {
+        Some(body) => events(body.with_head(": open\n\n".into())),
+        None => plain(StatusCode::CONFLICT, "this session has its standing stream already"),
+    }
+}
+
+fn resume(session: &Session, headers: &HeaderMap) -> Option<Response<Body>> {
+    let (stream, after) = headers.get("last-event-id")?.to_str().ok()?.split_once('-')?;
+    let stream = session.stream(stream.parse().ok()?)?;
+    stream
+        .attach(Some(after.parse().ok()?), Guard::Nothing)
+        .map(|body| events(body.with_head(": resumed\n\n".into())))
+}
+
+/// DELETE: the end of a session.
+pub fn end(state: &State, headers: &HeaderMap) -> Response<Body> {
+    match bad_version(headers).map_or_else(|| find(state, headers), Err) {
+        Ok((id, _)) if state.sessions.end(state, id) => {
+            let mut response = accepted();
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        Ok(_) => plain(StatusCode::NOT_FOUND, "session not found"),
+        Err(refusal) => refusal,
+    }
+}

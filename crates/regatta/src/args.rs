@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands;
+
 /// Makes a fleet of MCP servers behave as one server that does not go down.
 #[derive(Debug, Parser)]
 #[command(name = "regatta", version, arg_required_else_help = true, disable_help_subcommand = true)]
@@ -17,11 +19,16 @@ pub struct Args {
 
 /// The commands. Each carries its own arguments as typed, defined in its file in `commands/`.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Starts one small MCP server of both eras, to try a gateway or a client against.
+    Demo(commands::demo::DemoArgs),
+}
 
 impl Command {
     /// Runs to the end; the exit code is 0 fine, 1 failed, 2 wrong usage or config.
     pub fn run(self) -> ExitCode {
-        match self {}
+        match self {
+            Command::Demo(args) => commands::demo::run(args),
+        }
     }
 }

@@ -9,6 +9,7 @@ use clap::Parser;
 
 mod args;
 mod commands;
+mod demo;
 
 fn main() -> ExitCode {
     args::Args::parse().command.run()

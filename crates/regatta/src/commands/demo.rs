@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 /// What `regatta demo` takes.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct DemoArgs {
     /// Port to listen on; 0 lets the system choose one.
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 /// Runs until SIGTERM, SIGINT or (if asked for) the end of stdin.
-pub fn run(args: Args) -> ExitCode {
+pub fn run(args: DemoArgs) -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(args.workers.into()).enable_all().build();
     let settings = Settings {

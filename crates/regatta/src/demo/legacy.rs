@@ -25,8 +25,8 @@ const VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 
 /// One POST.
 pub async fn post(state: Arc<State>, headers: &HeaderMap, message: Message<'_>) -> Response<Body> {
-    if let Some(refusal) = bad_version(headers) {
-        return refusal;
+    if let Err(refusal) = check_version(headers) {
+        return refusal.into();
     }
     if let Message::Request { id, method, params } = &message
         && method.as_str() == "initialize"
@@ -35,7 +35,7 @@ pub async fn post(state: Arc<State>, headers: &HeaderMap, message: Message<'_>) 
     }
     let session = match find(&state, headers) {
         Ok((_, session)) => session,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into(),
     };
     match message {
         Message::Response { id, result } => session.answer(id, result.map(RawValue::get)),
@@ -51,23 +51,31 @@ pub async fn post(state: Arc<State>, headers: &HeaderMap, message: Message<'_>) 
     accepted()
 }
 
-fn bad_version(headers: &HeaderMap) -> Option<Response<Body>> {
-    let given = headers.get(PROTOCOL_VERSION)?;
-    let known = given.to_str().is_ok_and(|given| VERSIONS.contains(&given));
-    let fault = Fault::new(INVALID_REQUEST, "unsupported MCP-Protocol-Version");
-    (!known).then(|| failed(StatusCode::BAD_REQUEST, None, &fault))
+/// A refusal before any method is looked at.
+struct Refused(StatusCode, &'static str);
+
+impl From<Refused> for Response<Body> {
+    fn from(Refused(status, why): Refused) -> Self {
+        failed(status, None, &Fault::new(INVALID_REQUEST, why))
+    }
 }
 
-fn find<'h>(state: &State, headers: &'h HeaderMap) -> Result<(&'h str, Arc<Session>), Response<Body>> {
+fn check_version(headers: &HeaderMap) -> Result<(), Refused> {
+    match headers.get(PROTOCOL_VERSION) {
+        Some(given) if !given.to_str().is_ok_and(|given| VERSIONS.contains(&given)) => {
+            Err(Refused(StatusCode::BAD_REQUEST, "unsupported MCP-Protocol-Version"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn find<'h>(state: &State, headers: &'h HeaderMap) -> Result<(&'h str, Arc<Session>), Refused> {
     if !headers.contains_key(SESSION_ID) {
-        let fault = Fault::new(INVALID_REQUEST, "Mcp-Session-Id is missing");
-        return Err(failed(StatusCode::BAD_REQUEST, None, &fault));
+        return Err(Refused(StatusCode::BAD_REQUEST, "Mcp-Session-Id is missing"));
     }
     let id = text(headers, &SESSION_ID).unwrap_or_default();
-    match state.sessions.get(id) {
-        Some(session) => Ok((id, session)),
-        None => Err(failed(StatusCode::NOT_FOUND, None, &Fault::new(INVALID_REQUEST, "session not found"))),
-    }
+    let session = state.sessions.get(id);
+    session.map(|session| (id, session)).ok_or(Refused(StatusCode::NOT_FOUND, "session not found"))
 }
 
 fn initialize(state: &State, id: &str, params: &Params<'_>) -> Response<Body> {
@@ -220,9 +228,9 @@ pub fn listen(state: &State, headers: &HeaderMap) -> Response<Body> {
     if !accepts(headers, "text/event-stream") {
         return plain(StatusCode::NOT_ACCEPTABLE, "Accept must list text/event-stream");
     }
-    let session = match bad_version(headers).map_or_else(|| find(state, headers), Err) {
+    let session = match check_version(headers).and_then(|()| find(state, headers)) {
         Ok((_, session)) => session,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into(),
     };
     if headers.contains_key("last-event-id") {
         return match resume(&session, headers) {
@@ -250,13 +258,13 @@ fn resume(session: &Session, headers: &HeaderMap) -> Option<Response<Body>> {
 
 /// DELETE: the end of a session.
 pub fn end(state: &State, headers: &HeaderMap) -> Response<Body> {
-    match bad_version(headers).map_or_else(|| find(state, headers), Err) {
+    match check_version(headers).and_then(|()| find(state, headers)) {
         Ok((id, _)) if state.sessions.end(state, id) => {
             let mut response = accepted();
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
         }
         Ok(_) => plain(StatusCode::NOT_FOUND, "session not found"),
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into(),
     }
 }

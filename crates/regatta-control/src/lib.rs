@@ -1,1 +1,6 @@
-//! Placeholder.
+//! The control plane: works out the one immutable snapshot that the data plane obeys (DESIGN 7).
+//!
+//! It reads the config, probes the replicas and answers the admin listener. It never sees a client's request and
+//! imports nothing of the data plane; only metrics and a readiness flag come up to it, as closures.
+
+pub mod config;

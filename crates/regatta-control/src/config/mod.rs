@@ -1,0 +1,19 @@
+//! The config: what an operator writes (`raw`), what it means (`checked`), and what is wrong with it (`complaint`).
+//!
+//! It never talks to a replica and never reads a key; `control.rs` turns a [`Config`] into snapshots.
+
+mod checked;
+mod complaint;
+pub mod endpoint;
+mod gateway;
+mod nearest;
+mod raw;
+mod server;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use checked::{Config, check, load};
+pub use complaint::{Complaint, Complaints, Place};
+pub use gateway::{LogFormat, Process, TlsFiles};
+pub use raw::Env;

@@ -1,0 +1,180 @@
+//! `[[server]]`: one logical MCP server, its replicas and the bounds of a call to it.
+//!
+//! Keys that this build does not serve yet are refused with a word about it, never silently ignored.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use regatta_policy::snapshot::{
+    Affinity, Balance, CallBounds, Cursors, Duty, Eras, Health, Replica, Server, SessionState, UpstreamResume,
+};
+use regatta_policy::{Glob, ReplicaId};
+
+use super::endpoint;
+use super::raw::{Found, Section};
+
+/// Reads one server; `index` counts from 0.
+pub fn server(section: &Section<'_>, index: usize) -> Server {
+    let default_name = if index == 0 { "default".to_owned() } else { format!("server-{}", index + 1) };
+    let name = section.get("name", default_name, "1 to 64 letters, digits, - . or _", |found| {
+        let name = found.text()?;
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        ((1..=64).contains(&name.len()) && name.bytes().all(fits)).then(|| name.to_owned())
+    });
+    let replicas = replicas(section, &name);
+    unserved(section);
+    Server {
+        path: section.get("path", endpoint::DEFAULT_PATH.to_owned(), PATH, path),
+        balance: section.choice(
+            "balance",
+            Balance::LeastLoad,
+            &[
+                ("round-robin", Balance::RoundRobin),
+                ("least-connections", Balance::LeastConnections),
+                ("least-load", Balance::LeastLoad),
+                ("sticky-ip", Balance::StickyIp),
+            ],
+        ),
+        session_state: section.choice(
+            "session_state",
+            SessionState::Unknown,
+            &[
+                ("external", SessionState::External),
+                ("unknown", SessionState::Unknown),
+                ("memory", SessionState::Memory),
+            ],
+        ),
+        affinity: section.get("affinity", Affinity::None, AFFINITY, affinity),
+        cursors: section.choice(
+            "cursors",
+            Cursors::Shared,
+            &[("shared", Cursors::Shared), ("replica", Cursors::Replica)],
+        ),
+        upstream_resume: section.choice(
+            "upstream_resume",
+            UpstreamResume::Unsupported,
+            &[("unsupported", UpstreamResume::Unsupported), ("supported", UpstreamResume::Supported)],
+        ),
+        repeatable_tools: section.list(
+            "repeatable_tools",
+            "a tool name; * stands for any letters",
+            |found| found.text().filter(|text| !text.is_empty()).map(Glob::new),
+        ),
+        call: call(section),
+        replicas,
+        name,
+    }
+}
+
+const PATH: &str = "a path like \"/mcp\", compared byte for byte: no //, /./, /../, % or ?";
+const AFFINITY: &str = "one of \"none\", \"principal\", \"header:<name>\", \"argument:<name>\"";
+
+fn path(found: &Found<'_>) -> Option<String> {
+    let path = found.text()?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let mut segments = path.strip_prefix('/')?.split('/').peekable();
+    let mut plain = true;
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        plain &= !matches!(segment, "." | "..") && (last || !segment.is_empty());
+    }
+    (plain && path.len() <= 256 && path.bytes().all(fits)).then(|| path.to_owned())
+}
+
+fn affinity(found: &Found<'_>) -> Option<Affinity> {
+    match found.text()? {
+        "none" => Some(Affinity::None),
+        "principal" => Some(Affinity::Principal),
+        text => match text.split_once(':')? {
+            ("header", name) => {
+                HeaderName::try_from(name).ok().map(|name| Affinity::Header(name.as_str().to_owned()))
+            }
+            ("argument", name) => (!name.is_empty()).then(|| Affinity::Argument(name.to_owned())),
+            (_, _) => None,
+        },
+    }
+}
+
+fn replicas(section: &Section<'_>, server: &str) -> Vec<Replica> {
+    let mut seen: Vec<String> = Vec::new();
+    let mut written = false;
+    let replicas = section.list("replicas", "a URL like \"http://127.0.0.1:3001/mcp\"", |found| {
+        written = true;
+        Some(replica(section, server, found, &mut seen))
+    });
+    if !written {
+        let hint = "replicas = [\"http://127.0.0.1:3001/mcp\"]";
+        section.miss(format!("server \"{server}\" has no replicas"), "at least one URL", Some(hint));
+    }
+    replicas.into_iter().flatten().collect()
+}
+
+fn replica(
+    section: &Section<'_>,
+    server: &str,
+    found: &Found<'_>,
+    seen: &mut Vec<String>,
+) -> Option<Replica> {
+    let endpoint = match found.text().ok_or("a URL in quotes").and_then(endpoint::parse) {
+        Ok(endpoint) => endpoint,
+        Err(expected) => {
+            section.refuse(found, expected, None);
+            return None;
+        }
+    };
+    if seen.contains(&endpoint.url) {
+        section.refuse(found, "each replica once", None);
+        return None;
+    }
+    if found.text().is_some_and(endpoint::lacks_path) {
+        section.note(format!("{} = {}: no path, so {} is used", found.path, found.shown(), endpoint.path));
+    }
+    seen.push(endpoint.url.clone());
+    let id = ReplicaId::of(server, &endpoint.url);
+    Some(Replica { id, endpoint, health: Health::Unknown, eras: Eras::Unknown, duty: Duty::Serving })
+}
+
+fn call(section: &Section<'_>) -> CallBounds {
+    const MS: Duration = Duration::from_millis(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+    let d = CallBounds::default();
+    let call = CallBounds {
+        request_timeout: section.time("request_timeout", d.request_timeout, 10 * MS..=24 * HOUR),
+        request_max: section.time("request_max", d.request_max, 10 * MS..=24 * HOUR),
+        connect_timeout: section.time("connect_timeout", d.connect_timeout, 10 * MS..=HOUR),
+        gone_after: section.time("gone_after", d.gone_after, 200 * MS..=HOUR),
+        prime_after: section.time("prime_after", d.prime_after, MS..=HOUR),
+        connections_per_replica_max: section.count(
+            "connections_per_replica_max",
+            d.connections_per_replica_max,
+            1..=100_000,
+        ),
+    };
+    if call.request_max < call.request_timeout {
+        section.miss(
+            "request_max is shorter than request_timeout".to_owned(),
+            "request_max (the end of any call) to be at least request_timeout (how long a server may be silent)",
+            None,
+        );
+    }
+    call
+}
+
+/// Keys of the design that come with later issues.
+fn unserved(section: &Section<'_>) {
+    if let Some(found) = section.find("registry").filter(|found| found.flag() != Some(false)) {
+        section.refuse(
+            &found,
+            "false: this build has no registry",
+            Some("list the replicas under replicas = […]"),
+        );
+    }
+    if let Some(found) = section.find("trust_annotations").filter(|found| found.flag() != Some(false)) {
+        let hint = "list the tools that may be sent again under repeatable_tools = […]";
+        section.refuse(&found, "false: this build does not read annotations", Some(hint));
+    }
+    if let Some(found) = section.find("connections_max") {
+        let hint = "connections_per_replica_max bounds what this gateway opens to each replica";
+        section.refuse(&found, "nothing here: this build has no bound over all gateways", Some(hint));
+    }
+}

@@ -1,0 +1,195 @@
+//! What a config means, and every kind of complaint as exact text.
+
+use std::time::Duration;
+
+use regatta_policy::snapshot::{Affinity, Balance, Limits, SessionState};
+
+use super::{Config, Env, check};
+
+const SERVER: &str = "[[server]]\nreplicas = [\"http://127.0.0.1:3001/mcp\"]\n";
+
+fn accepted(text: &str) -> Config {
+    check("regatta.toml", text, &Env::default()).unwrap_or_else(|complaints| panic!("{complaints}"))
+}
+
+fn complaints(text: &str) -> String {
+    check("regatta.toml", text, &Env::default()).err().map(|all| all.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn everything_but_a_replica_has_a_default() {
+    let config = accepted(SERVER);
+    assert_eq!(config.process.listen[0].to_string(), "127.0.0.1:8080");
+    assert_eq!(config.process.admin.unwrap().to_string(), "127.0.0.1:9901");
+    assert_eq!(config.process.drain_deadline, Duration::from_secs(20));
+    assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
+    let server = &config.servers[0];
+    assert_eq!((server.name.as_str(), server.path.as_str()), ("default", "/mcp"));
+    assert_eq!((server.balance, server.session_state), (Balance::LeastLoad, SessionState::Unknown));
+}
+
+#[test]
+fn the_example_of_the_design_is_understood() {
+    let config = accepted(
+        r#"
+[gateway]
+listen = "127.0.0.1:8080"
+admin = "127.0.0.1:9901"
+drain_deadline = "20s"
+body_max = "4MiB"
+inflight_max = 1_000
+queue_max = 1000
+queue_wait_max = "1s"
+allowed_hosts = ["Gateway.Example", "*"]
+
+[[server]]
+name = "shop"
+replicas = ["http://127.0.0.1:3001/mcp", "http://127.0.0.1:3002/mcp"]
+balance = "sticky-ip"
+session_state = "external"
+request_timeout = "30s"
+repeatable_tools = ["get_*"]
+trust_annotations = false
+affinity = "header:X-User"
+"#,
+    );
+    let server = &config.servers[0];
+    assert_eq!(server.name, "shop");
+    assert_eq!(server.replicas.len(), 2);
+    assert_ne!(server.replicas[0].id, server.replicas[1].id);
+    assert_eq!(server.affinity, Affinity::Header("x-user".to_owned()));
+    assert!(server.repeatable_tools[0].matches("get_product"));
+    assert!(config.admission.any_host);
+    assert_eq!(config.admission.hosts, ["gateway.example"]);
+}
+
+#[test]
+fn all_complaints_come_at_once_in_the_order_of_the_file() {
+    let text = "[gateway]\nlisten = 8080\ninflight_max = 0\nbodymax = \"1MiB\"\nqueue_wait_max = \"1\"\n\n\
+                [[server]]\nbalance = \"random\"\nreplicas = [\n  \"ftp://h/mcp\",\n  \"http://u:secret@h/mcp\",\n]\n";
+    assert_eq!(
+        complaints(text),
+        r#"error: regatta.toml:2: gateway.listen = 8080
+  expected a list, each an address and a port, like "127.0.0.1:8080"
+error: regatta.toml:3: gateway.inflight_max = 0
+  expected a whole number from 1 to 1000000
+hint: to take no work at all, stop the gateway; SIGTERM drains it
+error: regatta.toml:4: gateway.bodymax = "1MiB"
+  expected a known key
+hint: did you mean body_max?
+error: regatta.toml:5: gateway.queue_wait_max = "1"
+  expected a time from 1ms to 1m with its unit, like "20s" or "1m30s"
+error: regatta.toml:8: server[1].balance = "random"
+  expected one of "round-robin", "least-connections", "least-load", "sticky-ip"
+error: regatta.toml:10: server[1].replicas[1] = "ftp://h/mcp"
+  expected a URL that begins with http:// or https://
+error: regatta.toml:11: server[1].replicas[2] = "http://…@h/mcp"
+  expected a URL without a name or password; clients send their own Authorization header"#
+    );
+}
+
+#[test]
+fn what_comes_later_is_refused_with_a_word() {
+    let text = format!(
+        "[store]\nurl = \"redis://user:secret@127.0.0.1:6379\"\n[[limit]]\nallow = 1\n[[cache]]\nttl = \"1s\"\n{SERVER}registry = true\n"
+    );
+    assert_eq!(
+        complaints(&text),
+        r#"error: regatta.toml:2: store.url = "redis://…@127.0.0.1:6379"
+  expected nothing here: this build has only the embedded store
+hint: leave [store] out; the embedded store keeps sessions over restarts in gateway.state_dir
+error: regatta.toml:3: limit = […]
+  expected nothing here: this build has no rate limits yet
+error: regatta.toml:5: cache = […]
+  expected nothing here: this build has no result cache yet
+error: regatta.toml:9: server[1].registry = true
+  expected false: this build has no registry
+hint: list the replicas under replicas = […]"#
+    );
+}
+
+#[test]
+fn two_servers_need_two_names_and_two_paths() {
+    let text = "[[server]]\nname = \"a\"\nreplicas = [\"http://h:1\"]\n\n[[server]]\nname = \"a\"\nreplicas = [\"http://h:2\"]\n";
+    assert_eq!(
+        complaints(text),
+        r#"error: regatta.toml:5: server[2] and server[1] are both named "a"
+  expected a name of its own for each server
+error: regatta.toml:5: server[2] and server[1] share the path "/mcp"
+  expected a path of its own for each server
+hint: give it path = "/…"; one endpoint over several servers (federation) is not in this build"#
+    );
+}
+
+#[test]
+fn a_file_without_servers_and_one_without_replicas_are_refused() {
+    assert_eq!(
+        complaints("[gateway]\n"),
+        "error: regatta.toml: no [[server]] is configured\n  expected at least one server\n\
+         hint: [[server]] with replicas = [\"http://127.0.0.1:3001/mcp\"]"
+    );
+    assert_eq!(
+        complaints("[[server]]\nname = \"x\"\n"),
+        "error: regatta.toml:1: server \"x\" has no replicas\n  expected at least one URL\n\
+         hint: replicas = [\"http://127.0.0.1:3001/mcp\"]"
+    );
+    assert!(complaints("[server]\nname = \"x\"\n").starts_with("error: regatta.toml:1: server = {…}"));
+}
+
+#[test]
+fn broken_toml_is_shown_with_its_line() {
+    let said = complaints("[gateway]\nlisten = \n");
+    assert!(said.starts_with("error: regatta.toml:2: listen =\n  expected valid TOML: "), "{said}");
+}
+
+#[test]
+fn values_must_fit_together() {
+    let text = format!(
+        "[gateway]\nadmin = \"127.0.0.1:8080\"\ntls_cert = \"c.pem\"\n{SERVER}request_max = \"1s\"\n"
+    );
+    let said = complaints(&text);
+    for part in
+        ["gateway.admin and gateway.listen are both", "tls_cert stands without", "request_max is shorter"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let env = |name: &str, value: &str| Env([(name.to_owned(), value.to_owned())].into());
+    let text = format!("[gateway]\nlisten = \"127.0.0.1:1\"\n{SERVER}");
+    let config =
+        check("regatta.toml", &text, &env("REGATTA_GATEWAY_LISTEN", "[::1]:2, localhost:3")).unwrap();
+    assert_eq!(
+        config.process.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["[::1]:2", "127.0.0.1:3"]
+    );
+    let said =
+        check("regatta.toml", &text, &env("REGATTA_GATEWAY_BODY_MAX", "lots")).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "error: environment REGATTA_GATEWAY_BODY_MAX: gateway.body_max = \"lots\"\n\
+         \u{20} expected a size from 1KiB to 1GiB, like \"64KiB\""
+    );
+    // Orchestrators put variables of their own into the environment.
+    assert!(check("regatta.toml", &text, &env("REGATTA_GATEWAY_SERVICE_HOST", "10.0.0.1")).is_ok());
+}
+
+#[test]
+fn a_url_without_a_path_is_noted() {
+    let config = accepted("[[server]]\nreplicas = [\"http://127.0.0.1:3001\"]\n");
+    assert_eq!(config.servers[0].replicas[0].endpoint.path, "/mcp");
+    assert_eq!(config.notes, ["server[1].replicas[1] = \"http://127.0.0.1:3001\": no path, so /mcp is used"]);
+}
+
+#[test]
+fn paths_that_could_be_read_two_ways_are_refused() {
+    for path in ["mcp", "//mcp", "/a/../b", "/a//b", "/a%2fb", "/a?b", "/."] {
+        let said = complaints(&format!("{SERVER}path = \"{path}\"\n"));
+        assert!(said.contains("server[1].path"), "{path}: {said}");
+    }
+    for path in ["/", "/mcp/", "/teams/shop"] {
+        accepted(&format!("{SERVER}path = \"{path}\"\n"));
+    }
+}

@@ -20,6 +20,7 @@ pub struct Args {
 /// The commands. Each carries its own arguments as typed, defined in its file in `commands/`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Check(commands::check::CheckArgs),
     /// Starts one small MCP server of both eras, to try a gateway or a client against.
     Demo(commands::demo::DemoArgs),
 }
@@ -28,6 +29,7 @@ impl Command {
     /// Runs to the end; the exit code is 0 fine, 1 failed, 2 wrong usage or config.
     pub fn run(self) -> ExitCode {
         match self {
+            Command::Check(args) => commands::check::run(&args),
             Command::Demo(args) => commands::demo::run(args),
         }
     }

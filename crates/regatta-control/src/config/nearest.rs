@@ -16,9 +16,7 @@ fn distance(left: &str, right: &str) -> usize {
     }
     let width = right.len() + 1;
     let mut rows: Vec<usize> = vec![0; (left.len() + 1) * width];
-    for j in 0..width {
-        rows[j] = j;
-    }
+    rows.iter_mut().take(width).enumerate().for_each(|(j, cell)| *cell = j);
     for i in 1..=left.len() {
         rows[i * width] = i;
         for j in 1..width {

@@ -2,4 +2,5 @@
 //!
 //! A command prints data to stdout and the rest to stderr; it builds its own runtime if it needs one.
 
+pub mod check;
 pub mod demo;

@@ -1,0 +1,78 @@
+//! `regatta check`: says what is wrong with a config, all of it, or what it means.
+//!
+//! It reads and checks with the same code as `serve`; it opens no socket and probes no replica.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use regatta_control::config::{self, Config, Env};
+use regatta_policy::snapshot::{Balance, Server, SessionState};
+
+/// Check a config file without starting anything.
+///
+/// Prints everything that is wrong with it, each with its line, and ends with code 2; or a summary of what it
+/// means. Variables like REGATTA_GATEWAY_LISTEN override keys of [gateway], here as in `serve`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The config file.
+    #[arg(long, short, value_name = "FILE", default_value = "regatta.toml")]
+    config: PathBuf,
+}
+
+/// Prints the summary to stdout, or the complaints to stderr.
+pub fn run(args: &CheckArgs) -> ExitCode {
+    match config::load(&args.config, &Env::of_process()) {
+        Ok(config) => {
+            println!("{}", summary(&config));
+            for note in &config.notes {
+                eprintln!("note: {note}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(complaints) => {
+            eprintln!("{complaints}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn summary(config: &Config) -> String {
+    let process = &config.process;
+    let scheme = if process.tls.is_some() { "https" } else { "http" };
+    let mut lines = Vec::new();
+    for listen in &process.listen {
+        lines.extend(
+            config
+                .servers
+                .iter()
+                .map(|server| format!("{scheme}://{listen}{}  {}", server.path, served(server))),
+        );
+    }
+    for server in &config.servers {
+        lines.extend(
+            server.replicas.iter().map(|replica| format!("  {}: {}", server.name, replica.endpoint.url)),
+        );
+    }
+    lines.push(process.admin.map_or("admin: off".to_owned(), |admin| format!("admin: http://{admin}")));
+    lines.join("\n")
+}
+
+fn served(server: &Server) -> String {
+    let balance = match server.balance {
+        Balance::RoundRobin => "round-robin",
+        Balance::LeastConnections => "least-connections",
+        Balance::LeastLoad => "least-load",
+        Balance::StickyIp => "sticky-ip",
+    };
+    let state = match server.session_state {
+        SessionState::External => "external",
+        SessionState::Unknown => "unknown",
+        SessionState::Memory => "memory",
+    };
+    let replicas = match server.replicas.len() {
+        1 => "1 replica".to_owned(),
+        count => format!("{count} replicas"),
+    };
+    format!("server {}: {replicas}, balance {balance}, session_state {state}", server.name)
+}

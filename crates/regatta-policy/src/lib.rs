@@ -14,10 +14,13 @@ pub mod ewma;
 pub mod glob;
 pub mod gone;
 pub mod ids;
+mod layout;
+pub mod lifetime;
 pub mod rate;
 pub mod rendezvous;
 pub mod retry;
 pub mod snapshot;
+pub mod token;
 
 pub use glob::Glob;
 pub use ids::{Micros, ReplicaId};

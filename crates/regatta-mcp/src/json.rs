@@ -1,0 +1,264 @@
+//! The strict JSON scanner (RFC 8259): one pass over a text from outside that checks every rule and gives spans.
+//!
+//! Never builds a tree. Recursion is bounded by [`DEPTH_MAX`], so a million open brackets end at the 129th.
+//! Refused beyond the grammar: duplicate keys, lone surrogates, numbers that are too long or not finite.
+
+use crate::escape::hex4;
+use crate::keys::{Frame, Keys};
+use crate::number;
+use crate::span::{Span, TEXT_MAX, Text};
+use crate::swar;
+
+/// How deep arrays and objects may nest; the outermost is 1.
+pub const DEPTH_MAX: u32 = 128;
+
+/// Why a text is not JSON, as a fixed sentence.
+pub(crate) type Walk<T> = Result<T, &'static str>;
+
+/// One value that was checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Value {
+    pub(crate) span: Span,
+    /// A string with a backslash.
+    escaped: bool,
+    /// First byte, which tells the type.
+    first: u8,
+}
+
+/// A position in a text, and the keys of the objects that are open there.
+#[derive(Debug)]
+pub(crate) struct Scan<'a> {
+    text: &'a [u8],
+    at: usize,
+    keys: Keys,
+}
+
+/// An object that is being read, member by member.
+#[derive(Debug)]
+pub(crate) struct Object {
+    frame: Frame,
+    begun: bool,
+}
+
+impl Value {
+    pub(crate) fn string(self) -> Option<Text> {
+        (self.first == b'"').then(|| Text::within(self.span, self.escaped))
+    }
+
+    pub(crate) fn object(self) -> Option<Span> {
+        (self.first == b'{').then_some(self.span)
+    }
+
+    /// A string or any number.
+    pub(crate) fn scalar_id(self) -> Option<Span> {
+        matches!(self.first, b'"' | b'-' | b'0'..=b'9').then_some(self.span)
+    }
+}
+
+impl<'a> Scan<'a> {
+    /// At the first byte of a text that is UTF-8 and not longer than spans reach.
+    pub(crate) fn new(text: &'a [u8]) -> Walk<Self> {
+        if text.len() > TEXT_MAX {
+            return Err("a body beyond 4 GiB");
+        }
+        if std::str::from_utf8(text).is_err() {
+            return Err("not JSON: not UTF-8");
+        }
+        Ok(Self { text, at: 0, keys: Keys::new() })
+    }
+
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// The next byte; 0, which JSON never allows here, at the end.
+    #[inline]
+    pub(crate) fn peek(&self) -> u8 {
+        self.text.get(self.at).copied().unwrap_or(0)
+    }
+
+    /// Skips insignificant whitespace.
+    #[inline]
+    pub(crate) fn blank(&mut self) {
+        while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
+            self.at += 1;
+        }
+    }
+
+    /// Nothing but whitespace may be left.
+    pub(crate) fn end(&mut self) -> Walk<()> {
+        self.blank();
+        if self.at == self.text.len() { Ok(()) } else { Err("not JSON: text after the value") }
+    }
+
+    /// Any value. `depth` is that of the container it stands in, 0 outside.
+    pub(crate) fn value(&mut self, depth: u32) -> Walk<Value> {
+        let start = self.at;
+        let first = self.peek();
+        let mut escaped = false;
+        match first {
+            b'"' => escaped = self.string()?,
+            b'{' => self.skip_object(depth)?,
+            b'[' => self.skip_array(depth)?,
+            b'-' | b'0'..=b'9' => self.at = number::check(self.text, start)?,
+            b't' => self.literal(b"true")?,
+            b'f' => self.literal(b"false")?,
+            b'n' => self.literal(b"null")?,
+            _ => return Err("not JSON: a value is missing"),
+        }
+        Ok(Value { span: Span::new(start, self.at), escaped, first })
+    }
+
+    /// Any value that nobody needs.
+    pub(crate) fn skip(&mut self, depth: u32) -> Walk<()> {
+        self.value(depth).map(|_| ())
+    }
+
+    /// Enters the object at the brace here. `depth` is that of the container it stands in.
+    #[inline]
+    pub(crate) fn open(&mut self, depth: u32) -> Walk<Object> {
+        deeper(depth)?;
+        self.at += 1;
+        Ok(Object { frame: self.keys.open(), begun: false })
+    }
+
+    /// Steps to the next member's value; false after the closing brace. The key is then in [`Scan::key`].
+    pub(crate) fn member(&mut self, object: &mut Object) -> Walk<bool> {
+        self.blank();
+        match self.peek() {
+            b'}' => {
+                self.at += 1;
+                self.keys.close(&object.frame);
+                return Ok(false);
+            }
+            b',' if object.begun => {
+                self.at += 1;
+                self.blank();
+            }
+            _ if object.begun => return Err("not JSON: a comma or a brace is missing"),
+            _ => object.begun = true,
+        }
+        let start = self.at + 1;
+        if self.peek() != b'"' {
+            return Err("not JSON: a key is missing");
+        }
+        let escaped = self.string()?;
+        if !self.keys.add(&mut object.frame, self.text, start, self.at - 1, escaped) {
+            return Err("a key appears twice in one object");
+        }
+        self.blank();
+        if self.peek() != b':' {
+            return Err("not JSON: a colon is missing");
+        }
+        self.at += 1;
+        self.blank();
+        Ok(true)
+    }
+
+    /// The key of the member that was stepped to, unescaped.
+    #[inline]
+    pub(crate) fn key(&self) -> &[u8] {
+        self.keys.last(self.text)
+    }
+
+    /// Enters the array at the bracket here, which must not be deeper than allowed.
+    pub(crate) fn open_array(&mut self, depth: u32) -> Walk<()> {
+        deeper(depth)?;
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Steps to the next element; false after the closing bracket. `begun` is false for the first.
+    pub(crate) fn element(&mut self, begun: bool) -> Walk<bool> {
+        self.blank();
+        match self.peek() {
+            b']' => {
+                self.at += 1;
+                return Ok(false);
+            }
+            b',' if begun => {
+                self.at += 1;
+                self.blank();
+                // A closing bracket here would be a trailing comma; `value` refuses it.
+            }
+            _ if begun => return Err("not JSON: a comma or a bracket is missing"),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// The string at the quote here; whether it has escapes.
+    fn string(&mut self) -> Walk<bool> {
+        let mut at = self.at + 1;
+        let mut escaped = false;
+        loop {
+            at = swar::string_stop(self.text, at);
+            match self.text.get(at) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    at = escape_end(self.text, at)?;
+                }
+                Some(_) => return Err("not JSON: a control character in a string"),
+                None => return Err("not JSON: a string without an end"),
+            }
+        }
+        self.at = at + 1;
+        Ok(escaped)
+    }
+
+    fn literal(&mut self, word: &[u8]) -> Walk<()> {
+        if !self.text[self.at..].starts_with(word) {
+            return Err("not JSON: an unknown word");
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn skip_object(&mut self, depth: u32) -> Walk<()> {
+        let mut object = self.open(depth)?;
+        while self.member(&mut object)? {
+            self.value(depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn skip_array(&mut self, depth: u32) -> Walk<()> {
+        self.open_array(depth)?;
+        let mut begun = false;
+        while self.element(begun)? {
+            begun = true;
+            self.value(depth + 1)?;
+        }
+        Ok(())
+    }
+}
+
+fn deeper(depth: u32) -> Walk<()> {
+    if depth < DEPTH_MAX { Ok(()) } else { Err("nested deeper than 128") }
+}
+
+/// Checks the escape at the backslash here; gives the index after it.
+fn escape_end(text: &[u8], at: usize) -> Walk<usize> {
+    match text.get(at + 1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+        Some(b'u') => {
+            let unit = text.get(at + 2..).and_then(hex4).ok_or("not JSON: a malformed escape")?;
+            match unit {
+                0xd800..0xdc00 => low_surrogate(text, at + 6),
+                0xdc00..0xe000 => Err("a lone surrogate"),
+                _ => Ok(at + 6),
+            }
+        }
+        _ => Err("not JSON: a malformed escape"),
+    }
+}
+
+/// A high surrogate must be followed by a low one (RFC 8259 section 8.2 leaves others unpredictable).
+fn low_surrogate(text: &[u8], at: usize) -> Walk<usize> {
+    let low = text.get(at..).and_then(|rest| rest.strip_prefix(b"\\u")).and_then(hex4);
+    match low {
+        Some(0xdc00..0xe000) => Ok(at + 6),
+        _ => Err("a lone surrogate"),
+    }
+}

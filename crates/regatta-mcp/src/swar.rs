@@ -1,0 +1,92 @@
+//! Byte searches, eight bytes at a time in a `u64`: the strings of ordinary messages are too short for the
+//! start-up costs of vector code, and too long for a loop over bytes.
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// Index of the first quote, backslash or control character (< 0x20) at or after `from`; the length if none.
+#[inline]
+pub(crate) fn string_stop(text: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*chunk);
+        let found = zeros(word ^ (ONES * 0x22)) | zeros(word ^ (ONES * 0x5c)) | controls(word);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while let Some(&byte) = text.get(at) {
+        if byte == b'"' || byte == b'\\' || byte < 0x20 {
+            return at;
+        }
+        at += 1;
+    }
+    at
+}
+
+/// Index of the first quote or backslash at or after `from`; the length if none. Two words by hand, then
+/// vector code: a server's strings are short names or very long contents.
+#[inline]
+pub(crate) fn quote_or_backslash(text: &[u8], from: usize) -> usize {
+    let mut at = from;
+    for _ in 0..2 {
+        let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) else { break };
+        let word = u64::from_le_bytes(*chunk);
+        let found = zeros(word ^ (ONES * 0x22)) | zeros(word ^ (ONES * 0x5c));
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)).map_or(text.len(), |more| at + more)
+}
+
+/// High bits at the zero bytes. Bits above the lowest one may be wrong (a borrow), the lowest never is.
+#[inline]
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & HIGHS
+}
+
+/// High bits at the bytes below 0x20; the lowest is right, as in [`zeros`].
+#[inline]
+fn controls(word: u64) -> u64 {
+    word.wrapping_sub(ONES * 0x20) & !word & HIGHS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{quote_or_backslash, string_stop};
+
+    #[test]
+    fn finds_each_stop_at_each_place() {
+        for length in 0..40 {
+            for place in 0..length {
+                for stop in [b'"', b'\\', 0, 0x1f, b'\n'] {
+                    let mut text = vec![b' '; length];
+                    text[place] = stop;
+                    assert_eq!(string_stop(&text, 0), place);
+                    assert_eq!(string_stop(&text, place), place);
+                    let quote = if stop == b'"' || stop == b'\\' { place } else { length };
+                    assert_eq!(quote_or_backslash(&text, 0), quote);
+                }
+            }
+            let quiet = vec![0xff; length];
+            assert_eq!(string_stop(&quiet, 0), length);
+            assert_eq!(quote_or_backslash(&quiet, 0), length);
+        }
+    }
+
+    #[test]
+    fn the_first_of_two_stops_wins() {
+        for first in 0..16 {
+            for second in first..16 {
+                let mut text = [b'!'; 16];
+                text[second] = b'\\';
+                text[first] = b'"';
+                assert_eq!(string_stop(&text, 0), first);
+                assert_eq!(quote_or_backslash(&text, 0), first);
+            }
+        }
+    }
+}

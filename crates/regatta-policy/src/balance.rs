@@ -151,9 +151,12 @@ fn weight(age: Duration) -> u64 {
     WEIGHT_NEW + (WEIGHT_WHOLE - WEIGHT_NEW) * age / whole
 }
 
+/// What is in flight is divided by the weight: a new replica that is idle would otherwise win every round it
+/// takes part in, and have its whole share long before it is warm.
 fn least_connections(round: &Round<'_>, dice: u64) -> Option<usize> {
-    let least = round.all().map(|(_, candidate)| candidate.in_flight).min()?;
-    let tied = || round.all().filter(|(_, candidate)| candidate.in_flight == least);
+    let load = |candidate: &Candidate| u64::from(candidate.in_flight) * WEIGHT_WHOLE / weight(candidate.age);
+    let least = round.all().map(|(_, candidate)| load(candidate)).min()?;
+    let tied = || round.all().filter(|(_, candidate)| load(candidate) == least);
     let winner = dice::below(dice, 2, tied().count() as u64);
     tied().nth(winner as usize).map(|(index, _)| index)
 }

@@ -80,7 +80,8 @@ impl Default for Phase {
 pub enum Door {
     /// It does.
     Open,
-    /// One request may be sent there; who sends it calls [`Ejection::probe`].
+    /// One request may be sent there: it stands as good in the choice, and who is about to send calls
+    /// [`Ejection::probe`] first; with `None` from there, choose again.
     ProbeDue,
     /// It is ejected.
     Shut,

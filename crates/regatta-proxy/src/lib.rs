@@ -1,3 +1,5 @@
 //! The data plane of the gateway.
 
 pub mod listener;
+mod tcp;
+pub mod upstream;

@@ -26,9 +26,9 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::drain::DrainSignal;
-use super::socket::tune;
 use super::stall::Unstalled;
 use super::stats::ListenerStats;
+use crate::tcp::tune;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

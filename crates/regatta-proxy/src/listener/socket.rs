@@ -1,4 +1,4 @@
-//! Listening sockets: bound with socket2, accepted from in turn, tuned one by one.
+//! Listening sockets: bound with socket2, accepted from in turn.
 //!
 //! A failing accept never spins: want of file descriptors or memory backs off from 50 ms to 1 s and is logged at most
 //! once a second (RELIABILITY F21); a connection that died in the backlog is skipped.
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -18,9 +18,6 @@ const BACKLOG: i32 = 4096;
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 const LOG_EVERY: Duration = Duration::from_secs(1);
-/// Silence on a connection before the kernel asks whether the peer still lives (F40).
-const PROBE_AFTER: Duration = Duration::from_secs(15);
-const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// Bound sockets that clients connect to.
 #[derive(Debug)]
@@ -104,18 +101,6 @@ impl Listener {
             tracing::warn!(%error, "cannot accept connections, trying again");
         }
     }
-}
-
-/// Sends small writes at once, and gives up a peer that leaves bytes or probes unanswered for `user_timeout`.
-/// A refusal by the kernel is no reason to turn a client away.
-pub(crate) fn tune(stream: &TcpStream, user_timeout: Duration) {
-    let socket = SockRef::from(stream);
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY));
-    #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(user_timeout));
-    #[cfg(not(target_os = "linux"))]
-    let _ = user_timeout;
 }
 
 fn bind_one(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {

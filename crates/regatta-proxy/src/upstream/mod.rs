@@ -1,0 +1,19 @@
+//! Connections to replicas, and what is seen of them: in-flight requests, latency, ejection.
+//!
+//! A request drives its own connection: no task stands between it and the socket. It never chooses a replica, never
+//! sends a request that may have been written a second time, and never waits for a head longer than its caller does.
+
+mod answer;
+mod connect;
+mod error;
+mod link;
+mod pool;
+mod replica;
+mod send;
+mod table;
+mod vitals;
+
+pub use answer::{UpstreamAnswer, UpstreamBody};
+pub use error::{Lost, NotWritten, SendError, Written};
+pub use replica::{Lease, ReplicaStatus, Upstream};
+pub use table::Upstreams;

@@ -1,0 +1,85 @@
+//! One request to one replica, up to the head of its answer.
+//!
+//! It is written at most once: only a request that hyper hands back unwritten goes out again, on a fresh connection.
+//! The wait for the head has no time-out of its own; dropping it closes the connection.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::Full;
+use regatta_policy::eject::Outcome;
+use regatta_policy::snapshot::CallBounds;
+
+use super::answer::UpstreamAnswer;
+use super::connect::connect;
+use super::error::{NotWritten, SendError, Written};
+use super::link::{Failed, Link};
+use super::pool::{Slot, Turn};
+use super::replica::{Lease, Upstream};
+
+impl Upstream {
+    /// Sends `request`, whose URI is to be in origin form (see `target`); `Host` is added if it is not there.
+    ///
+    /// Returns at the head of the answer. The answer's body owns `lease` and the connection.
+    ///
+    /// # Errors
+    /// See [`SendError`]; failures count against the replica, but for `ConnectionsMax`.
+    pub async fn send(
+        self: &Arc<Self>,
+        lease: Lease,
+        mut request: Request<Full<Bytes>>,
+        bounds: &CallBounds,
+    ) -> Result<UpstreamAnswer, SendError> {
+        let started = self.common.now();
+        self.begin(started);
+        request.headers_mut().entry(header::HOST).or_insert_with(|| self.authority.clone());
+        let turn = self.pool.turn(bounds.connections_per_replica_max, bounds.connect_timeout, started).await;
+        let (slot, request) = match turn {
+            None => return self.not_written(NotWritten::ConnectionsMax, Box::new(request)),
+            Some(Turn::Open(slot)) => (slot, Box::new(request)),
+            Some(Turn::Kept(mut link)) => match link.exchange(request).await {
+                Ok(answer) => return Ok(UpstreamAnswer::new(answer, link, lease, started)),
+                Err(Failed::Sent(why)) => return self.written(why),
+                // Stale: closed between the look and the write. Its place is ours, so a fresh one needs no wait.
+                Err(Failed::Unsent(request)) => (link.into_slot(), request),
+            },
+        };
+        let mut link = match self.open(slot, bounds.connect_timeout).await {
+            Ok(link) => link,
+            Err(why) => return self.not_written(why, request),
+        };
+        match link.exchange(*request).await {
+            Ok(answer) => Ok(UpstreamAnswer::new(answer, link, lease, started)),
+            Err(Failed::Sent(why)) => self.written(why),
+            Err(Failed::Unsent(request)) => self.not_written(NotWritten::StaleConnection, request),
+        }
+    }
+
+    async fn open(&self, slot: Slot, timeout: Duration) -> Result<Box<Link>, NotWritten> {
+        let user_timeout = Duration::from_millis(self.common.user_timeout_ms.load(Ordering::Relaxed));
+        let io = connect(&self.endpoint, timeout, user_timeout, &self.common.trust).await?;
+        self.connects.fetch_add(1, Ordering::Relaxed);
+        Link::open(io, slot).await.map_err(|_| NotWritten::Unreachable)
+    }
+
+    fn not_written<T>(&self, why: NotWritten, request: Box<Request<Full<Bytes>>>) -> Result<T, SendError> {
+        match why {
+            // Our own bound, not its fault.
+            NotWritten::ConnectionsMax => {}
+            NotWritten::Refused
+            | NotWritten::Unreachable
+            | NotWritten::ConnectTimedOut
+            | NotWritten::Tls
+            | NotWritten::StaleConnection => self.record(Outcome::ConnectFailed, None, self.common.now()),
+        }
+        Err(SendError::NotWritten { why, request })
+    }
+
+    fn written<T>(&self, why: Written) -> Result<T, SendError> {
+        self.record(Outcome::Reset, None, self.common.now());
+        Err(SendError::Written { why })
+    }
+}

@@ -1,0 +1,2 @@
+def run(direct_only=False):
+    return 0, 0

@@ -1,6 +1,7 @@
 // What the walks of this folder share: a line a check, waiting without sleeping blindly, what was heard.
 
 import assert from 'node:assert/strict';
+import net from 'node:net';
 
 const CHECK_MS_MAX = 20_000;
 
@@ -82,6 +83,32 @@ export function killReplica(told) {
   assert(ours.includes(pid), `whoami names process ${pid}, which is not one of the replicas ${ours}`);
   process.kill(pid, 'SIGKILL');
   return pid;
+}
+
+/** kill -9 for the gateway, which the runner starts again; waits until it listens on the port of `url`. */
+export async function killGateway(url) {
+  const { hostname, port } = new URL(url);
+  process.kill(Number(process.env.REGATTA_GATEWAY_PID), 'SIGKILL');
+  await until(async () => !(await accepts(hostname, port)), 2000);
+  await until(() => accepts(hostname, port), 5000);
+}
+
+function accepts(host, port) {
+  return new Promise((done) => {
+    const socket = net.connect({ host, port: Number(port) });
+    socket.on('connect', () => done(true));
+    socket.on('error', () => done(false));
+    socket.on('connect', () => socket.destroy());
+  });
+}
+
+/** Asks again every 10 ms until the answer is true. */
+async function until(ask, ms) {
+  const end = Date.now() + ms;
+  while (!(await ask())) {
+    assert(Date.now() < end, `not so within ${ms} ms: ${ask}`);
+    await new Promise((done) => setTimeout(done, 10));
+  }
 }
 
 /** The text of a tool's result; a result with isError fails the check. */

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 
 CHECK_SECONDS_MAX = 20
 
@@ -83,3 +84,20 @@ def kill_replica(told):
     assert pid in replica_pids(), f"whoami names process {pid}, which is not one of the replicas {replica_pids()}"
     os.kill(pid, signal.SIGKILL)
     return pid
+
+
+async def kill_gateway(host, port):
+    """kill -9 for the gateway, which the runner starts again; waits until it listens."""
+    os.kill(int(os.environ["REGATTA_GATEWAY_PID"]), signal.SIGKILL)
+    for wanted, seconds in ((False, 2), (True, 5)):
+        async with asyncio.timeout(seconds):
+            while accepts(host, port) != wanted:
+                await asyncio.sleep(0.01)
+
+
+def accepts(host, port):
+    try:
+        socket.create_connection((host, port), timeout=0.5).close()
+        return True
+    except OSError:
+        return False

@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { Cutter } from './cutter.mjs';
-import { Heard, killReplica, Report, silence, text, within } from './report.mjs';
+import { Heard, killGateway, killReplica, Report, silence, text, within } from './report.mjs';
 
 const BUILT_IN = ['echo', 'add', 'sleep', 'whoami', 'counter', 'ask', 'sample', 'log', 'toggle_tool'];
 /** What the elicitation and sampling handlers of the clients answer. */
@@ -30,7 +30,10 @@ export async function walk(name, url, open) {
     await notifications(report, session);
     await (session.era === 'legacy' ? resume(report, session, cutter) : modernCut(report, session, cutter));
     await cancel(report, session, cutter);
-    if (replicas > 1) await loss(report, session);
+    if (replicas > 1) {
+      await restart(report, session, url);
+      await loss(report, session);
+    }
     if (session.era === 'legacy') await end(report, session, url);
     await report.check('closes', () => session.close());
   }
@@ -143,6 +146,20 @@ async function cancel(report, session, cutter) {
     await assert.rejects(within(3000, call), (error) => !/not done within/.test(error.message));
     await silence(cutter, 400, 3000);
     assert.equal(text(await session.call('echo', { text: 'after' })), 'after');
+  });
+}
+
+/** kill -9 of the gateway, which comes back: the session and what its replica knows of it are still there. */
+async function restart(report, session, url) {
+  const id = session.id();
+  await report.check('keeps its session when the gateway is killed and comes back', async () => {
+    const before = Number(text(await session.call('counter', {})));
+    await killGateway(url);
+    const count = async () => Number(text(await session.call('counter', {})));
+    // A call that meets a connection on its way down fails at the client; the one after it must not.
+    const after = await within(5000, count().catch(count));
+    if (session.era === 'legacy') assert.equal(after, before + 1);
+    assert.equal(session.id(), id);
   });
 }
 

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 
 from cutter import Cutter
-from report import Report, equal, kill_replica, replica_pids, silence
+from report import Report, equal, kill_gateway, kill_replica, replica_pids, silence
 
 BUILT_IN = ["echo", "add", "sleep", "whoami", "counter", "ask", "sample", "log", "toggle_tool"]
 # What the elicitation and sampling callbacks of the clients answer.
@@ -40,6 +40,7 @@ async def walk(name, url, open_session):
                 await cancel(report, session, cutter)
                 # Without a gateway there is one replica, which cannot be killed.
                 if len(replica_pids()) > 1:
+                    await restart(report, session, cutter.target)
                     await loss(report, session)
                 left = session.id() if session.era == "legacy" else None
             if left:
@@ -184,6 +185,21 @@ async def cancel(report, session, cutter):
     # Changes stop first: then silence on the wire means that the call ended at the server.
     await report.check("closes its stream of changes", session.unwatch)
     await report.check("cancels a call, and the server stops talking about it", cancelled)
+
+
+async def restart(report, session, target):
+    """kill -9 of the gateway, which comes back: the session and what its replica knows of it are still there."""
+    before = session.id()
+
+    async def killed():
+        count = int((await session.call("counter", {}))[0])
+        await kill_gateway(target.hostname, target.port)
+        after = int((await asyncio.wait_for(session.call("counter", {}), 5))[0])
+        if session.era == "legacy":
+            equal(after, count + 1)
+        equal(session.id(), before)
+
+    await report.check("keeps its session when the gateway is killed and comes back", killed)
 
 
 async def loss(report, session):

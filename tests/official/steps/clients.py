@@ -1,7 +1,7 @@
 """The official clients, each through a gateway of its own over three demo replicas.
 
 The walk itself is in tests/official/clients; each script prints `ok …` and `FAIL …` lines. A gateway a client,
-because a walk kills replicas. The walks run at the same time: most of their time is waiting.
+because a walk kills replicas, and once the gateway, which is then started again. The walks run at the same time: most of their time is waiting.
 """
 
 import shutil
@@ -28,10 +28,12 @@ def interpreter(script):
     return [CACHE / f"python-{script[4]}" / "bin" / "python", "-B", ROOT / "tests" / "official" / "clients" / script]
 
 
-def walk(script, era, url, pids):
-    """One client's walk; gives (passed, failed, what it printed)."""
+def walk(script, era, url, replicas, gateway):
+    """One client's walk, which may kill these processes; gives (passed, failed, what it printed)."""
     command = [*interpreter(script), url, era]
-    env = {"REGATTA_REPLICA_PIDS": ",".join(map(str, pids))}
+    env = {"REGATTA_REPLICA_PIDS": ",".join(str(replica.pid) for replica in replicas)}
+    if gateway:
+        env["REGATTA_GATEWAY_PID"] = str(gateway.pid)
     code, output = run_bounded(command, WALK_SECONDS_MAX, LOGS / f"clients-{script}-{era}.log", env)
     lines = output.splitlines()
     passed = sum(line.startswith("ok ") for line in lines)
@@ -53,11 +55,11 @@ def run(direct_only=False):
         waiting = []
         for script, era in WALKS:
             replicas = [processes.demo() for _ in range(1 if direct_only else REPLICAS)]
-            url, pids = replicas[0][0], []
+            url, gateway = replicas[0][0], None
             if not direct_only:
-                pids = [process.pid for _, process in replicas]
-                url, _ = processes.gateway(f"{script}-{era}", [replica for replica, _ in replicas])
-            waiting.append(pool.submit(walk, script, era, url, pids))
+                url, gateway = processes.gateway(f"{script}-{era}", [replica for replica, _ in replicas])
+            killable = [] if direct_only else [process for _, process in replicas]
+            waiting.append(pool.submit(walk, script, era, url, killable, gateway))
         for done in waiting:
             more_passed, more_failed, output = done.result()
             print(output, end="", flush=True)

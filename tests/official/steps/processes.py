@@ -6,9 +6,11 @@ starts a process in any other way, and nothing waits without a deadline.
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -41,6 +43,11 @@ def listening(port):
         return False
 
 
+def clean_environment():
+    """This environment without the settings of a gateway, which a developer may have set for their own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("REGATTA_")}
+
+
 class StartFailed(Exception):
     """A process ended, or did not listen in time; the message carries the end of its log."""
 
@@ -51,12 +58,14 @@ class Processes:
     def __init__(self, step):
         self.step = step
         self.started = []
+        self.ending = False
 
     def __enter__(self):
         LOGS.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(self, *_):
+        self.ending = True
         for process in reversed(self.started):
             self._signal(process, signal.SIGTERM)
         deadline = time.monotonic() + 3
@@ -71,14 +80,14 @@ class Processes:
         if process.poll() is None:
             process.send_signal(number)
 
-    def start(self, name, command, port, cwd=None, env=None, within=20.0):
+    def start(self, name, command, port, cwd=None, within=20.0):
         """Starts `command` and waits until it listens on `port`; gives the process."""
         log = LOGS / f"{self.step}-{name}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [str(part) for part in command],
                 cwd=cwd,
-                env={**os.environ, **(env or {})},
+                env=clean_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -105,19 +114,27 @@ class Processes:
         process = self.start(f"demo-{port}", [gateway_binary(), "demo", "--port", port], port)
         return f"http://127.0.0.1:{port}/mcp", process
 
-    def gateway(self, name, replicas, balance="round-robin"):
-        """A gateway over `replicas` (URLs); gives (URL, process)."""
+    def gateway(self, name, replicas):
+        """A gateway over `replicas` (URLs) that is started again after a kill -9; gives (URL, process)."""
         port, admin = free_port(), free_port()
         folder = LOGS / f"{self.step}-{name}"
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         listed = ", ".join(f'"{url}"' for url in replicas)
         (folder / "regatta.toml").write_text(
-            f'[gateway]\nlisten = "127.0.0.1:{port}"\nadmin = "127.0.0.1:{admin}"\n'
-            f'\n[[server]]\nname = "official"\nreplicas = [{listed}]\nbalance = "{balance}"\n'
+            f'[gateway]\nlisten = "127.0.0.1:{port}"\nadmin = "127.0.0.1:{admin}"\nstate_dir = "{folder}/state"\n'
+            f'\n[[server]]\nname = "official"\nreplicas = [{listed}]\nbalance = "round-robin"\n'
         )
         command = [gateway_binary(), "serve", "--config", folder / "regatta.toml"]
         process = self.start(f"gateway-{name}", command, port, cwd=folder)
+        again = lambda: self.start(f"gateway-{name}-again", command, port, cwd=folder)  # noqa: E731
+        threading.Thread(target=self._revive, args=(process, again), daemon=True).start()
         return f"http://127.0.0.1:{port}/mcp", process
+
+    def _revive(self, process, again):
+        """Waits for the end of a process; starts it again if somebody else killed it."""
+        if process.wait() == -signal.SIGKILL and not self.ending:
+            again()
 
 
 def run_bounded(command, seconds, log, env=None):

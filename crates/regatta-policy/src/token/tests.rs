@@ -1,3 +1,5 @@
+//! What a token promises: sizes, bounds, and that whatever is read back was written.
+
 use super::params::pack;
 use super::*;
 

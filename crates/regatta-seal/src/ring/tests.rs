@@ -1,3 +1,5 @@
+//! What the ring promises: one purpose never opens for another, rotation keeps old texts, broken texts stay shut.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;

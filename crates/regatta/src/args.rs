@@ -20,6 +20,8 @@ pub struct Args {
 /// The commands. Each carries its own arguments as typed, defined in its file in `commands/`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Loads an MCP endpoint and checks every answer.
+    Bench(commands::bench::BenchArgs),
     Check(commands::check::CheckArgs),
     /// Starts one small MCP server of both eras, to try a gateway or a client against.
     Demo(commands::demo::DemoArgs),
@@ -29,6 +31,7 @@ impl Command {
     /// Runs to the end; the exit code is 0 fine, 1 failed, 2 wrong usage or config.
     pub fn run(self) -> ExitCode {
         match self {
+            Command::Bench(args) => commands::bench::run(&args),
             Command::Check(args) => commands::check::run(&args),
             Command::Demo(args) => commands::demo::run(args),
         }

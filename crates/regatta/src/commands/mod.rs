@@ -2,5 +2,6 @@
 //!
 //! A command prints data to stdout and the rest to stderr; it builds its own runtime if it needs one.
 
+pub mod bench;
 pub mod check;
 pub mod demo;

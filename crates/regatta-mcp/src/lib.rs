@@ -13,7 +13,8 @@ pub mod events;
 pub mod headers;
 pub mod meta;
 pub mod modern;
-
+pub mod scan;
+pub mod sse;
 pub mod write;
 
 mod decode;
@@ -30,6 +31,8 @@ mod skip;
 mod span;
 mod splice;
 mod swar;
+#[cfg(test)]
+mod testing;
 
 pub use decode::{BATCH_MAX, decode};
 pub use documents::{Documents, documents};

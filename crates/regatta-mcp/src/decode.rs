@@ -211,3 +211,6 @@ fn not_json(why: &'static str) -> Malformed {
 fn not_request(why: &'static str) -> Malformed {
     Malformed { fault: Shape::NotRequest, id: None, why }
 }
+
+#[cfg(test)]
+mod tests;

@@ -158,3 +158,6 @@ fn mismatch(why: &'static str) -> ModernFault {
 fn fault(code: i32, why: &'static str) -> ModernFault {
     ModernFault { code, why, data: None }
 }
+
+#[cfg(test)]
+mod tests;

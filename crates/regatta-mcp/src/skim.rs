@@ -328,3 +328,6 @@ fn scalar_id(walker: &mut Walker<'_>) -> Result<Option<Span>, SkimError> {
     let span = walker.value()?;
     Ok(number.then_some(span))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,371 @@
+//! The store of one process: everything in memory, every change in a log in the state directory.
+//!
+//! Readers take no lock. Writers take one after the other, do their `write(2)` and return: a record outlives `kill -9`
+//! of the process from then on (the page cache has it; no fsync, so the machine's sudden end may take the last
+//! seconds). Without a directory it can write, it starts all the same and says so in `durability`.
+
+mod entry;
+mod keys;
+mod log;
+mod state;
+mod writer;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::types::{Buried, Cas, Durability, Etag, Stats, StoreError, StoredKey, Uuid16, Versioned, Warm};
+use crate::{BoxFuture, Store};
+use entry::{BURY_LEN, Entry};
+use keys::{KEYS_MAX, Keys};
+use log::Log;
+use state::{State, put_len};
+use writer::Writer;
+
+/// What the store may hold. Each bound has a counter in [`Stats`].
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Records; one more is refused.
+    pub records_max: usize,
+    /// Bytes of one record.
+    pub value_max: usize,
+    /// Tombstones; one more is refused.
+    pub tombstones_max: usize,
+    /// Bytes of the log before it is compacted; half of it bounds what is live. It takes at most twice as much when
+    /// compactions fail, and eight times when the disk is too slow for them; what comes then is not logged.
+    pub log_bytes_max: u64,
+    /// How long a record stays after its last use.
+    pub record_ttl: Duration,
+    /// How long a session lives: tombstones of days before that go.
+    pub session_lifetime_max: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            records_max: 100_000,
+            value_max: 64 << 10,
+            tombstones_max: 500_000,
+            log_bytes_max: 64 << 20,
+            record_ttl: Duration::from_secs(24 * 3600),
+            session_lifetime_max: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}
+
+/// Why a state directory cannot be used, and must not be passed over.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it: two would overwrite each other's sessions.
+    #[error("the state directory {0} is in use by another gateway")]
+    Held(PathBuf),
+    /// It was written by a newer version.
+    #[error("the state directory {0} was written by a newer version: {1}")]
+    Newer(PathBuf, String),
+}
+
+/// Wall time in seconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The store of one process.
+pub struct Embedded {
+    state: Arc<State>,
+    writer: Mutex<Writer>,
+    keys: Mutex<Keys>,
+    bounds: Bounds,
+    clock: Clock,
+    counters: Counters,
+    /// Why there is no directory; a trouble that may pass is the writer's.
+    without_dir: Option<String>,
+    /// Held as long as the store lives. Declared last, so that it is let go after all writes.
+    _lock: Option<File>,
+}
+
+#[derive(Default)]
+struct Counters {
+    refused_records: AtomicU64,
+    refused_tombstones: AtomicU64,
+    refused_values: AtomicU64,
+    refused_keys: AtomicU64,
+    expired_records: AtomicU64,
+    expired_tombstones: AtomicU64,
+    cut_tails: AtomicU64,
+    cut_bytes: AtomicU64,
+}
+
+/// What a usable directory gave.
+struct Opened {
+    lock: File,
+    log: Log,
+    found: log::Found,
+    keys: Keys,
+}
+
+/// Opens the store in `dir`, or in memory if there is none or it cannot be written.
+pub fn open(dir: Option<&Path>, bounds: Bounds) -> Result<Embedded, OpenError> {
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    open_with_clock(dir, bounds, Arc::new(clock))
+}
+
+/// The same with another clock, for tests and simulation.
+pub fn open_with_clock(dir: Option<&Path>, bounds: Bounds, clock: Clock) -> Result<Embedded, OpenError> {
+    let opened = match dir {
+        None => Err("no state directory is configured".to_owned()),
+        Some(dir) => {
+            open_dir(dir)?.map_err(|error| format!("the state directory {}: {error}", dir.display()))
+        }
+    };
+    let state = Arc::new(State::default());
+    let counters = Counters::default();
+    let (log, keys, lock, without_dir) = match opened {
+        Ok(Opened { lock, log, found, keys }) => {
+            counters.cut_tails.store(found.cut_tails, Relaxed);
+            counters.cut_bytes.store(found.cut_bytes, Relaxed);
+            found.entries.into_iter().for_each(|entry| state.apply(entry));
+            (Some(log), keys, Some(lock), None)
+        }
+        Err(why) => {
+            tracing::warn!(why, "sessions end with this process");
+            (None, Keys::in_memory(), None, Some(why))
+        }
+    };
+    let writer = Mutex::new(Writer::new(log, state.clone(), bounds.log_bytes_max));
+    let embedded =
+        Embedded { state, writer, keys: Mutex::new(keys), bounds, clock, counters, without_dir, _lock: lock };
+    embedded.tend();
+    Ok(embedded)
+}
+
+/// `Ok(Err(_))` is a directory that cannot be used: the process goes on without.
+fn open_dir(dir: &Path) -> Result<io::Result<Opened>, OpenError> {
+    let lock = match lock_dir(dir) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Err(OpenError::Held(dir.to_owned())),
+        Err(error) => return Ok(Err(error)),
+    };
+    match (Log::open(dir), Keys::open(dir)) {
+        (Ok((log, found)), Ok(keys)) => Ok(Ok(Opened { lock, log, found, keys })),
+        (Err(error), _) if error.kind() == log::NEWER => {
+            Err(OpenError::Newer(dir.to_owned(), error.to_string()))
+        }
+        (Err(error), _) | (_, Err(error)) => Ok(Err(error)),
+    }
+}
+
+/// The lock of the directory; `None` if somebody else has it.
+fn lock_dir(dir: &Path) -> io::Result<Option<File>> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)?;
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        // A file system without locks cannot tell us whether we are alone: better not to write there.
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+impl Embedded {
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        // A panic while it was held leaves at worst an entry in the log that is not in memory.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records last used before this are over.
+    fn live_since(&self, now_s: u64) -> u64 {
+        now_s.saturating_sub(self.bounds.record_ttl.as_secs())
+    }
+
+    fn live(&self, session: &Uuid16) -> Option<Arc<Versioned>> {
+        let record = self.state.record(session)?;
+        record.is_live(self.live_since((self.clock)())).then(|| record.versioned.clone())
+    }
+
+    fn put(&self, session: Uuid16, expected: Option<Etag>, next: Versioned) -> Result<Cas, StoreError> {
+        if next.value.len() > self.bounds.value_max {
+            self.counters.refused_values.fetch_add(1, Relaxed);
+            return Err(StoreError::TooLarge);
+        }
+        let now_s = (self.clock)();
+        let mut writer = self.writer();
+        let present = self.live(&session);
+        let etag = present.as_ref().map(|present| present.etag);
+        if etag == Some(next.etag) {
+            return Ok(Cas::Done);
+        }
+        if etag != expected {
+            return Ok(Cas::Lost(present));
+        }
+        let room = self.room_for(put_len(&next));
+        if !room || (present.is_none() && self.state.records() >= self.bounds.records_max) {
+            self.counters.refused_records.fetch_add(1, Relaxed);
+            return Err(StoreError::Full("session records"));
+        }
+        writer.change(Entry::Put { session, used_s: now_s, record: next });
+        Ok(Cas::Done)
+    }
+
+    fn room_for(&self, bytes: u64) -> bool {
+        self.state.live_bytes() + bytes <= self.bounds.log_bytes_max / 2
+    }
+
+    fn inter(&self, day: u32, digest: [u8; 16]) -> Result<(), StoreError> {
+        let mut writer = self.writer();
+        if self.state.is_buried(day, &digest) {
+            return Ok(());
+        }
+        if self.state.tombstones() >= self.bounds.tombstones_max || !self.room_for(BURY_LEN as u64) {
+            self.counters.refused_tombstones.fetch_add(1, Relaxed);
+            return Err(StoreError::Full("tombstones"));
+        }
+        // A session that comes back after a restart is worse than a DELETE that fails.
+        writer.change_or_fail(Entry::Bury { day, digest }).map_err(StoreError::Away)
+    }
+
+    fn publish(&self, key: StoredKey) -> Result<StoredKey, StoreError> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = keys.find(key.fingerprint) {
+            return Ok(kept.clone());
+        }
+        if keys.all().len() >= KEYS_MAX {
+            self.counters.refused_keys.fetch_add(1, Relaxed);
+            return Err(StoreError::Full("sealing keys"));
+        }
+        keys.add(key.clone()).map_err(|error| StoreError::Away(error.to_string()))?;
+        Ok(key)
+    }
+
+    /// Waits until a compaction that runs is over.
+    pub fn settle(&self) {
+        let compaction = self.writer().compaction();
+        if let Some(compaction) = compaction {
+            // A compaction that panicked changed nothing.
+            let _ = compaction.join();
+        }
+        self.writer().collect();
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        // The directory's lock must not go before the last file is written.
+        self.settle();
+    }
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
+    Box::pin(std::future::ready(value))
+}
+
+impl Store for Embedded {
+    fn warm(&self, session: &Uuid16) -> Warm {
+        self.live(session).map_or(Warm::None, Warm::Some)
+    }
+
+    fn read(&self, session: &Uuid16) -> BoxFuture<'_, Result<Option<Arc<Versioned>>, StoreError>> {
+        ready(Ok(self.live(session)))
+    }
+
+    fn compare_and_set(
+        &self,
+        session: &Uuid16,
+        expected: Option<Etag>,
+        next: Versioned,
+    ) -> BoxFuture<'_, Result<Cas, StoreError>> {
+        ready(self.put(*session, expected, next))
+    }
+
+    fn touch(&self, session: &Uuid16) {
+        let Some(record) = self.state.record(session) else { return };
+        let now_s = (self.clock)();
+        if record.touch(now_s) {
+            self.writer().change(Entry::Touch { session: *session, used_s: now_s });
+        }
+    }
+
+    fn forget(&self, session: &Uuid16) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut writer = self.writer();
+        if self.state.record(session).is_some() {
+            writer.change(Entry::Remove { session: *session });
+        }
+        ready(Ok(()))
+    }
+
+    fn buried(&self, day: u32, digest: &[u8; 16]) -> Buried {
+        match self.state.is_buried(day, digest) {
+            true => Buried::Yes,
+            false => Buried::No,
+        }
+    }
+
+    fn is_buried(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<bool, StoreError>> {
+        ready(Ok(self.state.is_buried(day, &digest)))
+    }
+
+    fn bury(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<(), StoreError>> {
+        ready(self.inter(day, digest))
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<StoredKey>, StoreError>> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        ready(Ok(keys.all().to_vec()))
+    }
+
+    fn put_key(&self, key: StoredKey) -> BoxFuture<'_, Result<StoredKey, StoreError>> {
+        ready(self.publish(key))
+    }
+
+    fn durability(&self) -> Durability {
+        match self.without_dir.clone().or_else(|| self.writer().trouble()) {
+            None => Durability::Durable,
+            Some(why) => Durability::ProcessOnly { why },
+        }
+    }
+
+    fn tend(&self) {
+        let now_s = (self.clock)();
+        let mut writer = self.writer();
+        let over = self.state.expire_records(self.live_since(now_s));
+        self.counters.expired_records.fetch_add(over.len() as u64, Relaxed);
+        writer.note(over.into_iter().map(|session| Entry::Remove { session }));
+        // A day of grace and one for clocks that differ: `regatta_policy::lifetime` judges the session itself.
+        let kept_s = self.bounds.session_lifetime_max.as_secs().saturating_add(2 * 24 * 3600);
+        let first_day = u32::try_from(now_s.saturating_sub(kept_s) / (24 * 3600)).unwrap_or(u32::MAX);
+        let over = self.state.expire_tombstones(first_day);
+        self.counters.expired_tombstones.fetch_add(over, Relaxed);
+        writer.mend();
+    }
+
+    fn stats(&self) -> Stats {
+        let mut writer = self.writer();
+        writer.collect();
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let counters = &self.counters;
+        Stats {
+            records: self.state.records() as u64,
+            tombstones: self.state.tombstones() as u64,
+            live_bytes: self.state.live_bytes(),
+            log_bytes: writer.log_bytes(),
+            refused_records: count(&counters.refused_records),
+            refused_tombstones: count(&counters.refused_tombstones),
+            refused_values: count(&counters.refused_values),
+            refused_keys: count(&counters.refused_keys),
+            expired_records: count(&counters.expired_records),
+            expired_tombstones: count(&counters.expired_tombstones),
+            cut_tails: count(&counters.cut_tails),
+            cut_bytes: count(&counters.cut_bytes),
+            write_failures: writer.write_failures,
+            compactions: writer.compactions(),
+            compaction_failures: writer.compaction_failures(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ mod serve;
 mod socket;
 mod stall;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use body::{BodyError, read_body};

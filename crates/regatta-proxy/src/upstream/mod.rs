@@ -11,6 +11,8 @@ mod pool;
 mod replica;
 mod send;
 mod table;
+#[cfg(test)]
+mod tests;
 mod vitals;
 
 pub use answer::{UpstreamAnswer, UpstreamBody};

@@ -108,6 +108,13 @@ class Processes:
         self.start(f"everything-{major}-{port}", command, port, cwd=CACHE / f"everything-{major}")
         return f"http://127.0.0.1:{port}/mcp"
 
+    def tasks_server(self):
+        """A replica with tasks: tests/official/servers/tasks.py; gives its URL."""
+        port = free_port()
+        script = ROOT / "tests" / "official" / "servers" / "tasks.py"
+        self.start(f"tasks-{port}", [CACHE / "python-2" / "bin" / "python", "-B", script, "--port", port], port)
+        return f"http://127.0.0.1:{port}/mcp"
+
     def demo(self):
         """A demo server of our own binary; gives (URL, process)."""
         port = free_port()

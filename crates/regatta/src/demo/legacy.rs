@@ -137,7 +137,7 @@ async fn request(
 fn clock_only(params: &Params<'_>) -> Result<(), Fault> {
     match params.uri.as_ref().map(Text::as_str) {
         Some(CLOCK) => Ok(()),
-        Some(uri) => Err(Fault::new(-32002, format!("no such resource: {uri}"))),
+        Some(uri) => Err(Fault::no_such_resource(-32002, uri)),
         None => Err(Fault::new(INVALID_PARAMS, "params.uri is missing")),
     }
 }

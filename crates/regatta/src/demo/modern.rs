@@ -160,7 +160,8 @@ fn request(
         "resources/templates/list" => format!(r#""resourceTemplates":[],{CACHE}"#),
         "resources/read" => match params.uri.as_ref().map(Text::as_str) {
             Some(CLOCK) => format!("{},{CACHE}", catalogue::clock()),
-            _ => return Err(Fault::new(INVALID_PARAMS, "no such resource")),
+            Some(uri) => return Err(Fault::no_such_resource(INVALID_PARAMS, uri)),
+            None => return Err(Fault::new(INVALID_PARAMS, "params.uri is missing")),
         },
         "subscriptions/listen" => return listen(state, id, params),
         _ => return Err(Fault::new(METHOD_NOT_FOUND, format!("unknown method: {method}"))),

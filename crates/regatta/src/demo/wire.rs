@@ -119,6 +119,12 @@ impl Fault {
     pub fn new(code: i32, message: impl Into<String>) -> Self {
         Fault { code, message: message.into(), data: None }
     }
+
+    /// A resource that is not there, with its URI in the data (M-RES, Error Handling).
+    pub fn no_such_resource(code: i32, uri: &str) -> Self {
+        let data = Some(format!(r#"{{"uri":{}}}"#, quote(uri)));
+        Fault { code, message: "no such resource".into(), data }
+    }
 }
 
 pub const PARSE: i32 = -32700;

@@ -1,0 +1,226 @@
+//! Real processes: spawned, listened to, signalled, and gone when the handle is gone.
+//!
+//! Output is read by two plain threads, so it is never lost and never blocks the child. Linux only (`/proc`).
+
+use crate::eventually;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Lines kept per process; older ones are dropped.
+const LINES_MAX: usize = 100_000;
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// A child process. Dropping it kills it with SIGKILL.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// Held open for children that end with their stdin.
+    stdin: Option<ChildStdin>,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Process {
+    /// Starts the command with captured stdout and stderr and an open, silent stdin. Panics if it cannot start.
+    pub fn spawn(command: &mut Command) -> Self {
+        let name = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let stdout = collect(child.stdout.take());
+        let stderr = collect(child.stderr.take());
+        Process { stdin: child.stdin.take(), child, stdout, stderr }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All lines of stdout so far.
+    pub fn stdout(&self) -> Vec<String> {
+        self.stdout.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All lines of stderr so far.
+    pub fn stderr(&self) -> Vec<String> {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first line on either output that contains `text`, waiting for it. Panics with the output if none comes.
+    pub async fn line_with(&mut self, text: &str, within: Duration) -> String {
+        let end = tokio::time::Instant::now() + within;
+        loop {
+            let mut lines = self.stdout();
+            lines.extend(self.stderr());
+            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            let over = self.exited();
+            assert!(
+                over.is_none() && tokio::time::Instant::now() < end,
+                "no line with {text:?} within {within:?} (exit: {over:?}); output:\n{}",
+                lines.join("\n")
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Sends any signal. Panics when the process is gone already.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.rustix_pid(), signal)
+            .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.pid()));
+    }
+
+    fn rustix_pid(&self) -> Pid {
+        i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a child has a positive process id")
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGSTOP: it stays, keeps its sockets, and does nothing.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// Closes stdin.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// How it ended, if it has.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for the end. Panics when it does not come in time.
+    pub async fn exit_within(&mut self, within: Duration) -> ExitStatus {
+        eventually("the process ends", within, async || self.exited()).await
+    }
+
+    /// Resident memory in bytes; 0 when it is gone.
+    pub fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+
+    /// Open file descriptors; 0 when it is gone.
+    pub fn fd_count(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn collect(from: Option<impl Read + Send + 'static>) -> Lines {
+    let lines = Lines::default();
+    let kept = lines.clone();
+    if let Some(from) = from {
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).split(b'\n').map_while(std::result::Result::ok) {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.len() == LINES_MAX {
+                    kept.remove(0);
+                }
+                kept.push(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned());
+            }
+        });
+    }
+    lines
+}
+
+/// A port of 127.0.0.1 that was free just now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// A demo replica as a process of its own.
+#[derive(Debug)]
+pub struct Demo {
+    /// The process, to kill, stop or continue.
+    pub process: Process,
+    /// `http://127.0.0.1:PORT/mcp`.
+    pub url: String,
+}
+
+impl Demo {
+    /// Starts `binary demo` on a port of the system's choice with further arguments, and waits until it listens.
+    pub async fn start(binary: &str, more: &[&str]) -> Self {
+        Self::start_at(binary, 0, more).await
+    }
+
+    /// The same on a given port, to bring a replica back where it was.
+    pub async fn start_at(binary: &str, port: u16, more: &[&str]) -> Self {
+        let port = port.to_string();
+        let arguments = ["demo", "--port", &port, "--exit-with-stdin"];
+        let mut process = Process::spawn(Command::new(binary).args(arguments).args(more));
+        let line = process.line_with("listening ", Duration::from_secs(20)).await;
+        let url = line.trim_start_matches("listening ").to_owned();
+        Demo { process, url }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        crate::client::address_of(&self.url).port()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn captures_lines_and_kills() {
+        let mut process = Process::spawn(Command::new("sh").args(["-c", "echo one; echo two >&2; cat"]));
+        assert_eq!(process.line_with("two", SOON).await, "two");
+        assert_eq!(process.line_with("one", SOON).await, "one");
+        assert!(process.rss() > 0 && process.fd_count() > 0);
+        process.kill();
+        assert!(process.exited().is_some());
+    }
+
+    #[tokio::test]
+    async fn stops_goes_on_and_ends_with_stdin() {
+        let mut process = Process::spawn(&mut Command::new("cat"));
+        process.stop();
+        process.close_stdin();
+        assert_eq!(process.exited(), None);
+        process.go_on();
+        assert!(process.exit_within(SOON).await.success());
+    }
+}

@@ -1,0 +1,8 @@
+//! End-to-end tests: real processes of this binary, spoken to over loopback. One module a behaviour.
+//!
+//! One test binary for all, because only this crate's tests know where the binary is.
+
+mod demo_eras;
+
+/// The binary under test.
+const REGATTA: &str = env!("CARGO_BIN_EXE_regatta");

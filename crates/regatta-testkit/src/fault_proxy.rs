@@ -398,4 +398,31 @@ mod tests {
         let mut socket = eventually("it listens again", SOON, again).await;
         assert_eq!(say(&mut socket, "y").await.expect("passes"), "y");
     }
+
+    #[tokio::test]
+    async fn a_blackhole_takes_connections_and_says_nothing_until_it_ends() {
+        let proxy = FaultProxy::start(echo().await).await;
+        proxy.set(Mode::Blackhole);
+        let mut socket = TcpStream::connect(proxy.address()).await.expect("connects");
+        let nothing = tokio::time::timeout(Duration::from_millis(50), say(&mut socket, "x")).await;
+        assert!(nothing.is_err());
+        proxy.set(Mode::Pass);
+        assert_eq!(socket.read_u8().await.expect("goes on"), b'x');
+    }
+
+    #[tokio::test]
+    async fn delays_and_ends_one_way_only() {
+        let proxy = FaultProxy::start(echo().await).await;
+        let by = Duration::from_millis(30);
+        proxy.set(Mode::Delay { by, jitter: Duration::from_millis(5) });
+        let mut socket = TcpStream::connect(proxy.address()).await.expect("connects");
+        let start = std::time::Instant::now();
+        assert_eq!(say(&mut socket, "x").await.expect("passes"), "x");
+        assert!(Duration::from_millis(50) <= start.elapsed(), "once up and once down");
+        proxy.set(Mode::FinAfter(Way::Down, 2));
+        socket.write_all(b"hello").await.expect("goes up");
+        let mut all = String::new();
+        socket.read_to_string(&mut all).await.expect("ends in order");
+        assert_eq!(all, "he");
+    }
 }

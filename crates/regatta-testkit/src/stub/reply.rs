@@ -191,6 +191,12 @@ impl Reply {
         self.body(format!("id: {id}\ndata: \n\n"))
     }
 
+    /// A notification in one event of at least so many bytes.
+    pub fn huge_event(self, bytes: usize) -> Self {
+        let params = json!({"level": "info", "data": "x".repeat(bytes)});
+        self.event(&json!({"jsonrpc": "2.0", "method": "notifications/message", "params": params}))
+    }
+
     /// A comment.
     pub fn comment(self, text: &str) -> Self {
         self.body(format!(": {text}\n\n"))

@@ -4,7 +4,7 @@
 
 use super::stream::Events;
 use super::wire::{self, Fault, Message};
-use super::{Eras, State, legacy, modern};
+use super::{Eras, State, batch, legacy, modern};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -65,6 +65,9 @@ async fn post(state: Arc<State>, request: Request<Incoming>) -> Response<Body> {
         Ok(Err(_)) => return plain(StatusCode::BAD_REQUEST, "the body is cut off"),
         Ok(Ok(body)) => body.to_bytes(),
     };
+    if state.eras != Eras::Modern && body.trim_ascii_start().starts_with(b"[") {
+        return batch::post(state, &headers, &body).await;
+    }
     let message = match wire::read(&body) {
         Ok(message) => message,
         Err((id, fault)) => return failed(StatusCode::BAD_REQUEST, id.as_deref(), &fault),

@@ -25,34 +25,46 @@ const VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 
 /// One POST.
 pub async fn post(state: Arc<State>, headers: &HeaderMap, message: Message<'_>) -> Response<Body> {
-    if let Err(refusal) = check_version(headers) {
-        return refusal.into();
-    }
     if let Message::Request { id, method, params } = &message
         && method.as_str() == "initialize"
     {
-        return initialize(&state, id, params);
+        return match check_version(headers) {
+            Ok(()) => initialize(&state, id, params),
+            Err(refusal) => refusal.into(),
+        };
     }
-    let session = match find(&state, headers) {
-        Ok((_, session)) => session,
+    let session = match session(&state, headers) {
+        Ok(session) => session,
         Err(refusal) => return refusal.into(),
     };
     match message {
         Message::Response { id, result } => session.answer(id, result.map(RawValue::get)),
-        Message::Notification { method, params } => {
-            if let ("notifications/cancelled", Some(id)) = (method.as_str(), params.request_id) {
-                session.cancel(id.get());
-            }
-        }
+        Message::Notification { method, params } => notified(&session, method.as_str(), &params),
         Message::Request { id, method, params } => {
-            return request(&state, &session, id, method.as_str(), &params).await;
+            return match answer(&state, &session, method.as_str(), &params) {
+                Ok(Answered::Done(members)) => json(StatusCode::OK, wire::result(id, &members)),
+                Ok(Answered::Slow(slow)) => carry_out(&session, id, slow, &params).await,
+                Err(fault) => failed(StatusCode::OK, Some(id), &fault),
+            };
         }
     }
     accepted()
 }
 
+/// The session that the headers name, their version checked as well.
+pub fn session(state: &State, headers: &HeaderMap) -> Result<Arc<Session>, Refused> {
+    check_version(headers).and_then(|()| find(state, headers)).map(|(_, session)| session)
+}
+
+/// Takes a notification; those that say nothing here are ignored.
+pub fn notified(session: &Session, method: &str, params: &Params<'_>) {
+    if let ("notifications/cancelled", Some(id)) = (method, params.request_id) {
+        session.cancel(id.get());
+    }
+}
+
 /// A refusal before any method is looked at.
-struct Refused(StatusCode, &'static str);
+pub struct Refused(StatusCode, &'static str);
 
 impl From<Refused> for Response<Body> {
     fn from(Refused(status, why): Refused) -> Self {
@@ -102,36 +114,40 @@ fn initialize(state: &State, id: &str, params: &Params<'_>) -> Response<Body> {
     response
 }
 
-async fn request(
+/// What a request came to.
+pub enum Answered {
+    /// The members of a result, without braces.
+    Done(String),
+    Slow(Slow),
+}
+
+/// Answers one request but for what takes time.
+pub fn answer(
     state: &Arc<State>,
     session: &Arc<Session>,
-    id: &str,
     method: &str,
     params: &Params<'_>,
-) -> Response<Body> {
+) -> Result<Answered, Fault> {
     let members = match method {
-        "tools/call" => match tools::call(state, &session.counter, params) {
-            Ok(Outcome::Done(members)) => Ok(members),
-            Ok(Outcome::Slow(slow)) => return carry_out(session, id, slow, params).await,
-            Err(fault) => Err(fault),
+        "tools/call" => match tools::call(state, &session.counter, params)? {
+            Outcome::Done(members) => members,
+            Outcome::Slow(slow) => return Ok(Answered::Slow(slow)),
         },
-        "ping" => Ok(String::new()),
-        "tools/list" => Ok(catalogue::tools(&state.hub.extra())),
-        "resources/list" => Ok(catalogue::resources()),
-        "resources/templates/list" => Ok(r#""resourceTemplates":[]"#.into()),
-        "resources/read" => clock_only(params).map(|()| catalogue::clock()),
-        "resources/subscribe" | "resources/unsubscribe" => clock_only(params).map(|()| {
+        "ping" => String::new(),
+        "tools/list" => catalogue::tools(&state.hub.extra()),
+        "resources/list" => catalogue::resources(),
+        "resources/templates/list" => r#""resourceTemplates":[]"#.into(),
+        "resources/read" => clock_only(params).map(|()| catalogue::clock())?,
+        "resources/subscribe" | "resources/unsubscribe" => {
+            clock_only(params)?;
             session.standing(state);
             session.clock.store(method == "resources/subscribe", Ordering::Relaxed);
             String::new()
-        }),
-        "logging/setLevel" => set_level(session, params),
-        _ => Err(Fault::new(METHOD_NOT_FOUND, format!("unknown method: {method}"))),
+        }
+        "logging/setLevel" => set_level(session, params)?,
+        _ => return Err(Fault::new(METHOD_NOT_FOUND, format!("unknown method: {method}"))),
     };
-    match members {
-        Ok(members) => json(StatusCode::OK, wire::result(id, &members)),
-        Err(fault) => failed(StatusCode::OK, Some(id), &fault),
-    }
+    Ok(Answered::Done(members))
 }
 
 fn clock_only(params: &Params<'_>) -> Result<(), Fault> {
@@ -228,8 +244,8 @@ pub fn listen(state: &State, headers: &HeaderMap) -> Response<Body> {
     if !accepts(headers, "text/event-stream") {
         return plain(StatusCode::NOT_ACCEPTABLE, "Accept must list text/event-stream");
     }
-    let session = match check_version(headers).and_then(|()| find(state, headers)) {
-        Ok((_, session)) => session,
+    let session = match session(state, headers) {
+        Ok(session) => session,
         Err(refusal) => return refusal.into(),
     };
     if headers.contains_key("last-event-id") {

@@ -4,6 +4,7 @@
 //! shares nothing with its siblings, so a session, a counter and a `requestState` belong to one process, as with most
 //! real servers. It uses no part of the gateway: what it accepts and refuses is its own reading of the specification.
 
+mod batch;
 mod catalogue;
 mod endpoint;
 mod hub;

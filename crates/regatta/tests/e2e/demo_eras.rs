@@ -3,6 +3,7 @@
 //! If one of these fails, no test through the gateway means anything.
 
 use crate::REGATTA;
+use regatta_testkit::client::Session;
 use regatta_testkit::process::Demo;
 use regatta_testkit::{Client, Result, eventually};
 use serde_json::{Value, json};
@@ -113,6 +114,26 @@ async fn the_legacy_standing_stream_tells_of_changes_and_is_one() -> Result<()> 
     drop(events);
     let again = async || session.listen().await.ok().filter(|answer| answer.status == 200);
     eventually("the stream can be opened again", SOON, again).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_is_answered_in_its_version_only() -> Result<()> {
+    let demo = Demo::start(REGATTA, &[]).await;
+    let client = Client::new(&demo.url);
+    let batch = json!([
+        {"jsonrpc": "2.0", "id": 1, "method": "ping"},
+        {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"},
+        {"jsonrpc": "2.0", "id": "b", "method": "tools/call", "params": {"name": "echo", "arguments": {"text": "x"}}},
+        {"jsonrpc": "2.0", "id": 3, "method": "initialize", "params": {}},
+    ]);
+    let old = Session::open(&client, "2025-03-26", json!({})).await?;
+    let answers = old.post(&batch).await?.json().await?;
+    let ids: Vec<_> = answers.as_array().into_iter().flatten().map(|answer| &answer["id"]).collect();
+    assert_eq!(ids, [&json!(1), &json!("b"), &json!(3)]);
+    assert_eq!(answers[1]["result"]["content"][0]["text"], "x");
+    assert_eq!(answers[2]["error"]["code"], -32601, "initialize is never part of a batch");
+    assert_eq!(client.initialize().await?.post(&batch).await?.status, 400);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! One test binary for all, because only this crate's tests know where the binary is.
 
 mod demo_eras;
+mod harness;
 
 /// The binary under test.
 const REGATTA: &str = env!("CARGO_BIN_EXE_regatta");

@@ -2,7 +2,21 @@
 //!
 //! Randomness comes from the library's generator, which the system seeds; it never fails on a running system.
 
+use std::cell::RefCell;
+
 use aws_lc_rs::{digest, rand};
+
+/// Random bytes fetched at once for small needs: the generator's cost is by the call, about a microsecond.
+const POOL_LEN: usize = 768;
+
+struct Pool {
+    bytes: [u8; POOL_LEN],
+    used: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL_LEN], used: POOL_LEN }) };
+}
 
 /// SHA-256 over length-prefixed `parts`, cut to 16 bytes: names a principal or a token without telling it.
 ///
@@ -25,7 +39,23 @@ pub fn random16() -> [u8; 16] {
 
 /// A random number: what the pure rules of `regatta-policy` take as dice.
 pub fn random_u64() -> u64 {
-    u64::from_ne_bytes(random())
+    u64::from_ne_bytes(pooled())
+}
+
+/// Random bytes out of the thread's pool, each given once: for nonces and dice. A machine that is copied while it runs
+/// copies the pool; GCM-SIV and dice bear that, ids and keys need not and are drawn directly.
+pub(crate) fn pooled<const N: usize>() -> [u8; N] {
+    const { assert!(N <= POOL_LEN) };
+    POOL.with_borrow_mut(|pool| {
+        if POOL_LEN - pool.used < N {
+            pool.bytes = random();
+            pool.used = 0;
+        }
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&pool.bytes[pool.used..pool.used + N]);
+        pool.used += N;
+        bytes
+    })
 }
 
 /// Random bytes.
@@ -54,6 +84,8 @@ mod tests {
     fn a_hundred_thousand_ids_do_not_repeat() {
         let ids: HashSet<[u8; 16]> = (0..100_000).map(|_| random16()).collect();
         assert_eq!(ids.len(), 100_000);
+        let nonces: HashSet<[u8; 12]> = (0..100_000).map(|_| pooled()).collect();
+        assert_eq!(nonces.len(), 100_000);
         let dice: HashSet<u64> = (0..100_000).map(|_| random_u64()).collect();
         assert_eq!(dice.len(), 100_000);
     }

@@ -11,7 +11,7 @@ use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use aws_lc_rs::digest;
 use base64::Engine as _;
 
-use crate::digest::random;
+use crate::digest::pooled;
 use crate::key::{Fingerprint, Key, MasterKey, Purpose};
 use crate::text;
 
@@ -22,6 +22,11 @@ const TAG_LEN: usize = 16;
 const HEAD_LEN: usize = 5;
 /// Associated data up to this length is put together without an allocation.
 const AAD_ON_STACK: usize = 256;
+
+/// How many bytes of content a text of `seal` with at most `text_max` characters has room for.
+pub const fn plain_max(text_max: usize) -> usize {
+    (text_max * 3 / 4).saturating_sub(HEAD_LEN + NONCE_LEN + TAG_LEN)
+}
 
 /// The format byte: which kind of seal follows. A new layout gets a new byte; none is ever used again.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,7 +127,7 @@ impl KeyRing {
     pub fn seal(&self, purpose: Purpose, associated: &[&[u8]], plain: &[u8]) -> String {
         // 2^32 seals a key with random 96-bit nonces is the usual bound of GCM; with SIV a repeated nonce would tell
         // only whether two contents are equal (RFC 8452 section 9), so no count of seals is kept.
-        let nonce: [u8; NONCE_LEN] = random();
+        let nonce: [u8; NONCE_LEN] = pooled();
         let head = head(Format::Random, self.current.fingerprint);
         write(self.current.random(purpose), &head, nonce, &nonce, associated, plain)
     }

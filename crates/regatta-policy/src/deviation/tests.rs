@@ -1,3 +1,7 @@
+//! Records come back as they were, change as the rules say, keep their bounds, and merge without losing an end.
+//!
+//! Random records and random damage stand in for what other versions and broken disks write.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,7 @@
+//! Tokens come back as they were, stay short, shrink in the promised order, and never make a reader panic.
+//!
+//! Lengths are counted as `regatta-seal` writes them; this crate does not import it.
+
 //! What a token promises: sizes, bounds, and that whatever is read back was written.
 
 use super::params::pack;

@@ -1,3 +1,7 @@
+//! What a ring seals opens, only there, only as it was, and also after rotations and upgrades.
+//!
+//! Pinned texts stand for releases that are out: when one of them fails, sessions would end at an upgrade.
+
 //! What the ring promises: one purpose never opens for another, rotation keeps old texts, broken texts stay shut.
 
 use std::collections::HashSet;
@@ -67,6 +71,41 @@ fn associated_parts_may_be_long() {
     let (ring, long) = (ring(), [5; 10_000]);
     let text = ring.seal(Purpose::Cursor, &[b"a", &long], b"x");
     assert_eq!(ring.open(Purpose::Cursor, &[b"a", &long], &text).unwrap().plain, b"x");
+}
+
+#[test]
+fn a_text_has_room_for_what_it_promises_and_not_for_a_byte_more() {
+    let ring = ring();
+    for text_max in [60, 512, 513, 514, 515, 4096] {
+        let length = |plain: usize| ring.seal(Purpose::Session, &[], &vec![0; plain]).len();
+        assert!(length(plain_max(text_max)) <= text_max && length(plain_max(text_max) + 1) > text_max);
+    }
+    assert_eq!(plain_max(10), 0);
+}
+
+/// Not a check but a measurement: `cargo test --release -p regatta-seal -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement; only in a release build is it worth anything"]
+fn how_long_sealing_and_opening_take() {
+    let ring = ring();
+    let (parts, plain): (&[&[u8]], _) = (&[&[3; 16]], [9; 120]);
+    let text = ring.seal(Purpose::Session, parts, &plain);
+    let same = ring.seal_same(Purpose::Session, parts, &plain, None);
+    let measure = |what: &str, run: &dyn Fn() -> usize| {
+        let (start, rounds) = (std::time::Instant::now(), 200_000);
+        let sum: usize = (0..rounds).map(|_| std::hint::black_box(run())).sum();
+        println!("{what}: {} ns ({sum})", start.elapsed().as_nanos() / rounds as u128);
+    };
+    for _ in 0..2 {
+        measure("seal", &|| ring.seal(Purpose::Session, parts, &plain).len());
+        measure("open", &|| ring.open(Purpose::Session, parts, &text).map_or(0, |opened| opened.plain.len()));
+        measure("seal_same", &|| ring.seal_same(Purpose::Session, parts, &plain, None).len());
+        measure("open same", &|| {
+            ring.open(Purpose::Session, parts, &same).map_or(0, |opened| opened.plain.len())
+        });
+        measure("digest16", &|| usize::from(crate::digest16(&[&plain])[0]));
+        measure("random_u64", &|| crate::random_u64() as usize & 1);
+    }
 }
 
 #[test]

@@ -1,3 +1,7 @@
+//! The embedded store against the suite, against kills at every byte and step, full disks, and its own bounds.
+//!
+//! Time is set by hand; the other process in the kill test is this test binary itself, started as a child.
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicU64;

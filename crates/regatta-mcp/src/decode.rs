@@ -4,15 +4,15 @@
 //! (`judge`). Keys are matched exactly, after their escapes are undone: `Method` and `paramſ` are unknown
 //! members. Nothing is allocated for a single message of ordinary size.
 
-use crate::json::{Scan, Value, Walk};
-use crate::judge::{self, Raw};
+use crate::json::{Flaw, Scan, Value, Walk};
+use crate::judge::{self, Members};
 use crate::message::{Decoded, Malformed, Message, Meta, Params, Shape};
 use crate::meta;
 
 /// The most messages in one batch.
 pub const BATCH_MAX: usize = 256;
 
-/// Reads a whole request body (at most 4 GiB; the caller's `body_max` is far below).
+/// Reads a whole request body (at most 2 GiB; the caller's `body_max` is far below).
 ///
 /// # Errors
 /// −32700 for what is not JSON, repeats a key, nests deeper than [`crate::DEPTH_MAX`] or holds a number that is too long
@@ -20,16 +20,27 @@ pub const BATCH_MAX: usize = 256;
 pub fn decode(body: &[u8]) -> Result<Decoded, Malformed> {
     let mut scan = Scan::new(body).map_err(not_json)?;
     scan.blank();
-    let decoded = match scan.peek() {
-        b'{' => {
-            message(&mut scan, 0).map_err(not_json).map(|raw| judge::message(body, &raw).map(Decoded::One))?
-        }
-        b'[' => batch(&mut scan, body).map_err(not_json)?,
-        _ => scan.value(0).map_err(not_json).map(|_| Err(not_request("the body is not an object")))?,
-    };
+    if scan.peek() != b'{' {
+        return decode_other(&mut scan, body);
+    }
+    let mut message = Message::blank();
+    let members = message_members(&mut scan, 0, &mut message).map_err(not_json)?;
     // What is no JSON at all is told so, even if its beginning also has a bad shape.
     scan.end().map_err(not_json)?;
-    decoded
+    judge::message(body, &members, &mut message)?;
+    Ok(Decoded::One(message))
+}
+
+/// A batch, or a value that is no message.
+fn decode_other(scan: &mut Scan<'_>, body: &[u8]) -> Result<Decoded, Malformed> {
+    if scan.peek() == b'[' {
+        let batch = batch(scan, body).map_err(not_json)?;
+        scan.end().map_err(not_json)?;
+        return batch;
+    }
+    scan.skip(0).map_err(not_json)?;
+    scan.end().map_err(not_json)?;
+    Err(not_request("the body is not an object"))
 }
 
 fn batch(scan: &mut Scan<'_>, body: &[u8]) -> Walk<Result<Decoded, Malformed>> {
@@ -40,16 +51,17 @@ fn batch(scan: &mut Scan<'_>, body: &[u8]) -> Walk<Result<Decoded, Malformed>> {
     while scan.element(begun)? {
         begun = true;
         if flaw.is_some() || scan.peek() != b'{' {
-            scan.value(1)?;
+            scan.skip(1)?;
             flaw.get_or_insert(not_request("an element of the batch is not an object"));
             continue;
         }
-        let raw = message(scan, 1)?;
-        match judge::message(body, &raw) {
-            Ok(_) if messages.len() == BATCH_MAX => {
+        let mut message = Message::blank();
+        let members = message_members(scan, 1, &mut message)?;
+        match judge::message(body, &members, &mut message) {
+            Ok(()) if messages.len() == BATCH_MAX => {
                 flaw = Some(not_request("a batch of more than 256 messages"))
             }
-            Ok(one) => messages.push(one),
+            Ok(()) => messages.push(message),
             Err(malformed) => flaw = Some(malformed),
         }
     }
@@ -60,31 +72,29 @@ fn batch(scan: &mut Scan<'_>, body: &[u8]) -> Walk<Result<Decoded, Malformed>> {
     })
 }
 
-/// The object at the brace here, with the members of JSON-RPC noted.
-fn message<'a>(scan: &mut Scan<'a>, depth: u32) -> Walk<Raw> {
+/// The object at the brace here: notes where it stands and its `params`, and hands the members of JSON-RPC on to be
+/// judged.
+fn message_members(scan: &mut Scan<'_>, depth: u32, message: &mut Message) -> Walk<Members> {
     let start = scan.position();
-    let mut raw = Raw::default();
+    let mut members = Members::default();
     let mut object = scan.open(depth)?;
     while scan.member(&mut object)? {
         match scan.key() {
-            b"jsonrpc" => raw.jsonrpc = Some(scan.value(depth + 1)?),
-            b"id" => raw.id = Some(scan.value(depth + 1)?),
-            b"method" => raw.method = Some(scan.value(depth + 1)?),
-            b"result" => raw.result = Some(scan.value(depth + 1)?),
-            b"error" => raw.error = Some(scan.value(depth + 1)?),
-            b"params" if scan.peek() == b'{' => {
-                params(scan, depth + 1, &mut raw.params)?;
-                raw.has_params = true;
-            }
+            b"jsonrpc" => members.jsonrpc = Some(scan.value(depth + 1)?),
+            b"id" => members.id = Some(scan.value(depth + 1)?),
+            b"method" => members.method = Some(scan.value(depth + 1)?),
+            b"result" => members.result = Some(scan.value(depth + 1)?),
+            b"error" => members.error = Some(scan.value(depth + 1)?),
+            b"params" if scan.peek() == b'{' => params(scan, depth + 1, &mut message.params)?,
             b"params" => {
-                scan.value(depth + 1)?;
-                raw.has_params = true;
+                scan.skip(depth + 1)?;
+                members.has_bad_params = true;
             }
             _ => scan.skip(depth + 1)?,
         }
     }
-    raw.whole = Some((start, scan.position()));
-    Ok(raw)
+    message.whole = crate::Span::new(start, scan.position());
+    Ok(members)
 }
 
 fn params(scan: &mut Scan<'_>, depth: u32, params: &mut Params) -> Walk<()> {
@@ -204,8 +214,8 @@ fn capabilities(scan: &mut Scan<'_>, depth: u32) -> Walk<bool> {
     Ok(sound)
 }
 
-fn not_json(why: &'static str) -> Malformed {
-    Malformed { fault: Shape::NotJson, id: None, why }
+fn not_json(flaw: Flaw) -> Malformed {
+    Malformed { fault: Shape::NotJson, id: None, why: flaw.why() }
 }
 
 fn not_request(why: &'static str) -> Malformed {

@@ -12,8 +12,30 @@ use crate::swar;
 /// How deep arrays and objects may nest; the outermost is 1.
 pub const DEPTH_MAX: u32 = 128;
 
-/// Why a text is not JSON, as a fixed sentence.
-pub(crate) type Walk<T> = Result<T, &'static str>;
+/// Why a text is refused; one byte, because it travels in every result of the walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    TooLong,
+    NotUtf8,
+    Tail,
+    NoValue,
+    NoComma,
+    NoKey,
+    NoColon,
+    UnknownWord,
+    EndlessString,
+    Control,
+    Escape,
+    Surrogate,
+    Number,
+    LongNumber,
+    HugeNumber,
+    KeyTwice,
+    TooDeep,
+}
+
+/// A step of the walk.
+pub(crate) type Walk<T> = Result<T, Flaw>;
 
 /// One value that was checked.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +62,30 @@ pub(crate) struct Object {
     begun: bool,
 }
 
+impl Flaw {
+    pub(crate) fn why(self) -> &'static str {
+        match self {
+            Self::TooLong => "a body beyond 2 GiB",
+            Self::NotUtf8 => "not JSON: not UTF-8",
+            Self::Tail => "not JSON: text after the value",
+            Self::NoValue => "not JSON: a value is missing",
+            Self::NoComma => "not JSON: a comma or a closing bracket is missing",
+            Self::NoKey => "not JSON: a key is missing",
+            Self::NoColon => "not JSON: a colon is missing",
+            Self::UnknownWord => "not JSON: an unknown word",
+            Self::EndlessString => "not JSON: a string without an end",
+            Self::Control => "not JSON: a control character in a string",
+            Self::Escape => "not JSON: a malformed escape",
+            Self::Surrogate => "a lone surrogate",
+            Self::Number => "not JSON: a malformed number",
+            Self::LongNumber => "a number of more than 1024 characters",
+            Self::HugeNumber => "a number beyond the range of a double",
+            Self::KeyTwice => "a key appears twice in one object",
+            Self::TooDeep => "nested deeper than 128",
+        }
+    }
+}
+
 impl Value {
     pub(crate) fn string(self) -> Option<Text> {
         (self.first == b'"').then(|| Text::within(self.span, self.escaped))
@@ -56,13 +102,10 @@ impl Value {
 }
 
 impl<'a> Scan<'a> {
-    /// At the first byte of a text that is UTF-8 and not longer than spans reach.
+    /// At the first byte of a text that is not longer than spans reach.
     pub(crate) fn new(text: &'a [u8]) -> Walk<Self> {
         if text.len() > TEXT_MAX {
-            return Err("a body beyond 4 GiB");
-        }
-        if std::str::from_utf8(text).is_err() {
-            return Err("not JSON: not UTF-8");
+            return Err(Flaw::TooLong);
         }
         Ok(Self { text, at: 0, keys: Keys::new() })
     }
@@ -88,7 +131,7 @@ impl<'a> Scan<'a> {
     /// Nothing but whitespace may be left.
     pub(crate) fn end(&mut self) -> Walk<()> {
         self.blank();
-        if self.at == self.text.len() { Ok(()) } else { Err("not JSON: text after the value") }
+        if self.at == self.text.len() { Ok(()) } else { Err(Flaw::Tail) }
     }
 
     /// Any value. `depth` is that of the container it stands in, 0 outside.
@@ -104,7 +147,7 @@ impl<'a> Scan<'a> {
             b't' => self.literal(b"true")?,
             b'f' => self.literal(b"false")?,
             b'n' => self.literal(b"null")?,
-            _ => return Err("not JSON: a value is missing"),
+            _ => return Err(Flaw::NoValue),
         }
         Ok(Value { span: Span::new(start, self.at), escaped, first })
     }
@@ -135,20 +178,20 @@ impl<'a> Scan<'a> {
                 self.at += 1;
                 self.blank();
             }
-            _ if object.begun => return Err("not JSON: a comma or a brace is missing"),
+            _ if object.begun => return Err(Flaw::NoComma),
             _ => object.begun = true,
         }
         let start = self.at + 1;
         if self.peek() != b'"' {
-            return Err("not JSON: a key is missing");
+            return Err(Flaw::NoKey);
         }
         let escaped = self.string()?;
         if !self.keys.add(&mut object.frame, self.text, start, self.at - 1, escaped) {
-            return Err("a key appears twice in one object");
+            return Err(Flaw::KeyTwice);
         }
         self.blank();
         if self.peek() != b':' {
-            return Err("not JSON: a colon is missing");
+            return Err(Flaw::NoColon);
         }
         self.at += 1;
         self.blank();
@@ -181,27 +224,50 @@ impl<'a> Scan<'a> {
                 self.blank();
                 // A closing bracket here would be a trailing comma; `value` refuses it.
             }
-            _ if begun => return Err("not JSON: a comma or a bracket is missing"),
+            _ if begun => return Err(Flaw::NoComma),
             _ => {}
         }
         Ok(true)
     }
 
     /// The string at the quote here; whether it has escapes.
+    #[inline]
     fn string(&mut self) -> Walk<bool> {
-        let mut at = self.at + 1;
+        let start = self.at + 1;
+        let stop = swar::string_stop(self.text, start);
+        if self.text.get(stop) == Some(&b'"') {
+            self.at = stop + 1;
+            return Ok(false);
+        }
+        self.rich_string(start, stop)
+    }
+
+    /// A string that has more than plain ASCII in it, the first such thing at `stop`. Text that is not UTF-8 can stand in
+    /// strings only, because everywhere else the grammar is ASCII.
+    #[inline(never)]
+    fn rich_string(&mut self, start: usize, stop: usize) -> Walk<bool> {
+        let mut at = stop;
         let mut escaped = false;
+        let mut ascii = true;
         loop {
-            at = swar::string_stop(self.text, at);
             match self.text.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
                     at = escape_end(self.text, at)?;
                 }
-                Some(_) => return Err("not JSON: a control character in a string"),
-                None => return Err("not JSON: a string without an end"),
+                Some(0x80..) => ascii = false,
+                Some(_) => return Err(Flaw::Control),
+                None => return Err(Flaw::EndlessString),
             }
+            at = if ascii {
+                swar::string_stop(self.text, at)
+            } else {
+                swar::string_stop_beyond_ascii(self.text, at)
+            };
+        }
+        if !ascii && std::str::from_utf8(&self.text[start..at]).is_err() {
+            return Err(Flaw::NotUtf8);
         }
         self.at = at + 1;
         Ok(escaped)
@@ -209,7 +275,7 @@ impl<'a> Scan<'a> {
 
     fn literal(&mut self, word: &[u8]) -> Walk<()> {
         if !self.text[self.at..].starts_with(word) {
-            return Err("not JSON: an unknown word");
+            return Err(Flaw::UnknownWord);
         }
         self.at += word.len();
         Ok(())
@@ -235,7 +301,7 @@ impl<'a> Scan<'a> {
 }
 
 fn deeper(depth: u32) -> Walk<()> {
-    if depth < DEPTH_MAX { Ok(()) } else { Err("nested deeper than 128") }
+    if depth < DEPTH_MAX { Ok(()) } else { Err(Flaw::TooDeep) }
 }
 
 /// Checks the escape at the backslash here; gives the index after it.
@@ -243,14 +309,14 @@ fn escape_end(text: &[u8], at: usize) -> Walk<usize> {
     match text.get(at + 1) {
         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
         Some(b'u') => {
-            let unit = text.get(at + 2..).and_then(hex4).ok_or("not JSON: a malformed escape")?;
+            let unit = text.get(at + 2..).and_then(hex4).ok_or(Flaw::Escape)?;
             match unit {
                 0xd800..0xdc00 => low_surrogate(text, at + 6),
-                0xdc00..0xe000 => Err("a lone surrogate"),
+                0xdc00..0xe000 => Err(Flaw::Surrogate),
                 _ => Ok(at + 6),
             }
         }
-        _ => Err("not JSON: a malformed escape"),
+        _ => Err(Flaw::Escape),
     }
 }
 
@@ -259,6 +325,6 @@ fn low_surrogate(text: &[u8], at: usize) -> Walk<usize> {
     let low = text.get(at..).and_then(|rest| rest.strip_prefix(b"\\u")).and_then(hex4);
     match low {
         Some(0xdc00..0xe000) => Ok(at + 6),
-        _ => Err("a lone surrogate"),
+        _ => Err(Flaw::Surrogate),
     }
 }

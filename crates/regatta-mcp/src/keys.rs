@@ -14,24 +14,25 @@ use crate::escape;
 const INLINE: usize = 32;
 /// Up to this many keys an object's keys are compared one by one.
 const LINEAR: usize = 16;
+/// In a slot's length: the key stands in the arena of unescaped keys, not in the text.
+const UNESCAPED: u32 = 1 << 31;
 
-/// One key: its hash, and where its bytes are.
+/// One key: where its bytes are, and a mark that is equal for equal keys (in a small object its first bytes and length,
+/// in a big one its hash).
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    hash: u64,
+    mark: u64,
     start: u32,
     len: u32,
-    /// In the arena of unescaped keys, not in the text.
-    unescaped: bool,
 }
 
 /// The keys of all objects that are open at this moment.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    seeds: [u64; 2],
     inline: [Slot; INLINE],
     spilled: Vec<Slot>,
     used: usize,
+    last: Slot,
     arena: Vec<u8>,
 }
 
@@ -39,44 +40,46 @@ pub(crate) struct Keys {
 #[derive(Debug)]
 pub(crate) struct Frame {
     base: usize,
-    table: Option<Table>,
+    table: Option<Box<Table>>,
 }
 
 /// Open addressing over slot numbers; the low half of an entry is the slot number + 1, the high half a part of
 /// its hash.
 #[derive(Debug)]
 struct Table {
+    seeds: [u64; 2],
     entries: Vec<u64>,
 }
 
 impl Keys {
+    #[inline]
     pub(crate) fn new() -> Self {
-        static SEEDS: OnceLock<[u64; 2]> = OnceLock::new();
-        let seeds = SEEDS.get_or_init(|| {
-            let state = RandomState::new();
-            [state.hash_one(0u8), state.hash_one(1u8)]
-        });
         Self {
-            seeds: *seeds,
             inline: [Slot::default(); INLINE],
             spilled: Vec::new(),
             used: 0,
+            last: Slot::default(),
             arena: Vec::new(),
         }
     }
 
+    #[inline]
     pub(crate) fn open(&self) -> Frame {
         Frame { base: self.used, table: None }
     }
 
     /// Forgets an object's keys. Its unescaped spellings stay until the end of the message (they are shorter
     /// than the body).
+    #[inline]
     pub(crate) fn close(&mut self, frame: &Frame) {
         self.used = frame.base;
-        self.spilled.truncate(frame.base.saturating_sub(INLINE));
+        if !self.spilled.is_empty() {
+            self.spilled.truncate(frame.base.saturating_sub(INLINE));
+        }
     }
 
     /// Adds the key at `start..end` of `text`; false if the object has it already.
+    #[inline]
     pub(crate) fn add(
         &mut self,
         frame: &mut Frame,
@@ -85,42 +88,64 @@ impl Keys {
         end: usize,
         escaped: bool,
     ) -> bool {
-        let slot = self.slot(text, start, end, escaped);
+        if escaped {
+            return self.add_unescaped(frame, text, start, end);
+        }
+        let slot =
+            Slot { mark: prefix(text, start, end - start), start: start as u32, len: (end - start) as u32 };
+        self.enter(frame, text, slot)
+    }
+
+    /// The key that was added last, unescaped.
+    #[inline]
+    pub(crate) fn last<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
+        self.bytes(text, &self.last)
+    }
+
+    #[inline(never)]
+    fn add_unescaped(&mut self, frame: &mut Frame, text: &[u8], start: usize, end: usize) -> bool {
+        let from = self.arena.len();
+        escape::unescape_into(&text[start..end], &mut self.arena);
+        let len = self.arena.len() - from;
+        // Unescaping never makes longer, so spans reach the arena as they reach the text.
+        let slot =
+            Slot { mark: prefix(&self.arena, from, len), start: from as u32, len: len as u32 | UNESCAPED };
+        self.enter(frame, text, slot)
+    }
+
+    #[inline]
+    fn enter(&mut self, frame: &mut Frame, text: &[u8], slot: Slot) -> bool {
+        self.last = slot;
         let count = self.used - frame.base;
-        if count < LINEAR {
-            for held in frame.base..self.used {
-                if self.at(held).hash == slot.hash && self.same(text, held, &slot) {
-                    return false;
-                }
-            }
-            self.push(slot);
-            return true;
+        if count >= LINEAR {
+            return self.enter_big(frame, text, slot);
         }
-        if frame.table.as_ref().is_none_or(|table| table.entries.len() < 2 * (count + 1)) {
-            frame.table = Some(self.table(frame.base));
-        }
-        let Some(table) = frame.table.as_mut() else { return false };
-        if !table.insert(slot.hash, self.used, |held| self.same(text, held, &slot)) {
+        let near = self.inline.get(frame.base..self.used).unwrap_or_default();
+        let fresh = if near.len() == count {
+            near.iter().all(|held| held.mark != slot.mark || !self.same(text, held, &slot))
+        } else {
+            (frame.base..self.used).all(|held| !self.same(text, &self.at(held), &slot))
+        };
+        self.push(slot);
+        fresh
+    }
+
+    /// For objects of more than [`LINEAR`] keys.
+    #[inline(never)]
+    fn enter_big(&mut self, frame: &mut Frame, text: &[u8], mut slot: Slot) -> bool {
+        let count = self.used - frame.base;
+        let table = match frame.table.take() {
+            Some(table) if table.entries.len() >= 2 * (count + 1) => table,
+            Some(table) => self.grown(frame.base, table.seeds),
+            None => self.first_table(frame.base, text),
+        };
+        let table = frame.table.insert(table);
+        slot.mark = hash(table.seeds, self.bytes(text, &slot));
+        if !table.insert(slot.mark, self.used, |held| self.same(text, &self.at(held), &slot)) {
             return false;
         }
         self.push(slot);
         true
-    }
-
-    /// The bytes of the key that was added last, unescaped.
-    pub(crate) fn last<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
-        if self.used == 0 { &[] } else { self.bytes(text, &self.at(self.used - 1)) }
-    }
-
-    fn slot(&mut self, text: &[u8], start: usize, end: usize, escaped: bool) -> Slot {
-        if !escaped {
-            let hash = hash(self.seeds, &text[start..end]);
-            return Slot { hash, start: start as u32, len: (end - start) as u32, unescaped: false };
-        }
-        let from = self.arena.len();
-        escape::unescape_into(&text[start..end], &mut self.arena);
-        let hash = hash(self.seeds, &self.arena[from..]);
-        Slot { hash, start: from as u32, len: (self.arena.len() - from) as u32, unescaped: true }
     }
 
     #[inline]
@@ -132,7 +157,6 @@ impl Keys {
         self.used += 1;
     }
 
-    #[inline]
     fn at(&self, index: usize) -> Slot {
         match self.inline.get(index) {
             Some(slot) => *slot,
@@ -142,21 +166,35 @@ impl Keys {
 
     #[inline]
     fn bytes<'a>(&'a self, text: &'a [u8], slot: &Slot) -> &'a [u8] {
-        let range = slot.start as usize..(slot.start + slot.len) as usize;
-        if slot.unescaped { &self.arena[range] } else { &text[range] }
+        let len = slot.len & !UNESCAPED;
+        let range = slot.start as usize..(slot.start + len) as usize;
+        if slot.len == len { &text[range] } else { &self.arena[range] }
     }
 
-    fn same(&self, text: &[u8], held: usize, slot: &Slot) -> bool {
-        self.bytes(text, &self.at(held)) == self.bytes(text, slot)
+    #[inline(never)]
+    fn same(&self, text: &[u8], held: &Slot, slot: &Slot) -> bool {
+        self.bytes(text, held) == self.bytes(text, slot)
     }
 
-    /// A table of the keys from `base` on, with room for as many again.
-    #[cold]
-    fn table(&self, base: usize) -> Table {
-        let room = ((self.used - base) * 8).next_power_of_two();
-        let mut table = Table { entries: vec![0; room] };
+    /// Hashes the keys that were only compared so far.
+    fn first_table(&mut self, base: usize, text: &[u8]) -> Box<Table> {
+        let seeds = seeds();
         for held in base..self.used {
-            table.insert(self.at(held).hash, held, |_| false);
+            let mark = hash(seeds, self.bytes(text, &self.at(held)));
+            match self.inline.get_mut(held) {
+                Some(slot) => slot.mark = mark,
+                None => self.spilled[held - INLINE].mark = mark,
+            }
+        }
+        self.grown(base, seeds)
+    }
+
+    /// A table of the keys from `base` on, a quarter full.
+    fn grown(&self, base: usize, seeds: [u64; 2]) -> Box<Table> {
+        let room = ((self.used - base) * 4).next_power_of_two();
+        let mut table = Box::new(Table { seeds, entries: vec![0; room] });
+        for held in base..self.used {
+            table.insert(self.at(held).mark, held, |_| false);
         }
         table
     }
@@ -164,6 +202,7 @@ impl Keys {
 
 impl Table {
     /// Enters slot number `number`, unless an entry of the same hash is the `same` key.
+    #[inline]
     fn insert(&mut self, hash: u64, number: usize, same: impl Fn(usize) -> bool) -> bool {
         let mask = self.entries.len() - 1;
         let mark = hash & !0xffff_ffff;
@@ -178,6 +217,29 @@ impl Table {
         self.entries[at] = mark | (number as u64 + 1);
         true
     }
+}
+
+fn seeds() -> [u64; 2] {
+    static SEEDS: OnceLock<[u64; 2]> = OnceLock::new();
+    *SEEDS.get_or_init(|| {
+        let state = RandomState::new();
+        [state.hash_one(0u8), state.hash_one(1u8)]
+    })
+}
+
+/// The first up to eight of `len` bytes, and the length.
+#[inline]
+fn prefix(text: &[u8], start: usize, len: usize) -> u64 {
+    let kept = match len {
+        0 => 0,
+        1..8 => u64::MAX >> (64 - 8 * len),
+        _ => u64::MAX,
+    };
+    let word = match text.get(start..).and_then(<[u8]>::first_chunk::<8>) {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => text[start..].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    (word & kept) ^ (len as u64) << 56
 }
 
 /// Seeded hash by folded 128-bit products.

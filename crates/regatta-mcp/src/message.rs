@@ -159,6 +159,17 @@ impl Shape {
 }
 
 impl Message {
+    /// Nothing noted yet.
+    pub(crate) fn blank() -> Self {
+        Self {
+            whole: Span { start: 0, end: 0 },
+            kind: Kind::Notification,
+            id: None,
+            method: None,
+            params: Params::default(),
+        }
+    }
+
     /// Its method; [`None`] for a response.
     pub fn method(&self) -> Option<Method> {
         self.method.map(|name| name.method)

@@ -3,21 +3,26 @@
 //! A literal is at most [`NUMBER_MAX`] bytes, and finite as an IEEE 754 double, because a server that reads
 //! `1e400` as infinity and one that refuses it are two different servers. The value itself is never used.
 
+use crate::json::{Flaw, Walk};
+
 /// The longest number literal, in bytes.
 pub const NUMBER_MAX: usize = 1024;
 
 /// Checks the literal that starts at `start`; gives the index after it.
-pub(crate) fn check(text: &[u8], start: usize) -> Result<usize, &'static str> {
+pub(crate) fn check(text: &[u8], start: usize) -> Walk<usize> {
     let unsigned = start + usize::from(text.get(start) == Some(&b'-'));
     let whole = digits(text, unsigned);
     let mut at = whole;
     if whole == unsigned || (text[unsigned] == b'0' && whole > unsigned + 1) {
-        return Err("not JSON: a malformed number");
+        return Err(Flaw::Number);
+    }
+    if whole - unsigned < 300 && !matches!(text.get(at), Some(b'.' | b'e' | b'E')) {
+        return Ok(at);
     }
     if text.get(at) == Some(&b'.') {
         at = digits(text, at + 1);
         if at == whole + 1 {
-            return Err("not JSON: a malformed number");
+            return Err(Flaw::Number);
         }
     }
     let mut exponent = 0;
@@ -26,16 +31,16 @@ pub(crate) fn check(text: &[u8], start: usize) -> Result<usize, &'static str> {
         let first = at + 1 + usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
         at = digits(text, first);
         if at == first {
-            return Err("not JSON: a malformed number");
+            return Err(Flaw::Number);
         }
         exponent = if negative { 0 } else { small(&text[first..at]) };
     }
     if at - start > NUMBER_MAX {
-        return Err("a number of more than 1024 characters");
+        return Err(Flaw::LongNumber);
     }
     // Below 10^(digits + exponent), and 10^308 is finite: nearly every literal is decided here.
     if whole - unsigned + exponent > 308 && !finite(&text[start..at]) {
-        return Err("a number beyond the range of a double");
+        return Err(Flaw::HugeNumber);
     }
     Ok(at)
 }

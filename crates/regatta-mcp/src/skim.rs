@@ -81,7 +81,7 @@ pub struct Skim {
 /// When the structure is broken, when it is no object, or when it is neither a request, a notification nor a response.
 pub fn skim(text: &[u8]) -> Result<Skim, SkimError> {
     if text.len() > TEXT_MAX {
-        return Err(SkimError("a message beyond 4 GiB"));
+        return Err(SkimError("a message beyond 2 GiB"));
     }
     let mut walker = Walker::new(text, 0);
     walker.blank();

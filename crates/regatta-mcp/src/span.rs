@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use crate::escape;
 
 /// The longest text that spans can address, in bytes.
-pub const TEXT_MAX: usize = u32::MAX as usize;
+pub const TEXT_MAX: usize = i32::MAX as usize;
 
 /// A byte range `start..end` in a message's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,10 +4,35 @@
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// Index of the first quote, backslash or control character (< 0x20) at or after `from`; the length if none.
+/// Index of the first quote, backslash, control character (< 0x20) or byte beyond ASCII at or after `from`; the length
+/// if none.
 #[inline]
 pub(crate) fn string_stop(text: &[u8], from: usize) -> usize {
     let mut at = from;
+    while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*chunk);
+        // A byte without its high bit has it after a subtraction only if it was less. Those with it stop anyway.
+        let less = word.wrapping_sub(ONES * 0x20);
+        let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
+        let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+        let found = (word | less | quote | backslash) & HIGHS;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while let Some(&byte) = text.get(at) {
+        if byte == b'"' || byte == b'\\' || !(0x20..0x80).contains(&byte) {
+            return at;
+        }
+        at += 1;
+    }
+    at
+}
+
+/// The same, but beyond ASCII nothing stops.
+pub(crate) fn string_stop_beyond_ascii(text: &[u8], from: usize) -> usize {
+    let mut at = string_stop(text, from);
     while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*chunk);
         let found = zeros(word ^ (ONES * 0x22)) | zeros(word ^ (ONES * 0x5c)) | controls(word);
@@ -16,10 +41,7 @@ pub(crate) fn string_stop(text: &[u8], from: usize) -> usize {
         }
         at += 8;
     }
-    while let Some(&byte) = text.get(at) {
-        if byte == b'"' || byte == b'\\' || byte < 0x20 {
-            return at;
-        }
+    while text.get(at).is_some_and(|byte| *byte != b'"' && *byte != b'\\' && *byte >= 0x20) {
         at += 1;
     }
     at
@@ -56,23 +78,25 @@ fn controls(word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{quote_or_backslash, string_stop};
+    use super::{quote_or_backslash, string_stop, string_stop_beyond_ascii};
 
     #[test]
     fn finds_each_stop_at_each_place() {
         for length in 0..40 {
             for place in 0..length {
-                for stop in [b'"', b'\\', 0, 0x1f, b'\n'] {
+                for stop in [b'"', b'\\', 0, 0x1f, b'\n', 0x80, 0xff, 0xa2, 0xdc] {
                     let mut text = vec![b' '; length];
                     text[place] = stop;
                     assert_eq!(string_stop(&text, 0), place);
                     assert_eq!(string_stop(&text, place), place);
+                    let beyond = if stop < 0x80 { place } else { length };
+                    assert_eq!(string_stop_beyond_ascii(&text, 0), beyond);
                     let quote = if stop == b'"' || stop == b'\\' { place } else { length };
                     assert_eq!(quote_or_backslash(&text, 0), quote);
                 }
             }
             let quiet = vec![0xff; length];
-            assert_eq!(string_stop(&quiet, 0), length);
+            assert_eq!(string_stop_beyond_ascii(&quiet, 0), length);
             assert_eq!(quote_or_backslash(&quiet, 0), length);
         }
     }

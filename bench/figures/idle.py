@@ -8,7 +8,7 @@ from rig import host, proxies, table
 def run(options, programs):
     """Opens and holds the streams of each era; gate: 30 KiB each."""
     # A proxy needs two descriptors for each stream.
-    fitting = host.files_max() // 2 - 200
+    fitting = host.files_max() // 2 - 600
     if options.streams > fitting:
         print(f"note: this machine's limit of open files allows {fitting:,} streams")
         options.streams = fitting

@@ -6,28 +6,47 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 /// Index of the first quote, backslash, control character (< 0x20) or byte beyond ASCII at or after `from`; the length
 /// if none.
-#[inline]
+#[inline(always)]
 pub(crate) fn string_stop(text: &[u8], from: usize) -> usize {
+    // The first word is apart from the loop: most strings end in it.
+    match text.get(from..).and_then(<[u8]>::first_chunk::<8>).map(stops) {
+        Some(0) => string_stop_further(text, from + 8),
+        Some(found) => from + found.trailing_zeros() as usize / 8,
+        None => string_stop_near_end(text, from),
+    }
+}
+
+#[inline(never)]
+fn string_stop_further(text: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*chunk);
-        // A byte without its high bit has it after a subtraction only if it was less. Those with it stop anyway.
-        let less = word.wrapping_sub(ONES * 0x20);
-        let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
-        let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
-        let found = (word | less | quote | backslash) & HIGHS;
+        let found = stops(chunk);
         if found != 0 {
             return at + found.trailing_zeros() as usize / 8;
         }
         at += 8;
     }
-    while let Some(&byte) = text.get(at) {
-        if byte == b'"' || byte == b'\\' || !(0x20..0x80).contains(&byte) {
-            return at;
-        }
+    string_stop_near_end(text, at)
+}
+
+#[inline(never)]
+fn string_stop_near_end(text: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while text.get(at).is_some_and(|byte| *byte != b'"' && *byte != b'\\' && (0x20..0x80).contains(byte)) {
         at += 1;
     }
     at
+}
+
+/// High bits at quotes, backslashes, control characters and beyond ASCII; the lowest is right, as in [`zeros`].
+#[inline(always)]
+fn stops(chunk: &[u8; 8]) -> u64 {
+    let word = u64::from_le_bytes(*chunk);
+    // A byte without its high bit has it after a subtraction only if it was less. Those with it stop anyway.
+    let less = word.wrapping_sub(ONES * 0x20);
+    let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
+    let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+    (word | less | quote | backslash) & HIGHS
 }
 
 /// The same, but beyond ASCII nothing stops.

@@ -6,6 +6,7 @@ from rig import host, instructions, proxies, table
 
 SHAPES = [(era, tool) for era in ("legacy", "modern") for tool in ("echo", "echo_sse")]
 CONNECTIONS = 64
+GATE = 80_000
 
 
 def words(era: str, tool: str) -> list[str]:
@@ -31,6 +32,7 @@ def run(options, programs):
     print_counts(names, works, counts, source)
     if times:
         print_times(names, works, times)
+    return [f"{work.name}: {counts['gateway', work.name][0]:,.0f} instructions a call" for work in works if counts.get(("gateway", work.name), (0,))[0] > GATE]
 
 
 def measure(options, programs, names) -> dict:

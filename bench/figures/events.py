@@ -8,6 +8,7 @@ from rig import instructions, proxies, table
 
 STREAMS = 32
 SIZES = (50, 250)
+GATE = 1.3
 
 
 def run(options, programs):
@@ -30,3 +31,4 @@ def run(options, programs):
             rows.append([f"{name} {work.name}", round(total), round(total * user) if user else None, ratio])
     title = f"Instructions an event of 200 bytes, kernel included; {source}; {STREAMS} streams; gate: 1.30 x nginx"
     table.show(title, ["", "instructions", "of them user", "x nginx"], rows)
+    return [f"{name}: {ratio:.2f} x nginx an event" for name, _, _, ratio in rows if name.startswith("gateway") and ratio and ratio > GATE]

@@ -18,6 +18,8 @@ def run(options, programs):
             rows.append(measure(options, programs, name, era))
     title = f"{options.streams:,} standing streams; gate: 30 KiB each"
     table.show(title, ["", "open", "cut", "RSS before MiB", "RSS held MiB", "KiB a stream", "CPU % of a core", "opened/s"], rows)
+    bad = lambda row: row[5] > 30 or row[1] < options.streams or row[2] > 0
+    return [f"{row[0]}: {row[1]} open, {row[2]} cut, {row[5]:.1f} KiB each" for row in rows if row[0].startswith("gateway") and bad(row)]
 
 
 def measure(options, programs, name: str, era: str) -> list:

@@ -19,6 +19,8 @@ def run(options, programs):
     title = f"kill -9 of one of two replicas under {SESSIONS} sessions, a call each {PAUSE_MS} ms"
     head = ["", "calls", "next call right", "p50 ms", "p99 ms", "max ms", "-31001", "other faults", "404", "other status", "wrong", "broken", "twice"]
     table.show(title, head, rows)
+    bad = lambda row: row[0] == "gateway" and (row[2] != f"{SESSIONS}/{SESSIONS}" or not row[4] <= 1000 or any(row[column] for column in (8, 10, 12)))
+    return [f"next calls right {row[2]}, p99 {row[4]:.0f} ms, {row[8]} x 404, {row[12]} twice" for row in rows if bad(row)]
 
 
 def measure(options, programs, name: str, round_: int) -> list:

@@ -11,6 +11,7 @@ CONNECTIONS = 32
 def run(options, programs):
     """Direct and each proxy in turn, several rounds in one run; gate: p50 +25 us, p99 +1 ms."""
     names = proxies.available(options.proxies, programs)
+    missed = []
     for era in ("legacy", "modern"):
         found = {name: [] for name in ["direct", *names]}
         with host.Rig(programs) as rig:
@@ -23,10 +24,11 @@ def run(options, programs):
                 for name, port in ports.items():
                     shape = ["--kind", "open", "--era", era, "--rate", RATE, "--connections", CONNECTIONS, "--seed", round_ + 1]
                     found[name].append(rig.load(port, *shape, "--warm-up", 1, "--seconds", options.seconds))
-        show(era, found, options)
+        missed += show(era, found, options)
+    return missed
 
 
-def show(era: str, found: dict, options):
+def show(era: str, found: dict, options) -> list[str]:
     middle = lambda name, which: statistics.median(each["latency"][which] for each in found[name])
     rows = []
     for name, runs in found.items():
@@ -37,3 +39,5 @@ def show(era: str, found: dict, options):
     how = "cores may halt" if options.sleepy else "cores kept awake"
     title = f"Latency, {era}, open loop {RATE}/s, us, median of {options.repeats} rounds, {how}; gate: +25 p50, +1,000 p99"
     table.show(title, ["", "calls/s", "p50", "p99", "added p50", "added p99", "not right"], rows)
+    slow = lambda row: row[0] == "gateway" and (row[4] > 25 or row[5] > 1000)
+    return [f"{era}: adds {row[4]:.0f} us p50, {row[5]:.0f} us p99" for row in rows if slow(row)]

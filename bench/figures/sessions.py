@@ -24,3 +24,5 @@ def run(options, programs):
     title = f"{options.sessions:,} sessions opened and left; gate: growth below 10 MiB"
     head = ["", "opened", "not right", "RSS start MiB", "after 1,000", "half", "all", "growth MiB", "bytes a session", "opened/s"]
     table.show(title, head, rows)
+    bad = lambda row: row[0] == "gateway" and (row[7] > 10 or row[2] > 0)
+    return [f"{row[0]}: grew by {row[7]:.1f} MiB, {row[2]} not right" for row in rows if bad(row)]

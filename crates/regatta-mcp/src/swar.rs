@@ -66,21 +66,32 @@ pub(crate) fn string_stop_beyond_ascii(text: &[u8], from: usize) -> usize {
     at
 }
 
-/// Index of the first quote or backslash at or after `from`; the length if none. Two words by hand, then
-/// vector code: a server's strings are short names or very long contents.
-#[inline]
+/// Index of the first quote or backslash at or after `from`; the length if none. Two words by hand, then vector
+/// code: a server's strings are short names or very long contents.
+#[inline(always)]
 pub(crate) fn quote_or_backslash(text: &[u8], from: usize) -> usize {
-    let mut at = from;
-    for _ in 0..2 {
-        let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) else { break };
-        let word = u64::from_le_bytes(*chunk);
-        let found = zeros(word ^ (ONES * 0x22)) | zeros(word ^ (ONES * 0x5c));
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
+    match text.get(from..).and_then(<[u8]>::first_chunk::<8>).map(quotes) {
+        Some(0) | None => quote_or_backslash_further(text, from),
+        Some(found) => from + found.trailing_zeros() as usize / 8,
     }
-    text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)).map_or(text.len(), |more| at + more)
+}
+
+#[inline(never)]
+fn quote_or_backslash_further(text: &[u8], from: usize) -> usize {
+    let rest = text.get(from..).unwrap_or_default();
+    let found = rest.get(8..).and_then(<[u8]>::first_chunk::<8>).map_or(0, quotes);
+    if found != 0 {
+        // The first word was looked at before, and had nothing.
+        return from + 8 + found.trailing_zeros() as usize / 8;
+    }
+    memchr::memchr2(b'"', b'\\', rest).map_or(text.len(), |more| from + more)
+}
+
+/// High bits at quotes and backslashes; the lowest is right.
+#[inline(always)]
+fn quotes(chunk: &[u8; 8]) -> u64 {
+    let word = u64::from_le_bytes(*chunk);
+    zeros(word ^ (ONES * 0x22)) | zeros(word ^ (ONES * 0x5c))
 }
 
 /// High bits at the zero bytes. Bits above the lowest one may be wrong (a borrow), the lowest never is.

@@ -23,7 +23,6 @@ mod escape;
 mod json;
 mod judge;
 mod keys;
-mod member;
 mod message;
 mod method;
 mod number;

@@ -123,6 +123,8 @@ pub enum Health {
     Healthy,
     /// Did not.
     Unhealthy,
+    /// Gave no answer at all, twice in a row: bound sessions may leave it after `gone_after` (SESSIONS 4).
+    Unreachable,
 }
 
 /// Which protocol eras a replica speaks, as far as known.
@@ -261,6 +263,8 @@ pub struct Limits {
     pub session_lifetime_max: Duration,
     /// Opened tokens kept.
     pub session_cache_max: usize,
+    /// Live `resources/subscribe` of one session.
+    pub subscriptions_max: usize,
     /// Retries as a share of requests, in percent.
     pub retry_budget_percent: u32,
 }
@@ -287,7 +291,7 @@ impl Default for Limits {
             detached_max: 1000,
             parked_max: 1000,
             ring_bytes_max: 256 << 10,
-            ring_total_max: 64 << 20,
+            ring_total_max: 32 << 20,
             resume_window: Duration::from_secs(60),
             unread_max: 256 << 10,
             header_timeout: Duration::from_secs(10),
@@ -296,6 +300,7 @@ impl Default for Limits {
             tcp_user_timeout: Duration::from_secs(20),
             session_lifetime_max: Duration::from_secs(7 * 24 * 3600),
             session_cache_max: 8192,
+            subscriptions_max: 1000,
             retry_budget_percent: 10,
         }
     }

@@ -1,5 +1,43 @@
-//! The data plane of the gateway.
+//! The data plane: from a client's connection to a replica's, and back.
+//!
+//! `pipeline.rs` is the page to read first. One folder a stage, in the order of a request: accept, identify, admit,
+//! decode, limit, bind, route, forward, encode; beside them what several stages share. It obeys the Snapshot that it
+//! is handed (`Gateway::apply`) and never imports the control plane; nothing but metrics goes up.
 
+mod accept;
+mod admit;
+mod bind;
+mod callers;
+mod clock;
+mod content;
+mod cors;
+mod decode;
+mod encode;
+mod event_id;
+mod fault;
+mod forward;
+mod gateway;
+mod handles;
+mod handover;
+mod headers;
+mod identify;
+mod limit;
+mod listen;
 pub mod listener;
+mod metrics;
+mod pending;
+mod pipeline;
+mod reply;
+mod route;
+mod session;
+mod slots;
+mod streams;
 mod tcp;
 pub mod upstream;
+mod view;
+
+pub use gateway::{Gateway, Parts};
+pub use metrics::Metrics;
+pub use pipeline::serve;
+pub use pipeline::tend::{leave, tend};
+pub use reply::{Cut, ReplyBody};

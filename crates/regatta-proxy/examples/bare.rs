@@ -1,0 +1,73 @@
+//! A bare data plane over the replicas named as arguments: for profiling and for trying things without a config.
+//!
+//! `cargo run --release -p regatta-proxy --example bare -- 127.0.0.1:8080 http://127.0.0.1:3001/mcp …`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use regatta_policy::ReplicaId;
+use regatta_policy::snapshot::{
+    Affinity, Balance, CallBounds, Cursors, Duty, Endpoint, Eras, Health, Limits, Origins, Replica, Scheme,
+    Server, SessionState, Snapshot, UpstreamResume,
+};
+use regatta_proxy::listener::{Listener, ListenerStats, drain_signal};
+use regatta_proxy::{Gateway, Parts};
+use regatta_seal::{KeyRing, MasterKey};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (listen, urls) = arguments.split_first().ok_or("usage: bare LISTEN URL…")?;
+    let replicas: Vec<Replica> = urls.iter().filter_map(|url| replica(url)).collect();
+    let snapshot = Arc::new(snapshot(replicas));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async move {
+        let store = Arc::new(regatta_store::embedded::open(None, regatta_store::Bounds::default())?);
+        let gateway = Gateway::new(Parts { snapshot, ring: KeyRing::new(&MasterKey::random()), store });
+        let listener = Listener::bind(&[listen.parse()?])?;
+        let (_drainer, drain) = drain_signal();
+        tokio::spawn(regatta_proxy::tend(gateway.clone()));
+        let limits = gateway.shared_limits();
+        let handler = move |peer, request| {
+            let gateway = gateway.clone();
+            async move { regatta_proxy::serve(&gateway, peer, request).await }
+        };
+        let stats = Arc::new(ListenerStats::default());
+        tokio::spawn(regatta_proxy::listener::serve(listener, None, limits, handler, drain, stats)).await?;
+        Ok(())
+    })
+}
+
+fn replica(url: &str) -> Option<Replica> {
+    let (authority, path) = url.strip_prefix("http://")?.split_once('/')?;
+    let (host, port) = authority.split_once(':')?;
+    let endpoint = Endpoint {
+        url: url.to_owned(),
+        scheme: Scheme::Http,
+        host: host.to_owned(),
+        port: port.parse().ok()?,
+        path: format!("/{path}"),
+    };
+    let id = ReplicaId::of("bare", url);
+    Some(Replica { id, endpoint, health: Health::Unknown, eras: Eras::Dual, duty: Duty::Serving })
+}
+
+fn snapshot(replicas: Vec<Replica>) -> Snapshot {
+    let server = Server {
+        name: "bare".into(),
+        path: "/mcp".into(),
+        balance: Balance::RoundRobin,
+        session_state: SessionState::Unknown,
+        affinity: Affinity::None,
+        cursors: Cursors::Shared,
+        upstream_resume: UpstreamResume::Unsupported,
+        repeatable_tools: Vec::new(),
+        call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
+        replicas,
+    };
+    Snapshot {
+        version: 1,
+        servers: vec![Arc::new(server)],
+        limits: Arc::new(Limits::default()),
+        admission: Arc::new(Origins::default()),
+    }
+}

@@ -1,0 +1,85 @@
+//! The first stage: is this HTTP request one that an MCP endpoint answers at all?
+//!
+//! Checks the head only, in the order of RELIABILITY B.1: Host and Origin, path, method, content type, Accept.
+//! It never reads the body and never trusts a header for more than its own form.
+
+mod host;
+mod origin;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, Request, header};
+use hyper::body::Incoming;
+use regatta_mcp::headers;
+
+pub(crate) use origin::cors;
+
+use crate::fault::Fault;
+use crate::handover::{Accepted, Verb};
+use crate::listener::Peer;
+use crate::view::View;
+
+/// Checks the head of `request`.
+pub(crate) fn accept(view: &View, peer: Peer, request: Request<Incoming>) -> Result<Accepted, Fault> {
+    let (head, body) = request.into_parts();
+    host::check(&head, &view.admission)?;
+    origin::check(&head.headers, &view.admission)?;
+    let server = view.server_at(head.uri.path()).ok_or(Fault::NoSuchPath)?.clone();
+    let verb = verb(&head)?;
+    framing(&head.headers)?;
+    match verb {
+        Verb::Post => post(&head.headers)?,
+        Verb::Get if !headers::Accepts::read(&head.headers).event_stream => return Err(Fault::NotAcceptable),
+        Verb::Get | Verb::Delete => {}
+    }
+    Ok(Accepted { server, verb, peer, head, body })
+}
+
+/// The methods are case-sensitive (RFC 9110 9.1), and modern requests have POST only
+/// (2026-07-28 basic/transports/streamable-http, *Earlier Streamable HTTP Revisions*).
+fn verb(head: &Parts) -> Result<Verb, Fault> {
+    let verb = match head.method {
+        Method::POST => return Ok(Verb::Post),
+        Method::GET => Verb::Get,
+        Method::DELETE => Verb::Delete,
+        _ => return Err(Fault::BadVerb { allow: "POST, GET, DELETE" }),
+    };
+    let version = head.headers.get(headers::MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
+    if version.is_some_and(regatta_mcp::era::is_modern) {
+        return Err(Fault::BadVerb { allow: "POST" });
+    }
+    Ok(verb)
+}
+
+/// hyper lets `gzip, chunked` through; we decode no transfer coding but chunked (RFC 9112 6.1).
+fn framing(headers: &HeaderMap) -> Result<(), Fault> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match codings.next() {
+        None => Ok(()),
+        Some(only)
+            if only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none() =>
+        {
+            Ok(())
+        }
+        Some(_) => Err(Fault::BadTransferCoding),
+    }
+}
+
+/// What a POST must say of its body and of the answers it can read.
+fn post(map: &HeaderMap) -> Result<(), Fault> {
+    if map.contains_key(header::CONTENT_ENCODING) || headers::check_content_type(map).is_err() {
+        return Err(Fault::BadContentType);
+    }
+    if !headers::Accepts::read(map).both() {
+        return Err(Fault::NotAcceptable);
+    }
+    once(map, &headers::MCP_SESSION_ID, "Mcp-Session-Id")?;
+    once(map, &header::AUTHORIZATION, "Authorization")
+}
+
+/// Refuses a header that stands twice: two readers could each believe another one.
+fn once(map: &HeaderMap, name: &HeaderName, shown: &'static str) -> Result<(), Fault> {
+    match map.get_all(name).iter().nth(1) {
+        None => Ok(()),
+        Some(_) => Err(Fault::BadHeader { name: shown }),
+    }
+}

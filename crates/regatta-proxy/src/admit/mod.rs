@@ -1,0 +1,93 @@
+//! The third stage: a place, and the bytes, before anything is parsed.
+//!
+//! A request that finds every place taken is looked into only as far as needed to know whether it may be
+//! refused at all (DESIGN 3): it reads its body under a reserved place, and `settle` decides after *decode*.
+
+use std::sync::Arc;
+
+use regatta_mcp::Kind;
+use regatta_mcp::Method;
+use regatta_mcp::headers;
+use regatta_policy::admission::Class;
+
+use crate::fault::Fault;
+use crate::gateway::Gateway;
+use crate::handover::{Admitted, Call, Identified, Subject, text_header};
+use crate::listener::{BodyError, read_body};
+use crate::slots::Permit;
+
+/// Bodies up to this size are read to learn whether an overflowing request is exempt; larger ones never are.
+const EXEMPT_BODY_MAX: usize = 256 << 10;
+
+/// What *settle* has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The permit is the right one.
+    Settled,
+    /// It was let in on a reserved place, to be judged when its class is known.
+    Provisional,
+}
+
+/// Gets a place and the whole body.
+pub(crate) async fn admit(
+    gateway: &Arc<Gateway>,
+    identified: Identified,
+) -> Result<(Admitted, Standing), Fault> {
+    let Identified { accepted, caller } = identified;
+    let limits = accepted.server.limits.clone();
+    // A claim, good enough for a place: if the body says otherwise, the request ends as a header mismatch.
+    let discovers =
+        text_header(&accepted.head, &headers::MCP_METHOD).is_some_and(|method| method == "server/discover");
+    let (permit, standing) = if discovers {
+        (enter(gateway, Class::Exempt, &limits).await?, Standing::Settled)
+    } else if let Some(permit) = gateway.slots.try_enter(Class::Ordinary) {
+        (permit, Standing::Settled)
+    } else {
+        (enter(gateway, Class::Exempt, &limits).await?, Standing::Provisional)
+    };
+    let max = match standing {
+        Standing::Settled => limits.body_max,
+        Standing::Provisional => limits.body_max.min(EXEMPT_BODY_MAX),
+    };
+    let text = read_body(accepted.body, max, limits.body_timeout).await.map_err(|error| match error {
+        BodyError::TooLarge if standing == Standing::Provisional && max < limits.body_max => {
+            Fault::Overloaded
+        }
+        BodyError::TooLarge => Fault::BodyTooLarge,
+        BodyError::TimedOut => Fault::BodyTimeout,
+        BodyError::Broken => Fault::BodyBroken,
+    })?;
+    Ok((Admitted { server: accepted.server, caller, head: accepted.head, text, permit }, standing))
+}
+
+/// Moves a provisional ordinary request to a place of its own, or refuses it.
+pub(crate) async fn settle(gateway: &Arc<Gateway>, call: &mut Call, standing: Standing) -> Result<(), Fault> {
+    if standing == Standing::Settled || class(call) == Class::Exempt {
+        return Ok(());
+    }
+    call.permit = enter(gateway, Class::Ordinary, &call.server.limits).await?;
+    Ok(())
+}
+
+/// Whether a message may be refused for being busy.
+fn class(call: &Call) -> Class {
+    let Subject::One(message) = &call.message else { return Class::Ordinary };
+    match message.kind {
+        Kind::Response { .. } | Kind::Notification => Class::Exempt,
+        Kind::Request if message.method.is_some_and(|name| name.method == Method::ServerDiscover) => {
+            Class::Exempt
+        }
+        Kind::Request => Class::Ordinary,
+    }
+}
+
+async fn enter(
+    gateway: &Arc<Gateway>,
+    class: Class,
+    limits: &regatta_policy::snapshot::Limits,
+) -> Result<Permit, Fault> {
+    gateway.slots.enter(class, limits.queue_wait_max).await.map_err(|_| {
+        gateway.metrics.shed.inc();
+        Fault::Overloaded
+    })
+}

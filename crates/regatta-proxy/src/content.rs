@@ -1,0 +1,34 @@
+//! What kind of body an upstream answer has, by its head.
+
+use http::{HeaderMap, header};
+
+/// The kinds that MCP knows, and the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `application/json`: one message, or several lines (RELIABILITY 3.11).
+    Json,
+    /// `text/event-stream`.
+    Events,
+    /// No content type: mostly no body.
+    None,
+    /// Anything else, or something encoded in a way that we cannot look into.
+    Foreign,
+}
+
+/// The kind that `headers` announce.
+pub(crate) fn kind(headers: &HeaderMap) -> Kind {
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Kind::Foreign;
+    }
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Kind::None };
+    let value = value.as_bytes();
+    let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if essence.eq_ignore_ascii_case(b"application/json") {
+        Kind::Json
+    } else if essence.eq_ignore_ascii_case(b"text/event-stream") {
+        Kind::Events
+    } else {
+        Kind::Foreign
+    }
+}

@@ -1,0 +1,140 @@
+//! Judges and re-marks messages from a server, one at a time, JSON and SSE alike.
+//!
+//! Pure but for the seals. Says what role a message plays for the request that waits, and makes the splices of
+//! DESIGN 3; every other byte stays as the server wrote it.
+
+use bytes::Bytes;
+use regatta_mcp::era::Era;
+use regatta_mcp::{Skim, SkimKind, Span, Text, insert_member, skim, splice, write};
+use regatta_policy::ReplicaId;
+use regatta_seal::{Fingerprint, KeyRing};
+use regatta_store::Uuid16;
+
+use crate::handles;
+
+/// What a message is for the request that waits.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Its response: the last message.
+    Final,
+    /// A server's question to the client; the sealed id is what the client will answer to.
+    Question { sealed: String },
+    /// Anything that may be said meanwhile.
+    Said,
+    /// Nothing that this client may get: it is dropped and counted.
+    Foreign,
+}
+
+/// Who waits for the messages, and with what they are marked.
+pub(crate) struct Marks<'a> {
+    pub ring: &'a KeyRing,
+    pub era: Era,
+    /// Raw id of the request that waits; none on a standing stream and for batches.
+    pub id: Option<&'a Bytes>,
+    /// Which replica speaks.
+    pub replica: ReplicaId,
+    /// The legacy session and the etag of its binding.
+    pub session: Option<(Uuid16, [u8; 16])>,
+    /// The fleet, for modern handles.
+    pub fleet: [u8; 8],
+    /// The key that opened the request's handles.
+    pub handle_key: Option<Fingerprint>,
+    /// Tell the client that its session moved (SESSIONS 4).
+    pub resumed: bool,
+}
+
+/// Looks at one message; `None` if it is no JSON-RPC message at all.
+pub(crate) fn mark(marks: &Marks<'_>, text: &Bytes) -> Option<(Role, Bytes)> {
+    let seen = skim(text).ok()?;
+    Some(match (seen.kind, marks.era) {
+        (SkimKind::Response { .. }, _) => response(marks, text, &seen),
+        // A modern server MUST NOT ask on a stream (2026-07-28 streamable-http, *Receiving Messages*).
+        (SkimKind::Request, Era::Modern) => (Role::Foreign, Bytes::new()),
+        (SkimKind::Request, Era::Legacy) => question(marks, text, &seen),
+        (SkimKind::Notification, Era::Legacy) => (Role::Said, cancellation(marks, text, &seen)),
+        (SkimKind::Notification, Era::Modern) => (Role::Said, modern_handles(marks, text, &seen, Vec::new())),
+    })
+}
+
+fn response(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> (Role, Bytes) {
+    let role = match (marks.id, seen.id) {
+        (Some(asked), Some(answered)) if same_id(asked, answered.of(text)) => Role::Final,
+        // An error about a request that could not be read has no id (2026-07-28 basic, *Error Responses*).
+        (Some(_), None) if seen.kind == (SkimKind::Response { failed: true }) => Role::Final,
+        (Some(_), _) => return (Role::Foreign, Bytes::new()),
+        (None, _) => Role::Said,
+    };
+    let mut cuts = Vec::new();
+    if marks.resumed
+        && let Some(cut) = resumed_cut(text, seen)
+    {
+        cuts.push(cut);
+    }
+    let text = match marks.era {
+        Era::Legacy if cuts.is_empty() => text.clone(),
+        Era::Legacy => splice(text, &cuts),
+        Era::Modern => modern_handles(marks, text, seen, cuts),
+    };
+    (role, text)
+}
+
+/// Says in the result that the session moved: never in an error, never over what is there.
+fn resumed_cut(text: &Bytes, seen: &Skim) -> Option<(Span, Bytes)> {
+    const MEMBER: &str = r#""io.regatta/sessionResumed":true"#;
+    if let Some(meta) = seen.result_meta {
+        return Some(insert_member(meta, MEMBER, text));
+    }
+    let result = seen.result.filter(|result| result.of(text).first() == Some(&b'{'))?;
+    Some(insert_member(result, &format!(r#""_meta":{{{MEMBER}}}"#), text))
+}
+
+/// A server's id means something to one replica only; the sealed one means the same at any gateway (SESSIONS 6).
+fn question(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> (Role, Bytes) {
+    let (Some(id), Some((uuid, etag))) = (seen.id, marks.session) else {
+        return (Role::Foreign, Bytes::new());
+    };
+    let sealed = handles::seal_question(marks.ring, uuid, marks.replica, etag, id.of(text));
+    let cut = (id, Bytes::from(write::json_string(&sealed)));
+    (Role::Question { sealed }, splice(text, &[cut]))
+}
+
+/// A server's cancellation of its own question names the sealed id too.
+fn cancellation(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> Bytes {
+    let (Some(id), Some((uuid, etag))) = (seen.cancelled_request_id, marks.session) else {
+        return text.clone();
+    };
+    let sealed = handles::seal_question(marks.ring, uuid, marks.replica, etag, id.of(text));
+    splice(text, &[(id, Bytes::from(write::json_string(&sealed)))])
+}
+
+/// Wraps `requestState` and task ids with their maker (SESSIONS 7).
+fn modern_handles(marks: &Marks<'_>, text: &Bytes, seen: &Skim, mut cuts: Vec<(Span, Bytes)>) -> Bytes {
+    if let Some(state) = seen.request_state {
+        let sealed = handles::seal_state(marks.ring, marks.fleet, marks.replica, &state.get(text));
+        cuts.push((state.outer(), Bytes::from(write::json_string(&sealed))));
+    }
+    for task in &seen.task_ids {
+        let sealed =
+            handles::seal_task(marks.ring, marks.fleet, marks.replica, &task.get(text), marks.handle_key);
+        cuts.push((task.outer(), Bytes::from(write::json_string(&sealed))));
+    }
+    if cuts.is_empty() {
+        return text.clone();
+    }
+    cuts.sort_unstable_by_key(|(span, _)| span.start);
+    splice(text, &cuts)
+}
+
+/// The same id, though the server may have spelled a string's escapes in another way. `1` is not `"1"`.
+pub(crate) fn same_id(asked: &[u8], answered: &[u8]) -> bool {
+    asked == answered || (is_string(asked) && is_string(answered) && unescape(asked) == unescape(answered))
+}
+
+fn is_string(raw: &[u8]) -> bool {
+    raw.len() >= 2 && raw[0] == b'"'
+}
+
+fn unescape(raw: &[u8]) -> Option<String> {
+    let end = u32::try_from(raw.len()).ok()?.checked_sub(1)?;
+    Some(Text { span: Span { start: 1, end }, escaped: true }.get(raw).into_owned())
+}

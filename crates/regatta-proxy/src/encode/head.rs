@@ -1,0 +1,57 @@
+//! Heads of answers: what is kept of the upstream's, and what a stream needs on its way.
+
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use regatta_mcp::headers::X_ACCEL_BUFFERING;
+
+use crate::cors::Cors;
+use crate::headers::copy_down;
+use crate::reply::ReplyBody;
+
+/// An answer with the upstream's status and what may travel of its headers.
+pub(crate) fn like(upstream: &Parts, body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = upstream.status;
+    copy_down(&upstream.headers, response.headers_mut());
+    response
+}
+
+/// A 200 with an event stream that nobody on the way should buffer or transform.
+pub(crate) fn events(body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    stream_headers(response.headers_mut());
+    response
+}
+
+/// The headers of every event stream (2026-07-28 basic/transports/streamable-http, *Receiving Messages*).
+pub(crate) fn stream_headers(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+}
+
+/// The answer to a browser's preflight from an origin that is let in.
+pub(crate) fn preflight() -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, DELETE"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static(
+            "content-type, accept, authorization, mcp-session-id, mcp-protocol-version, mcp-method, mcp-name, last-event-id",
+        ),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}
+
+/// Lets a page of this origin read the answer; never `*`.
+pub(crate) fn allow(headers: &mut HeaderMap, cors: Cors) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, cors.0);
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("mcp-session-id, mcp-protocol-version, retry-after, www-authenticate"),
+    );
+}

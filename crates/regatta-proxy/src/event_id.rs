@@ -1,0 +1,75 @@
+//! Names of events: a sealed label that says which stream, then the event's number in clear.
+//!
+//! The label is sealed once for each stream, not for each event: what it protects is whose stream this is, and a
+//! client that changes the number only moves within its own stream (docs/adr/2026-11-21-event-ids.md).
+
+use bytes::Bytes;
+use regatta_policy::ReplicaId;
+use regatta_seal::{KeyRing, Purpose};
+use regatta_store::Uuid16;
+
+/// What a label says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Label {
+    /// The stream's number in its gateway.
+    pub number: u64,
+    /// The run of the gateway that holds its ring.
+    pub boot: [u8; 8],
+    /// The replica that speaks on it.
+    pub replica: ReplicaId,
+    /// Raw id of the request it answers; none for a standing stream.
+    pub id: Option<Bytes>,
+}
+
+/// An event id, opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EventId {
+    pub label: Label,
+    /// Number of the event.
+    pub sequence: u64,
+}
+
+impl Label {
+    /// The sealed label, for events of `session`.
+    pub fn seal(&self, ring: &KeyRing, session: Uuid16) -> String {
+        let id = self.id.as_deref().unwrap_or_default();
+        let plain = [&self.number.to_be_bytes()[..], &self.boot, &self.replica.0, id].concat();
+        ring.seal(Purpose::Event, &[&session.0], &plain)
+    }
+}
+
+/// Opens an event id; `None` if it was not given out in `session`.
+pub(crate) fn open(ring: &KeyRing, session: Uuid16, text: &str) -> Option<EventId> {
+    let (label, sequence) = text.split_once('.')?;
+    let plain = ring.open(Purpose::Event, &[&session.0], label).ok()?.plain;
+    let (number, rest) = plain.split_first_chunk()?;
+    let (boot, rest) = rest.split_first_chunk()?;
+    let (replica, id) = rest.split_first_chunk()?;
+    let id = (!id.is_empty()).then(|| Bytes::copy_from_slice(id));
+    let label = Label { number: u64::from_be_bytes(*number), boot: *boot, replica: ReplicaId(*replica), id };
+    Some(EventId { label, sequence: sequence.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use regatta_seal::MasterKey;
+
+    #[test]
+    fn opens_in_its_own_session_only() {
+        let ring = KeyRing::new(&MasterKey::random());
+        let label = Label {
+            number: 7,
+            boot: [1; 8],
+            replica: ReplicaId([2; 8]),
+            id: Some(Bytes::from_static(b"\"a\"")),
+        };
+        let sealed = label.seal(&ring, Uuid16([3; 16]));
+        let opened = open(&ring, Uuid16([3; 16]), &format!("{sealed}.12"));
+        assert_eq!(opened, Some(EventId { label, sequence: 12 }));
+        assert_eq!(open(&ring, Uuid16([4; 16]), &format!("{sealed}.12")), None);
+        assert_eq!(open(&ring, Uuid16([3; 16]), &sealed), None);
+        assert_eq!(open(&ring, Uuid16([3; 16]), &format!("{sealed}.x")), None);
+        assert_eq!(open(&ring, Uuid16([3; 16]), &format!("{}.1", &sealed[..sealed.len() - 1])), None);
+    }
+}

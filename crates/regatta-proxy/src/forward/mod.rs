@@ -1,0 +1,102 @@
+//! The eighth stage: one request to one replica, up to the head of its answer.
+//!
+//! Builds the upstream request (Host rewritten, Origin and hop-by-hop headers dropped), sends it, and says what
+//! became of it. It never chooses a replica and never tries twice: its parent does.
+
+pub(crate) mod probe;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http_body_util::Full;
+use regatta_mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
+use regatta_policy::snapshot::CallBounds;
+
+use crate::headers;
+use crate::upstream::{NotWritten, SendError, UpstreamAnswer};
+use crate::view::ReplicaView;
+
+/// What goes up, besides the client's own headers.
+pub(crate) struct Upward<'a> {
+    pub method: Method,
+    pub text: Bytes,
+    /// The replica's own session id.
+    pub session: Option<&'a HeaderValue>,
+    /// The replica's own event id.
+    pub cursor: Option<&'a HeaderValue>,
+    /// Set in place of the client's values.
+    pub rewritten: &'a [(http::HeaderName, HeaderValue)],
+}
+
+/// How a sending failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Nobody listens there.
+    Refused,
+    /// No connection, for another reason; nothing was written.
+    Unreachable,
+    /// All connections to the replica are in use; nothing was written.
+    Full,
+    /// Written, and the connection broke.
+    Broken,
+    /// Written, and nothing came in time.
+    Silent,
+}
+
+/// Sends one request and waits for the head of its answer, at most `patience` long.
+pub(crate) async fn send(
+    replica: &ReplicaView,
+    client: &Parts,
+    upward: Upward<'_>,
+    bounds: &CallBounds,
+    patience: Duration,
+) -> Result<UpstreamAnswer, Loss> {
+    let request = request(replica, &client.headers, upward);
+    dispatch(replica, request, bounds, patience).await
+}
+
+/// Sends a request that is ready.
+pub(crate) async fn dispatch(
+    replica: &ReplicaView,
+    request: Request<Full<Bytes>>,
+    bounds: &CallBounds,
+    patience: Duration,
+) -> Result<UpstreamAnswer, Loss> {
+    let lease = replica.upstream.lease();
+    match tokio::time::timeout(patience, replica.upstream.send(lease, request, bounds)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(SendError::NotWritten { why, .. })) => Err(match why {
+            NotWritten::Refused => Loss::Refused,
+            NotWritten::ConnectionsMax => Loss::Full,
+            NotWritten::Unreachable
+            | NotWritten::ConnectTimedOut
+            | NotWritten::Tls
+            | NotWritten::StaleConnection => Loss::Unreachable,
+        }),
+        Ok(Err(SendError::Written { .. })) => Err(Loss::Broken),
+        Err(_) => Err(Loss::Silent),
+    }
+}
+
+fn request(replica: &ReplicaView, client: &HeaderMap, upward: Upward<'_>) -> Request<Full<Bytes>> {
+    let Upward { method, text, session, cursor, rewritten } = upward;
+    let mut request = Request::new(Full::new(text));
+    *request.method_mut() = method;
+    *request.uri_mut() = replica.target.clone();
+    let map = request.headers_mut();
+    map.reserve(client.len() + 2);
+    map.insert(header::HOST, replica.host.clone());
+    headers::copy_up(client, map);
+    if let Some(session) = session {
+        map.insert(MCP_SESSION_ID, session.clone());
+    }
+    if let Some(cursor) = cursor {
+        map.insert(LAST_EVENT_ID, cursor.clone());
+    }
+    for (name, value) in rewritten {
+        map.insert(name.clone(), value.clone());
+    }
+    request
+}

@@ -1,0 +1,210 @@
+//! What all requests of one gateway share. `Gateway` is made once and handed to every stage by reference.
+//!
+//! It obeys snapshots and gives out metrics; it never asks the control plane anything.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use regatta_policy::admission::Bounds;
+use regatta_policy::ids::mix;
+use regatta_policy::retry::{ALLOWANCE, Budget, Spend};
+use regatta_policy::snapshot::{Limits, Snapshot};
+use regatta_seal::KeyRing;
+use regatta_store::{Store, Uuid16};
+
+use crate::callers::Callers;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::pending::Pending;
+use crate::pipeline::rehome::Untold;
+use crate::session::{Home, SessionCache};
+use crate::slots::Slots;
+use crate::streams::stream::{Stream, Turned};
+use crate::streams::table::StreamTable;
+use crate::upstream::{ReplicaStatus, Upstreams};
+use crate::view::View;
+
+/// One gateway's data plane.
+pub struct Gateway {
+    view: ArcSwap<View>,
+    limits: Arc<ArcSwap<Limits>>,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) ring: ArcSwap<KeyRing>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Clock,
+    /// Tells this run of the process from any other, in event ids.
+    pub(crate) boot: [u8; 8],
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) sessions: SessionCache,
+    pub(crate) streams: StreamTable,
+    pub(crate) callers: Callers,
+    pub(crate) pending: Pending,
+    pub(crate) metrics: Metrics,
+    pub(crate) rehoming: Rehoming,
+    retries: Mutex<Budget>,
+    turns: AtomicU64,
+    rolls: AtomicU64,
+    draining: AtomicBool,
+    /// Rings once, when a drain begins.
+    pub(crate) leaving: Arc<tokio::sync::Notify>,
+    /// Rings once, when a drain's deadline is near.
+    pub(crate) last_words: Arc<tokio::sync::Notify>,
+}
+
+/// Re-homings under way, and what is left to do after them.
+#[derive(Default)]
+pub(crate) struct Rehoming {
+    /// One at a time for each session.
+    pub flights: Mutex<HashMap<Uuid16, Arc<tokio::sync::Mutex<()>>>>,
+    /// Homes that were left while their replica was out of reach, to be ended when it returns (SESSIONS 4).
+    pub retired: Mutex<Vec<Home>>,
+    /// Moved sessions whose client was not told yet.
+    pub untold: Untold,
+}
+
+/// What a gateway is made of.
+pub struct Parts {
+    /// The first snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// The keys for tokens, event ids and handles.
+    pub ring: KeyRing,
+    /// Where deviations go.
+    pub store: Arc<dyn Store>,
+}
+
+impl Gateway {
+    /// A gateway that can serve at once.
+    pub fn new(parts: Parts) -> Arc<Gateway> {
+        let Parts { snapshot, ring, store } = parts;
+        let start = Instant::now();
+        let upstreams = Upstreams::new(start);
+        upstreams.apply(&snapshot);
+        let limits = snapshot.limits.clone();
+        let clock = Clock::start(start);
+        Arc::new(Gateway {
+            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams)),
+            slots: Arc::new(Slots::new(bounds(&limits))),
+            sessions: SessionCache::new(limits.session_cache_max),
+            limits: Arc::new(ArcSwap::new(limits)),
+            upstreams,
+            ring: ArcSwap::from_pointee(ring),
+            store,
+            boot: regatta_seal::random_u64().to_be_bytes(),
+            streams: StreamTable::default(),
+            callers: Callers::default(),
+            pending: Pending::default(),
+            metrics: Metrics::new(),
+            rehoming: Rehoming::default(),
+            retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
+            turns: AtomicU64::new(0),
+            rolls: AtomicU64::new(regatta_seal::random_u64()),
+            draining: AtomicBool::new(false),
+            leaving: Arc::default(),
+            last_words: Arc::default(),
+            clock,
+        })
+    }
+
+    /// Serves by `snapshot` from the next request on.
+    pub fn apply(&self, snapshot: Arc<Snapshot>) {
+        self.upstreams.apply(&snapshot);
+        self.limits.store(snapshot.limits.clone());
+        self.slots.rebound(bounds(&snapshot.limits));
+        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams)));
+    }
+
+    /// The metrics of the data plane, gauges brought up to date.
+    pub fn metrics_text(&self) -> String {
+        let counts = self.slots.counts();
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.inflight.set(gauge(counts.inflight + counts.reserved));
+        self.metrics.queued.set(gauge(counts.queued + counts.reserved_queued));
+        self.metrics.parked.set(gauge(counts.parked));
+        self.metrics.streams.set(gauge(self.callers.streams_open()));
+        self.metrics.text()
+    }
+
+    /// How each replica is doing, as seen from here.
+    pub fn status(&self) -> Vec<ReplicaStatus> {
+        self.upstreams.status()
+    }
+
+    /// The bounds in force, shared with the listener.
+    pub fn shared_limits(&self) -> Arc<ArcSwap<Limits>> {
+        self.limits.clone()
+    }
+
+    /// Whether a drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    pub(crate) fn limits(&self) -> Arc<Limits> {
+        self.limits.load_full()
+    }
+
+    /// 64 random bits for a choice that nobody should foresee but that protects nothing.
+    pub(crate) fn dice(&self) -> u64 {
+        mix(self.rolls.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
+    }
+
+    /// The next turn of a round robin.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How long a call may run without a connection; its own clocks are shorter.
+    pub(crate) fn detached_wait(&self) -> Duration {
+        const LONGER_THAN_ANY_CALL: Duration = Duration::from_secs(24 * 3600);
+        LONGER_THAN_ANY_CALL
+    }
+
+    /// Keeps the table right when a stream ended.
+    pub(crate) fn note_turn(&self, stream: &Stream, turned: Turned) {
+        match turned {
+            Turned::No => {}
+            Turned::Ended { bytes } => {
+                self.streams.ended(stream, bytes, self.clock.now(), self.limits.load().ring_total_max);
+            }
+        }
+    }
+
+    /// A first sending earns a share of a retry.
+    pub(crate) fn earn_retry(&self) {
+        let mut budget = self.retries.lock().unwrap_or_else(PoisonError::into_inner);
+        *budget = budget.earn(ALLOWANCE, self.clock.now());
+    }
+
+    /// Whether one repeat is in the budget (10 % of requests, DESIGN 5).
+    pub(crate) fn spend_retry(&self) -> bool {
+        let mut budget = self.retries.lock().unwrap_or_else(PoisonError::into_inner);
+        let (next, spend) = budget.spend(ALLOWANCE, self.clock.now());
+        *budget = next;
+        match spend {
+            Spend::Granted => self.metrics.retries.inc(),
+            Spend::Refused => self.metrics.retries_refused.inc(),
+        };
+        spend == Spend::Granted
+    }
+}
+
+fn bounds(limits: &Limits) -> Bounds {
+    Bounds {
+        inflight_max: limits.inflight_max,
+        queue_max: limits.queue_max,
+        reserved_max: limits.reserved_max,
+        parked_max: limits.parked_max,
+    }
+}

@@ -1,0 +1,109 @@
+//! What one stage hands to the next, in the order of a request's way.
+//!
+//! `Accepted → Identified → Admitted → Call`, then `Errand → Answered` (`pipeline/exchange.rs`): a stage can only be entered with what the one
+//! before it made, so the order of the checks is a fact the compiler knows. Nothing here acts.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::request::Parts;
+use hyper::body::Incoming;
+use regatta_mcp::Message;
+use regatta_mcp::era::Era;
+
+use crate::listener::Peer;
+use crate::slots::Permit;
+use crate::view::ServerView;
+
+/// The HTTP methods of the MCP endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// A message.
+    Post,
+    /// A standing stream, or the rest of a stream (legacy).
+    Get,
+    /// The end of a session (legacy).
+    Delete,
+}
+
+/// A request whose HTTP is in order, for a server that exists.
+pub(crate) struct Accepted {
+    pub server: Arc<ServerView>,
+    pub verb: Verb,
+    pub peer: Peer,
+    pub head: Parts,
+    pub body: Incoming,
+}
+
+/// Who calls, as far as anybody checked (SESSIONS 9).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    /// What private results may be shared within: a digest of `Authorization`, zero without one.
+    pub context: [u8; 16],
+    /// Whose quotas this request uses: the context where there is one, else the address.
+    pub account: Account,
+    /// The address of the HTTP peer.
+    pub ip: IpAddr,
+}
+
+/// The key under which quotas are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Account(pub [u8; 16]);
+
+/// A request with a caller.
+pub(crate) struct Identified {
+    pub accepted: Accepted,
+    pub caller: Caller,
+}
+
+/// A request with a place and its whole body, not yet looked into.
+pub(crate) struct Admitted {
+    pub server: Arc<ServerView>,
+    pub caller: Caller,
+    pub head: Parts,
+    pub text: Bytes,
+    pub permit: Permit,
+}
+
+/// One message from a client, understood and proven: headers agree with the body.
+pub(crate) struct Call {
+    pub server: Arc<ServerView>,
+    pub caller: Caller,
+    pub head: Parts,
+    pub text: Bytes,
+    pub message: Subject,
+    pub era: Era,
+    pub permit: Permit,
+}
+
+/// What a body holds.
+#[expect(clippy::large_enum_variant, reason = "one a call, and the large one is the ordinary case")]
+pub(crate) enum Subject {
+    /// One message.
+    One(Message),
+    /// A batch (2025-03-26 sessions only), passed on whole.
+    Batch(Vec<Message>),
+}
+
+impl Call {
+    /// The single message, if this is not a batch.
+    pub fn one(&self) -> Option<&Message> {
+        match &self.message {
+            Subject::One(message) => Some(message),
+            Subject::Batch(_) => None,
+        }
+    }
+
+    /// The raw JSON text of the request's id, if it has one.
+    pub fn id(&self) -> Option<Bytes> {
+        let id = self.one()?.id?;
+        Some(self.text.slice(id.raw.start as usize..id.raw.end as usize))
+    }
+}
+
+/// One header's value as text, if it is there once and is text.
+pub(crate) fn text_header<'a>(head: &'a Parts, name: &http::HeaderName) -> Option<&'a str> {
+    head.headers.get(name).map(HeaderValue::to_str)?.ok()
+}

@@ -1,0 +1,84 @@
+//! The page to read first: one HTTP request, from the listener's hands to its answer.
+//!
+//! `accept → identify → admit → decode → limit → bind → route → forward → encode`. Each stage takes what the one
+//! before it made (`handover.rs`); a stage that says no returns a `Fault`, and `encode/fault.rs` says it to the
+//! client. The stages know nothing of each other: what joins them is here and in `pipeline/`.
+
+pub(crate) mod delete;
+pub(crate) mod detached;
+pub(crate) mod exchange;
+pub(crate) mod initialize;
+pub(crate) mod legacy;
+pub(crate) mod listen;
+pub(crate) mod modern;
+pub(crate) mod notes;
+pub(crate) mod record;
+pub(crate) mod rehome;
+pub(crate) mod source;
+pub(crate) mod standing;
+pub(crate) mod standing_source;
+pub(crate) mod tend;
+
+use std::sync::Arc;
+
+use http::header::ORIGIN;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use regatta_mcp::era::Era;
+
+use crate::fault::{Asker, Fault, Refusal};
+use crate::gateway::Gateway;
+use crate::handover::{Identified, Verb};
+use crate::listener::Peer;
+use crate::reply::ReplyBody;
+use crate::view::View;
+use crate::{accept, admit, decode, encode, identify, limit};
+
+/// Answers one request. Never fails: every fault has an answer.
+pub async fn serve(gateway: &Arc<Gateway>, peer: Peer, request: Request<Incoming>) -> Response<ReplyBody> {
+    gateway.metrics.requests.inc();
+    let view = gateway.view();
+    let cors = match request.headers().contains_key(ORIGIN) {
+        true => accept::cors(request.headers(), &view.admission),
+        false => None,
+    };
+    let answer = match (&cors, request.method()) {
+        (Some(_), &Method::OPTIONS) => Ok(encode::head::preflight()),
+        (_, _) => walk(gateway, &view, peer, request).await,
+    };
+    let mut response = answer.unwrap_or_else(|refusal| {
+        gateway.metrics.faults.inc();
+        encode::fault::answer(&refusal)
+    });
+    if let Some(cors) = cors {
+        encode::head::allow(response.headers_mut(), cors);
+    }
+    response
+}
+
+async fn walk(
+    gateway: &Arc<Gateway>,
+    view: &View,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let accepted = accept::accept(view, peer, request).map_err(Fault::alone)?;
+    let identified = identify::identify(accepted);
+    match identified.accepted.verb {
+        Verb::Post => post(gateway, identified).await,
+        Verb::Get => standing::get(gateway, identified).await,
+        Verb::Delete => delete::delete(gateway, identified).await,
+    }
+}
+
+async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response<ReplyBody>, Refusal> {
+    let (admitted, standing) = admit::admit(gateway, identified).await.map_err(Fault::alone)?;
+    let mut call = decode::decode(admitted)?;
+    let asker = Asker { id: call.id(), era: Some(call.era), ..Asker::default() };
+    admit::settle(gateway, &mut call, standing).await.map_err(|fault| fault.told(&asker))?;
+    limit::limit(gateway, &call).map_err(|fault| fault.told(&asker))?;
+    match call.era {
+        Era::Legacy => legacy::post(gateway, call, asker).await,
+        Era::Modern => modern::post(gateway, call, asker).await,
+    }
+}

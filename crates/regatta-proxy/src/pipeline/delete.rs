@@ -1,0 +1,64 @@
+//! DELETE: the end of a legacy session (SESSIONS 8).
+//!
+//! The upstream is asked first, because its 405 means that there is no end (and then no tombstone); any other outcome
+//! buries the session here, whether or not its replica could be reached. Never refused for being busy.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Response, StatusCode};
+use regatta_mcp::era::Era;
+use regatta_mcp::headers::MCP_SESSION_ID;
+
+use crate::bind;
+use crate::encode;
+use crate::fault::{Asker, Fault, Refusal};
+use crate::forward::probe;
+use crate::gateway::Gateway;
+use crate::handover::{Accepted, Identified};
+use crate::reply::ReplyBody;
+use crate::session::Bound;
+use crate::view::ServerView;
+
+/// Serves one DELETE.
+pub(crate) async fn delete(
+    gateway: &Arc<Gateway>,
+    identified: Identified,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let Accepted { server, head, .. } = identified.accepted;
+    let asker = Asker { era: Some(Era::Legacy), ..Asker::default() };
+    if !head.headers.contains_key(MCP_SESSION_ID) {
+        return Err(Fault::SessionRequired.told(&asker));
+    }
+    let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
+    let Some(bound) = bound else { return Err(Fault::SessionRequired.told(&asker)) };
+    let status = end_upstream(&server, &bound, &head).await;
+    if status == Some(StatusCode::METHOD_NOT_ALLOWED) {
+        // The server does not let clients end sessions (2025-11-25 basic/transports, *Session Management* 5).
+        return Err(Fault::BadVerb { allow: "POST, GET" }.told(&asker));
+    }
+    if status == Some(StatusCode::UNAUTHORIZED) || status == Some(StatusCode::FORBIDDEN) {
+        return Ok(refused(status.unwrap_or(StatusCode::FORBIDDEN)));
+    }
+    let (day, digest) = bind::grave(&bound.session);
+    gateway.store.bury(day, digest).await.map_err(|_| Fault::StoreAway.told(&asker))?;
+    // The tombstone says it all; a record that stays a while harms nobody.
+    let _ = gateway.store.forget(&bound.session.uuid).await;
+    gateway.metrics.sessions_ended.inc();
+    for stream in gateway.streams.of_session(bound.session.uuid) {
+        let turned = stream.end(None);
+        gateway.note_turn(&stream, turned);
+    }
+    let status = status.filter(|status| status.is_success()).unwrap_or(StatusCode::OK);
+    Ok(encode::fault::plain(status))
+}
+
+fn refused(status: StatusCode) -> Response<ReplyBody> {
+    let mut response = encode::fault::plain(status);
+    *response.headers_mut() = HeaderMap::new();
+    response
+}
+
+async fn end_upstream(server: &ServerView, bound: &Bound, head: &http::request::Parts) -> Option<StatusCode> {
+    let view = server.replica(bound.home.replica)?;
+    probe::delete(view, head, &bound.home.upstream_session, &server.server.call).await.ok()
+}

@@ -1,0 +1,330 @@
+//! The parent of *route* and *forward*: one request until it has an answer, or can have none.
+//!
+//! Tries a replica, asks the rules what a loss means, and goes on as they say (DESIGN 5): what was not written
+//! goes elsewhere, what was written and lost is repeated only where that is harmless, a session whose replica
+//! is gone is re-homed first. It owns all it needs, so that it can outlive the connection it came on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use regatta_mcp::era::Era;
+use regatta_policy::ReplicaId;
+use regatta_policy::gone::{Attempt, Verdict};
+use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
+use regatta_policy::snapshot::Health;
+
+use super::rehome;
+use crate::fault::{Asker, Fault, Refusal};
+use crate::forward::{self, Loss, Upward};
+use crate::gateway::Gateway;
+use crate::handover::Caller;
+use crate::route::handles::Maker;
+use crate::route::{self, Tried};
+use crate::session::Bound;
+use crate::slots::Permit;
+use crate::upstream::UpstreamAnswer;
+use crate::view::{ReplicaView, ServerView};
+
+/// One request to a server, with all that its answer needs.
+pub(crate) struct Errand {
+    pub gateway: Arc<Gateway>,
+    pub server: Arc<ServerView>,
+    pub caller: Caller,
+    pub head: Parts,
+    pub method: Method,
+    pub text: Bytes,
+    pub rewritten: Vec<(HeaderName, HeaderValue)>,
+    pub asker: Asker,
+    pub era: Era,
+    pub repeatability: Repeatability,
+    pub place: Where,
+    /// The upstream's own event id to go on from, and whose it is.
+    pub cursor: Option<(ReplicaId, HeaderValue)>,
+    /// Held from admission to the end of the answer; standing streams hold a place of another kind.
+    pub permit: Option<Permit>,
+}
+
+/// Where the errand has to go.
+pub(crate) enum Where {
+    /// To the home of its session.
+    Home(Bound),
+    /// To any replica, a maker or an affinity first.
+    Any { maker: Maker, affinity: Option<u64> },
+}
+
+/// An answer's head, with the errand that it answers.
+pub(crate) struct Answered {
+    pub errand: Errand,
+    pub answer: UpstreamAnswer,
+    pub replica: ReplicaId,
+    /// This errand found its session moved: its result says so.
+    pub resumed: bool,
+}
+
+/// A replica that refuses connections is asked this often at most before an unbound request goes elsewhere for good.
+const ROUNDS_MAX: usize = 64;
+
+/// Runs the errand to the head of its answer.
+pub(crate) async fn exchange(mut errand: Errand) -> Result<Answered, Refusal> {
+    errand.gateway.earn_retry();
+    match errand.place {
+        Where::Home(_) => bound(errand).await,
+        Where::Any { maker: Maker::Nobody, .. } => unbound(errand).await,
+        Where::Any { maker: Maker::Only(id), .. } => made(errand, id).await,
+        Where::Any { maker: Maker::Preferred(id), affinity } => {
+            let server = errand.server.clone();
+            if server
+                .replica(id)
+                .is_some_and(|view| matches!(view.replica.health, Health::Unknown | Health::Healthy))
+            {
+                return made(errand, id).await;
+            }
+            errand.place = Where::Any { maker: Maker::Nobody, affinity };
+            unbound(errand).await
+        }
+    }
+}
+
+/// A request of a session goes to its home and nowhere else, unless that is gone.
+async fn bound(mut errand: Errand) -> Result<Answered, Refusal> {
+    let server = errand.server.clone();
+    let mut state = Attempts::default();
+    let mut resumed = errand.take_untold();
+    for _ in 0..ROUNDS_MAX {
+        let Where::Home(home) = &errand.place else { break };
+        let session = home.home.upstream_session.clone();
+        let Some(view) = server.replica(home.home.replica) else {
+            resumed |= errand.move_home(rehome::Reason::Removed).await?;
+            continue;
+        };
+        if let Some(wait) = unreachable(view, &server) {
+            match wait {
+                Verdict::Gone => resumed |= errand.move_home(rehome::Reason::OutOfReach).await?,
+                Verdict::TryAgain { after } => tokio::time::sleep(after).await,
+                Verdict::Here => {}
+            }
+            if wait != Verdict::Here {
+                continue;
+            }
+        }
+        match errand.send(view, Some(&session)).await {
+            Ok(answer) if session_is_unknown(&errand, view, &session, &answer).await => {
+                resumed |= errand.move_home(rehome::Reason::SessionUnknown).await?;
+            }
+            Ok(answer) => {
+                view.upstream.judge_gone(Attempt::Answered, server.server.call.gone_after);
+                return Ok(Answered { answer, replica: view.replica.id, resumed, errand });
+            }
+            Err(loss) => match state.after(&errand, loss) {
+                Next::Elsewhere => {
+                    match view.upstream.judge_gone(attempt(loss), server.server.call.gone_after) {
+                        Verdict::Gone => resumed |= errand.move_home(rehome::Reason::OutOfReach).await?,
+                        Verdict::TryAgain { after } => tokio::time::sleep(after).await,
+                        Verdict::Here => {}
+                    }
+                }
+                Next::Again => {}
+                Next::Refuse(fault) => return Err(errand.refuse(fault)),
+            },
+        }
+    }
+    Err(errand.refuse(Fault::NoReplica))
+}
+
+/// What probes say of a bound replica that nobody can reach: then it is not worth a written request.
+fn unreachable(view: &ReplicaView, server: &ServerView) -> Option<Verdict> {
+    match view.replica.health {
+        Health::Unreachable => {
+            Some(view.upstream.judge_gone(Attempt::Unreachable, server.server.call.gone_after))
+        }
+        Health::Unknown | Health::Healthy | Health::Unhealthy => None,
+    }
+}
+
+/// An unbound request goes to one replica after the other until one takes it.
+async fn unbound(errand: Errand) -> Result<Answered, Refusal> {
+    let server = errand.server.clone();
+    if !route::is_spoken(&server, errand.era) {
+        return Err(errand.refuse(Fault::EraNotSpoken));
+    }
+    let Where::Any { affinity, .. } = errand.place else { return Err(errand.refuse(Fault::NoReplica)) };
+    let mut state = Attempts::default();
+    let mut tried = Tried::default();
+    for _ in 0..ROUNDS_MAX {
+        let Some(view) = route::any(&errand.gateway, &server, errand.era, &errand.caller, affinity, tried)
+        else {
+            break;
+        };
+        match errand.send(view, None).await {
+            Ok(answer) => return Ok(Answered { answer, replica: view.replica.id, resumed: false, errand }),
+            Err(loss) => match state.after(&errand, loss) {
+                Next::Elsewhere | Next::Again => tried.add(&server, view.replica.id),
+                Next::Refuse(fault) => return Err(errand.refuse(fault)),
+            },
+        }
+    }
+    Err(errand.refuse(Fault::NoReplica))
+}
+
+/// A request with a handle goes to the handle's maker (SESSIONS 7).
+async fn made(errand: Errand, maker: ReplicaId) -> Result<Answered, Refusal> {
+    let server = errand.server.clone();
+    let Some(view) = server.replica(maker) else { return Err(errand.refuse(Fault::BadHandle)) };
+    let mut state = Attempts::default();
+    // The first loss may have been a stale connection; more would only keep the client waiting.
+    for _ in 0..2 {
+        match errand.send(view, None).await {
+            Ok(answer) => return Ok(Answered { answer, replica: maker, resumed: false, errand }),
+            Err(loss) => match state.after(&errand, loss) {
+                Next::Elsewhere | Next::Again => {}
+                Next::Refuse(fault) => return Err(errand.refuse(fault)),
+            },
+        }
+    }
+    Err(errand.refuse(Fault::MakerGone))
+}
+
+/// What was tried so far.
+#[derive(Default)]
+struct Attempts {
+    spent: bool,
+}
+
+enum Next {
+    Elsewhere,
+    Again,
+    Refuse(Fault),
+}
+
+impl Attempts {
+    /// What a loss means for the errand (DESIGN 5).
+    fn after(&mut self, errand: &Errand, loss: Loss) -> Next {
+        let how = match loss {
+            Loss::Refused | Loss::Unreachable | Loss::Full => retry::Loss::Unwritten,
+            Loss::Broken | Loss::Silent => retry::Loss::Written,
+        };
+        let repeats = if self.spent { Repeats::Spent } else { Repeats::None };
+        match retry::classify(how, errand.repeatability, retry::Answer::Unbegun, repeats) {
+            Retry::Elsewhere => Next::Elsewhere,
+            Retry::Again if errand.gateway.spend_retry() => {
+                self.spent = true;
+                Next::Again
+            }
+            Retry::Again | Retry::Never => {
+                errand.gateway.metrics.outcome_unknown.inc();
+                Next::Refuse(Fault::OutcomeUnknown { why: lost_how(loss) })
+            }
+        }
+    }
+}
+
+fn lost_how(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Silent => "the server did not answer in time",
+        Loss::Broken | Loss::Refused | Loss::Unreachable | Loss::Full => "the connection to the server broke",
+    }
+}
+
+fn attempt(loss: Loss) -> Attempt {
+    match loss {
+        Loss::Refused => Attempt::Refused,
+        Loss::Broken => Attempt::Reset,
+        Loss::Unreachable | Loss::Silent | Loss::Full => Attempt::Unreachable,
+    }
+}
+
+/// 404 in a session means that it is not there; 400 only if a `ping` in it fails as well (SESSIONS 4).
+async fn session_is_unknown(
+    errand: &Errand,
+    view: &ReplicaView,
+    session: &HeaderValue,
+    answer: &UpstreamAnswer,
+) -> bool {
+    if answer.head.status == StatusCode::NOT_FOUND {
+        return true;
+    }
+    if answer.head.status != StatusCode::BAD_REQUEST {
+        return false;
+    }
+    let ping = regatta_mcp::write::request(&rehome::own_id(), "ping", None);
+    let bounds = &errand.server.server.call;
+    !matches!(forward::probe::tell(view, &errand.head, session, ping, bounds).await, Ok(true))
+}
+
+impl Errand {
+    /// One attempt at one replica.
+    async fn send(&self, view: &ReplicaView, session: Option<&HeaderValue>) -> Result<UpstreamAnswer, Loss> {
+        let upward = Upward {
+            method: self.method.clone(),
+            text: self.text.clone(),
+            session,
+            cursor: self
+                .cursor
+                .as_ref()
+                .filter(|(maker, _)| *maker == view.replica.id)
+                .map(|(_, cursor)| cursor),
+            rewritten: &self.rewritten,
+        };
+        let bounds = &self.server.server.call;
+        let sent = forward::send(view, &self.head, upward, bounds, bounds.request_timeout).await;
+        if let Err(Loss::Silent) = sent {
+            view.upstream.timed_out();
+        }
+        sent
+    }
+
+    /// Moves the session; true if it moved (and was not only found moved).
+    async fn move_home(&mut self, reason: rehome::Reason) -> Result<bool, Refusal> {
+        let Where::Home(bound) = &self.place else { return Ok(false) };
+        let moved = rehome::rehome(&self.gateway, &self.server, bound, &self.head, reason).await;
+        match moved {
+            Ok(bound) => {
+                self.place = Where::Home(bound);
+                Ok(self.take_untold())
+            }
+            Err(fault) => Err(self.refuse(fault)),
+        }
+    }
+
+    /// Whether this errand is the one that tells its client that the session moved.
+    fn take_untold(&self) -> bool {
+        match &self.place {
+            // A notification has no result to tell it in.
+            Where::Home(bound) if self.asker.id.is_some() => {
+                self.gateway.rehoming.take_untold(bound.session.uuid)
+            }
+            Where::Home(_) | Where::Any { .. } => false,
+        }
+    }
+
+    /// This fault, told to whoever sent the errand.
+    pub fn refuse(&self, fault: Fault) -> Refusal {
+        fault.told(&self.asker)
+    }
+
+    /// The pace of the answer's body.
+    pub fn pace(&self) -> crate::streams::pace::Pace {
+        let bounds = &self.server.server.call;
+        crate::streams::pace::Pace {
+            silence_max: Some(bounds.request_timeout),
+            whole_max: Some(bounds.request_max),
+            keep_alive: Some(self.server.limits.keep_alive),
+        }
+    }
+
+    /// The session, if the errand has one.
+    pub fn bound(&self) -> Option<&Bound> {
+        match &self.place {
+            Where::Home(bound) => Some(bound),
+            Where::Any { .. } => None,
+        }
+    }
+}
+
+/// How long the first head may take before a legacy client gets a stream.
+pub(crate) fn prime_after(errand: &Errand) -> Duration {
+    errand.server.server.call.prime_after
+}

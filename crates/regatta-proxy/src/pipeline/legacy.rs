@@ -1,0 +1,274 @@
+//! A legacy message on its way: `initialize`, a client's answer, or anything else in (or without) a session.
+//!
+//! The call survives its connection: see `detached.rs` before the head, `streams/` after it. A head that takes
+//! longer than `prime_after` makes us answer with a stream, so that the client holds an event id to resume from.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method as Verb, Response, StatusCode};
+use regatta_mcp::era::Era;
+use regatta_mcp::{Kind, Method, documents};
+use regatta_policy::retry::Repeatability;
+use regatta_policy::token::LegacyVersion;
+
+use super::detached::Detachable;
+use super::exchange::{Answered, Errand, Where, exchange, prime_after};
+use super::initialize::{initialize, is_primed};
+use super::source::CallSource;
+use super::{modern, notes};
+use crate::bind::questions::{Delivery, deliver};
+use crate::encode::answer::{Marks, Role, mark};
+use crate::event_id::Label;
+use crate::fault::{Asker, Fault, Place, Refusal};
+use crate::forward::probe::collect;
+use crate::gateway::Gateway;
+use crate::handover::{Call, Subject};
+use crate::reply::ReplyBody;
+use crate::route::handles::Maker;
+use crate::session::Bound;
+use crate::streams::body::{Reading, StreamBody};
+use crate::streams::stream::{Carries, Source, Stream};
+use crate::{bind, content, encode};
+
+/// Serves one legacy POST.
+pub(crate) async fn post(
+    gateway: &Arc<Gateway>,
+    call: Call,
+    mut asker: Asker,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let method = call.one().and_then(|message| message.method).map(|name| name.method);
+    if method == Some(Method::Initialize) {
+        return initialize(gateway, call, asker).await;
+    }
+    let bound = bind::bind(gateway, &call.server, &call.head).await.map_err(|fault| fault.told(&asker))?;
+    if bound.is_some() {
+        asker.place = Place::Session;
+    }
+    if gateway.is_draining()
+        && matches!(&call.message, Subject::One(message) if message.kind == Kind::Request)
+    {
+        return Err(Fault::Draining.told(&asker));
+    }
+    check_batch(&call, bound.as_ref()).map_err(|fault| fault.told(&asker))?;
+    match (&call.message, bound) {
+        (Subject::One(message), Some(bound)) if matches!(message.kind, Kind::Response { .. }) => {
+            let message = *message;
+            answer_question(gateway, call, asker, bound, &message).await
+        }
+        (_, Some(bound)) => {
+            let noted = notes::before(gateway, &call, &bound).await.map_err(|fault| fault.told(&asker))?;
+            let result = request(gateway, call, asker, Some(noted.bound.clone())).await;
+            notes::after(gateway, noted, &result).await;
+            result
+        }
+        (_, None) => request(gateway, call, asker, None).await,
+    }
+}
+
+/// Batches exist in 2025-03-26 only (its basic/transports; removed by 2025-06-18, changelog).
+fn check_batch(call: &Call, bound: Option<&Bound>) -> Result<(), Fault> {
+    match (&call.message, bound) {
+        (Subject::One(_), _) => Ok(()),
+        (Subject::Batch(_), Some(bound)) if bound.session.content.version <= LegacyVersion::V2025_03_26 => {
+            Ok(())
+        }
+        (Subject::Batch(_), Some(_) | None) => Err(Fault::BatchRefused),
+    }
+}
+
+/// The errand of an ordinary legacy message.
+fn errand(gateway: &Arc<Gateway>, call: Call, asker: Asker, bound: Option<Bound>) -> Errand {
+    let repeatability = repeatability(&call);
+    let place = match bound {
+        Some(bound) => Where::Home(bound),
+        None => Where::Any { maker: Maker::Nobody, affinity: None },
+    };
+    Errand {
+        gateway: gateway.clone(),
+        server: call.server,
+        caller: call.caller,
+        head: call.head,
+        method: Verb::POST,
+        text: call.text,
+        rewritten: Vec::new(),
+        asker,
+        era: call.era,
+        repeatability,
+        place,
+        cursor: None,
+        permit: Some(call.permit),
+    }
+}
+
+/// Whether executing the message twice does harm: by the protocol, or by the operator's word (DESIGN 5.2).
+pub(crate) fn repeatability(call: &Call) -> Repeatability {
+    let Some(message) = call.one() else { return Repeatability::Harmful };
+    let Some(name) = message.method else { return Repeatability::Harmful };
+    let tool =
+        message.params.name.filter(|_| name.method == Method::ToolsCall).map(|name| name.get(&call.text));
+    let is_listed = |tool: &str| call.server.server.repeatable_tools.iter().any(|glob| glob.matches(tool));
+    if name.method.is_read() || tool.is_some_and(|tool| is_listed(&tool)) {
+        Repeatability::Harmless
+    } else {
+        Repeatability::Harmful
+    }
+}
+
+/// Carries a client's answer to the replica that asked, under the replica's own id.
+async fn answer_question(
+    gateway: &Arc<Gateway>,
+    mut call: Call,
+    asker: Asker,
+    bound: Bound,
+    message: &regatta_mcp::Message,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let Delivery::Upstream { sealed, text } = deliver(gateway, &bound, message, &call.text) else {
+        gateway.metrics.dropped_messages.inc();
+        return Ok(encode::fault::plain(StatusCode::ACCEPTED));
+    };
+    call.text = text;
+    let asker = Asker { id: None, ..asker };
+    match exchange(errand(gateway, call, asker, Some(bound))).await {
+        Ok(answered) => modern::pass(answered).await,
+        Err(refusal) => {
+            gateway.pending.unanswer(&sealed);
+            Err(refusal)
+        }
+    }
+}
+
+async fn request(
+    gateway: &Arc<Gateway>,
+    call: Call,
+    asker: Asker,
+    bound: Option<Bound>,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let errand = errand(gateway, call, asker.clone(), bound.clone());
+    let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller);
+    let mut exchange = Detachable::new(errand);
+    let (Some(bound), Some(id)) = (bound, asker.id.clone()) else { return answered(exchange.await?).await };
+    let opening =
+        Opening { gateway, bound, id, context: caller.context, ring_bytes_max: server.limits.ring_bytes_max };
+    match tokio::time::timeout(wait, &mut exchange).await {
+        Ok(answered) => {
+            let answered = answered?;
+            match content::kind(&answered.answer.head.headers) {
+                content::Kind::Events if answered.answer.head.status == StatusCode::OK => {
+                    let replica = answered.replica;
+                    let source = CallSource::answered(gateway.clone(), asker, answered);
+                    Ok(opening.stream(replica, Box::new(source)))
+                }
+                _held_or_refused => self::answered(answered).await,
+            }
+        }
+        Err(_) => {
+            let replica = opening.bound.home.replica;
+            let Some(exchange) = exchange.take() else { return Err(Fault::NoReplica.told(&asker)) };
+            let source = CallSource::waiting(gateway.clone(), asker, exchange);
+            Ok(opening.stream(replica, Box::new(source)))
+        }
+    }
+}
+
+/// What a new stream of a call needs.
+struct Opening<'a> {
+    gateway: &'a Arc<Gateway>,
+    bound: Bound,
+    id: Bytes,
+    context: [u8; 16],
+    ring_bytes_max: usize,
+}
+
+impl Opening<'_> {
+    /// Answers with a stream that can be resumed.
+    fn stream(self, replica: regatta_policy::ReplicaId, source: Box<dyn Source>) -> Response<ReplyBody> {
+        let uuid = self.bound.session.uuid;
+        let number = regatta_seal::random_u64();
+        let label = Label { number, boot: self.gateway.boot, replica, id: Some(self.id.clone()) };
+        let label = label.seal(&self.gateway.ring.load(), uuid);
+        let carries = Carries::Call { id: self.id };
+        let stream = Stream::new(number, uuid, self.context, carries, label, self.ring_bytes_max, source);
+        let stream = Arc::new(stream);
+        self.gateway.streams.insert(&stream);
+        let priming = is_primed(self.bound.session.content.version).then(|| priming(&stream));
+        let reading = Reading { reader: 1, at: 1, priming, place: None };
+        encode::head::events(ReplyBody::stream(StreamBody::new(self.gateway.clone(), stream, reading)))
+    }
+}
+
+/// The event before any other: an id to resume from, and no content.
+pub(crate) fn priming(stream: &Stream) -> Bytes {
+    let mut out = BytesMut::with_capacity(128);
+    regatta_mcp::events::write_priming(&mut out, &stream.event_id(0));
+    out.freeze()
+}
+
+/// Answers with what is not a stream: JSON that is held and judged, or whatever refuses.
+async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
+    let head = &answered.answer.head;
+    if head.status != StatusCode::OK || content::kind(&head.headers) != content::Kind::Json {
+        return modern::pass(answered).await;
+    }
+    let Answered { errand, answer, replica, resumed } = answered;
+    let max = errand.server.limits.event_max;
+    let patience = errand.server.server.call.request_timeout;
+    let text = tokio::time::timeout(patience, collect(answer.body, max)).await.ok().flatten();
+    let Some(text) = text else {
+        errand.gateway.metrics.outcome_unknown.inc();
+        return Err(errand.refuse(Fault::OutcomeUnknown { why: "the answer broke off" }));
+    };
+    let text = judge(&errand, replica, resumed, text)?;
+    let body = match errand.permit {
+        Some(permit) => ReplyBody::held(text, permit),
+        None => ReplyBody::whole(text),
+    };
+    Ok(encode::head::like(&answer.head, body))
+}
+
+/// A JSON answer must hold the response to the request; what else it says passes too (RELIABILITY 3.11).
+fn judge(
+    errand: &Errand,
+    replica: regatta_policy::ReplicaId,
+    resumed: bool,
+    text: Bytes,
+) -> Result<Bytes, Refusal> {
+    if errand.asker.id.is_none() {
+        return Ok(text);
+    }
+    let ring = errand.gateway.ring.load();
+    let marks = Marks {
+        ring: &ring,
+        era: Era::Legacy,
+        id: errand.asker.id.as_ref(),
+        replica,
+        session: errand.bound().map(|bound| (bound.session.uuid, bound.home.etag)),
+        fleet: errand.server.fleet,
+        handle_key: None,
+        resumed,
+    };
+    let mut spans = documents(&text);
+    if let (Some(only), None) = (spans.next(), spans.next()) {
+        let document = text.slice(only.start as usize..only.end as usize);
+        if let Some((Role::Final, document)) = mark(&marks, &document) {
+            return Ok(document);
+        }
+    } else {
+        let mut out = BytesMut::with_capacity(text.len());
+        let mut is_answered = false;
+        for span in documents(&text) {
+            let document = text.slice(span.start as usize..span.end as usize);
+            let Some((role, document)) = mark(&marks, &document) else { continue };
+            is_answered |= role == Role::Final;
+            if role != Role::Foreign {
+                out.extend_from_slice(&document);
+                out.extend_from_slice(b"\n");
+            }
+        }
+        if is_answered {
+            return Ok(out.freeze());
+        }
+    }
+    errand.gateway.metrics.bad_answers.inc();
+    Err(errand.refuse(Fault::BadAnswer { why: "it holds no response to the request" }))
+}

@@ -1,0 +1,214 @@
+//! A modern request on its way: any replica, or the maker of its handles; gone with its connection.
+//!
+//! Everything hangs on the handler and then on the body: when the client disconnects, both are dropped, and the
+//! server sees the disconnect that cancels (2026-07-28 basic/patterns/cancellation).
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method as Verb, Response, StatusCode};
+use http_body::Body;
+use regatta_mcp::era::Era;
+use regatta_mcp::{Kind as MessageKind, Method};
+use regatta_seal::Fingerprint;
+
+use super::exchange::{Answered, Errand, Where, exchange};
+use super::legacy::repeatability;
+use crate::content::{self, Kind};
+use crate::encode;
+use crate::encode::answer::{Marks, Role, mark};
+use crate::encode::relay::{Relay, Relaying};
+use crate::fault::{Asker, Fault, Refusal};
+use crate::forward::probe::{HANDSHAKE_MAX, collect};
+use crate::gateway::Gateway;
+use crate::handover::Call;
+use crate::reply::ReplyBody;
+use crate::route::handles::directions;
+use crate::upstream::UpstreamBody;
+
+/// Serves one modern POST.
+pub(crate) async fn post(
+    gateway: &Arc<Gateway>,
+    call: Call,
+    asker: Asker,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let message = call.one();
+    let method = message.and_then(|message| message.method).map(|name| name.method);
+    if message.is_some_and(|message| message.kind == MessageKind::Notification) {
+        // No revision from this era on defines one over HTTP, and a cancellation of somebody else's request must
+        // not pass (2026-07-28 streamable-http, *Sending Messages*, note; RELIABILITY I55).
+        return Ok(encode::fault::plain(StatusCode::ACCEPTED));
+    }
+    if gateway.is_draining() && method != Some(Method::ServerDiscover) {
+        return Err(Fault::Draining.told(&asker));
+    }
+    if method == Some(Method::SubscriptionsListen) {
+        return super::listen::listen(gateway, call, asker).await;
+    }
+    let way = directions(&call, &gateway.ring.load()).map_err(|fault| fault.told(&asker))?;
+    let key = way.key;
+    let errand = Errand {
+        gateway: gateway.clone(),
+        repeatability: repeatability(&call),
+        server: call.server,
+        caller: call.caller,
+        head: call.head,
+        method: Verb::POST,
+        text: way.text,
+        rewritten: way.rewritten,
+        asker,
+        era: Era::Modern,
+        place: Where::Any { maker: way.maker, affinity: way.affinity },
+        cursor: None,
+        permit: Some(call.permit),
+    };
+    answer(exchange(errand).await?, key).await
+}
+
+async fn answer(answered: Answered, key: Option<Fingerprint>) -> Result<Response<ReplyBody>, Refusal> {
+    let head = &answered.answer.head;
+    match (head.status, content::kind(&head.headers)) {
+        (StatusCode::OK, Kind::Events) => Ok(relay(answered, key)),
+        (StatusCode::OK, Kind::Json) => json(answered, key).await,
+        (_, _) => pass(answered).await,
+    }
+}
+
+fn relay(answered: Answered, key: Option<Fingerprint>) -> Response<ReplyBody> {
+    let pace = answered.errand.pace();
+    let Answered { errand, answer, replica, .. } = answered;
+    let (head, body) = (answer.head, answer.body);
+    let Some(to) = relaying(errand, replica, key) else {
+        return encode::fault::plain(StatusCode::INTERNAL_SERVER_ERROR);
+    };
+    let mut response = encode::head::like(&head, ReplyBody::relay(Relay::events(to, body, pace)));
+    encode::head::stream_headers(response.headers_mut());
+    response
+}
+
+fn relaying(
+    errand: Errand,
+    replica: regatta_policy::ReplicaId,
+    handle_key: Option<Fingerprint>,
+) -> Option<Relaying> {
+    let fleet = errand.server.fleet;
+    Some(Relaying {
+        gateway: errand.gateway,
+        asker: errand.asker,
+        replica,
+        fleet,
+        handle_key,
+        _permit: errand.permit?,
+    })
+}
+
+/// A JSON answer is held, judged and marked; one too large for that streams through (DESIGN 3).
+async fn json(answered: Answered, key: Option<Fingerprint>) -> Result<Response<ReplyBody>, Refusal> {
+    let pace = answered.errand.pace();
+    let Answered { errand, answer, replica, .. } = answered;
+    let (head, mut body) = (answer.head, answer.body);
+    let max = errand.server.limits.answer_hold_max;
+    let patience = errand.server.server.call.request_timeout;
+    let held = tokio::time::timeout(patience, hold(&mut body, max)).await.unwrap_or(Held::Broken);
+    match held {
+        Held::Whole(text) => {
+            let text = judge(&errand, replica, key, &text)?;
+            let body = match errand.permit {
+                Some(permit) => ReplyBody::held(text, permit),
+                None => ReplyBody::whole(text),
+            };
+            Ok(encode::head::like(&head, body))
+        }
+        Held::Part(text) => {
+            let refusal = errand.refuse(Fault::NoReplica);
+            let to = relaying(errand, replica, key).ok_or(refusal)?;
+            Ok(encode::head::like(&head, ReplyBody::relay(Relay::json(to, text, body, pace))))
+        }
+        Held::Broken => {
+            errand.gateway.metrics.outcome_unknown.inc();
+            Err(errand.refuse(Fault::OutcomeUnknown { why: "the answer broke off" }))
+        }
+    }
+}
+
+/// How much of a body is here.
+enum Held {
+    Whole(Bytes),
+    Part(Bytes),
+    Broken,
+}
+
+async fn hold(body: &mut UpstreamBody, max: usize) -> Held {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    loop {
+        match std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            None if all.is_empty() => return Held::Whole(first),
+            None => return Held::Whole(all.freeze()),
+            Some(Err(_)) => return Held::Broken,
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                if first.is_empty() && all.is_empty() {
+                    first = data;
+                } else {
+                    if all.is_empty() {
+                        all.extend_from_slice(&first);
+                    }
+                    all.extend_from_slice(&data);
+                }
+                if first.len().max(all.len()) > max {
+                    return Held::Part(if all.is_empty() { first } else { all.freeze() });
+                }
+            }
+        }
+    }
+}
+
+fn judge(
+    errand: &Errand,
+    replica: regatta_policy::ReplicaId,
+    handle_key: Option<Fingerprint>,
+    text: &Bytes,
+) -> Result<Bytes, Refusal> {
+    let ring = errand.gateway.ring.load();
+    let marks = Marks {
+        ring: &ring,
+        era: Era::Modern,
+        id: errand.asker.id.as_ref(),
+        replica,
+        session: None,
+        fleet: errand.server.fleet,
+        handle_key,
+        resumed: false,
+    };
+    match mark(&marks, text) {
+        Some((Role::Final, text)) => Ok(text),
+        Some((Role::Said | Role::Question { .. } | Role::Foreign, _)) | None => {
+            errand.gateway.metrics.bad_answers.inc();
+            Err(errand.refuse(Fault::BadAnswer { why: "it is not the response to the request" }))
+        }
+    }
+}
+
+/// Passes an answer that is no stream and no judged JSON: 202, 4xx, a server's own 5xx.
+pub(crate) async fn pass(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
+    let Answered { errand, answer, .. } = answered;
+    let status = answer.head.status;
+    let kind = content::kind(&answer.head.headers);
+    if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT {
+        return Ok(encode::head::like(&answer.head, ReplyBody::Empty));
+    }
+    let may_pass = status.is_client_error() || (status.is_server_error() && kind == Kind::Json);
+    if !may_pass {
+        errand.gateway.metrics.bad_answers.inc();
+        return Err(errand.refuse(Fault::BadAnswer { why: "its status or content type is not one of MCP's" }));
+    }
+    let text =
+        tokio::time::timeout(errand.server.server.call.request_timeout, collect(answer.body, HANDSHAKE_MAX))
+            .await;
+    let Some(text) = text.ok().flatten() else {
+        return Err(errand.refuse(Fault::BadAnswer { why: "its error broke off or is too large" }));
+    };
+    Ok(encode::head::like(&answer.head, ReplyBody::whole(text)))
+}

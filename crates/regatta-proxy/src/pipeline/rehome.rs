@@ -1,0 +1,210 @@
+//! Moves a session whose replica is gone to another one, behind its client's back (SESSIONS 4).
+//!
+//! Optimistic, one at a time for each session in this process: shake hands in the client's name, repeat what the
+//! old replica had been told, write the record by compare-and-set; who loses that race uses the winner's home.
+//! It never moves a session for ejection, 5xx or 503, and never one whose server keeps its state in memory.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderValue;
+use http::request::Parts;
+use regatta_mcp::{Method, write};
+use regatta_policy::ReplicaId;
+use regatta_policy::deviation::Change;
+use regatta_policy::snapshot::SessionState;
+use regatta_policy::token::Binding;
+use regatta_store::Uuid16;
+
+use crate::bind::{self, mint::Negotiated};
+use crate::fault::Fault;
+use crate::forward::probe;
+use crate::gateway::{Gateway, Rehoming};
+use crate::pipeline::record;
+use crate::route;
+use crate::session::{Bound, Home};
+use crate::view::{ReplicaView, ServerView};
+
+/// Why a session leaves its home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The replica left the config.
+    Removed,
+    /// The replica is gone.
+    OutOfReach,
+    /// The replica is there and does not know the session.
+    SessionUnknown,
+}
+
+/// Sessions that moved and whose client was not told yet.
+#[derive(Default)]
+pub(crate) struct Untold {
+    sessions: Mutex<HashSet<Uuid16>>,
+}
+
+/// Moved sessions remembered until they are told; beyond it the news is lost, not the session.
+const UNTOLD_MAX: usize = 65_536;
+/// Homes remembered for their end.
+const RETIRED_MAX: usize = 4096;
+
+/// Moves the session of `bound`, or finds that somebody else did.
+pub(crate) async fn rehome(
+    gateway: &Arc<Gateway>,
+    server: &Arc<ServerView>,
+    bound: &Bound,
+    client: &Parts,
+    reason: Reason,
+) -> Result<Bound, Fault> {
+    if server.server.session_state == SessionState::Memory {
+        return Err(Fault::NoSuchSession);
+    }
+    let uuid = bound.session.uuid;
+    let flight = gateway.rehoming.flight(uuid);
+    let _turn = flight.lock().await;
+    let record = bind::record(gateway, &bound.session).await?;
+    let now = bind::at_home(bound.session.clone(), record);
+    if now.home.etag != bound.home.etag {
+        return Ok(now);
+    }
+    let left = match reason {
+        Reason::SessionUnknown => None,
+        Reason::Removed | Reason::OutOfReach => Some(now.home.replica),
+    };
+    for view in route::homes(server, &uuid.0, left) {
+        match settle(gateway, server, &now, view, client, reason).await {
+            Ok(moved) => return Ok(moved),
+            Err(Unsettled::Fault(fault)) => return Err(fault),
+            Err(Unsettled::NextPlease) => {}
+        }
+    }
+    Err(Fault::NoReplica)
+}
+
+enum Unsettled {
+    NextPlease,
+    Fault(Fault),
+}
+
+/// Makes `view` the session's home, if it offers what the client was promised.
+async fn settle(
+    gateway: &Arc<Gateway>,
+    server: &ServerView,
+    bound: &Bound,
+    view: &ReplicaView,
+    client: &Parts,
+    reason: Reason,
+) -> Result<Bound, Unsettled> {
+    let home = shake_hands(server, bound, view, client).await.ok_or(Unsettled::NextPlease)?;
+    repeat(server, bound, view, client, &home).await;
+    let to = Binding {
+        replica: home.replica,
+        upstream_session: home.upstream_session.to_str().ok().map(str::to_owned),
+    };
+    let Some(issued) = bound.session.content.bindings.first() else { return Err(Unsettled::NextPlease) };
+    let change = Change::Rehome { issued, to: &to, etag: home.etag };
+    let moved = record::change(gateway, bound, change).await.map_err(Unsettled::Fault)?;
+    if moved.home.etag == home.etag {
+        gateway.rehoming.moved(bound, reason);
+        gateway.metrics.rehomed.inc();
+        tracing::info!(from = %bound.home.replica, to = %home.replica, ?reason, "session re-homed");
+    } else {
+        // Another gateway was first: its home is the session's, ours is ended.
+        let _ = probe::delete(view, client, &home.upstream_session, &server.server.call).await;
+    }
+    Ok(moved)
+}
+
+/// The same params, the same version, at least the same capabilities.
+async fn shake_hands(server: &ServerView, bound: &Bound, view: &ReplicaView, client: &Parts) -> Option<Home> {
+    let params = String::from_utf8(bound.session.content.params.unpack().ok()?).ok()?;
+    let text = write::request(&own_id(), Method::Initialize.as_str(), Some(&params));
+    let bounds = &server.server.call;
+    let shaken = probe::initialize(view, client, text, bounds).await.ok()?;
+    let session = shaken.session?;
+    let negotiated = Negotiated { text: &shaken.text, skim: &shaken.skim };
+    let content = &bound.session.content;
+    let fits = negotiated.version() == Some(content.version)
+        && negotiated.capabilities().covers(content.capabilities);
+    let initialized = write::notification(Method::NotificationInitialized.as_str(), None);
+    if fits && probe::tell(view, client, &session, initialized, bounds).await == Ok(true) {
+        return Some(Home {
+            replica: view.replica.id,
+            upstream_session: session,
+            etag: regatta_seal::random16(),
+        });
+    }
+    let _ = probe::delete(view, client, &session, bounds).await;
+    None
+}
+
+/// Tells the new replica what the old one had been told: the log level, live subscriptions.
+async fn repeat(server: &ServerView, bound: &Bound, view: &ReplicaView, client: &Parts, home: &Home) {
+    let Some(record) = &bound.record else { return };
+    let bounds = &server.server.call;
+    if let Some(level) = record.deviation.log_level {
+        let params = format!(r#"{{"level":{}}}"#, write::json_string(level.as_str()));
+        let text = write::request(&own_id(), Method::LoggingSetLevel.as_str(), Some(&params));
+        let _ = probe::tell(view, client, &home.upstream_session, text, bounds).await;
+    }
+    for uri in &record.deviation.subscriptions {
+        let params = format!(r#"{{"uri":{}}}"#, write::json_string(uri));
+        let text = write::request(&own_id(), Method::ResourcesSubscribe.as_str(), Some(&params));
+        let _ = probe::tell(view, client, &home.upstream_session, text, bounds).await;
+    }
+}
+
+/// An id for a request of our own: no client's can be equal but by malice, and then only its own session suffers.
+pub(crate) fn own_id() -> String {
+    format!("\"regatta-{:016x}\"", regatta_seal::random_u64())
+}
+
+impl Rehoming {
+    /// The lock under which `session` is moved; dropped from the list when nobody holds it.
+    fn flight(&self, session: Uuid16) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.retain(|other, flight| *other == session || Arc::strong_count(flight) > 1);
+        flights.entry(session).or_default().clone()
+    }
+
+    fn moved(&self, bound: &Bound, reason: Reason) {
+        self.untold.add(bound.session.uuid);
+        if reason == Reason::OutOfReach {
+            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            if retired.len() < RETIRED_MAX {
+                retired.push(bound.home.clone());
+            }
+        }
+    }
+
+    /// Whether `session` moved and nobody told its client yet; whoever asks first tells.
+    pub fn take_untold(&self, session: Uuid16) -> bool {
+        self.untold.take(session)
+    }
+
+    /// Homes at `replica` that were left while it was out of reach.
+    pub fn take_retired(&self, replica: ReplicaId) -> Vec<HeaderValue> {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        if retired.is_empty() {
+            return Vec::new();
+        }
+        let (taken, kept) =
+            std::mem::take(&mut *retired).into_iter().partition(|home: &Home| home.replica == replica);
+        *retired = kept;
+        let taken: Vec<Home> = taken;
+        taken.into_iter().map(|home| home.upstream_session).collect()
+    }
+}
+
+impl Untold {
+    fn add(&self, session: Uuid16) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() < UNTOLD_MAX {
+            sessions.insert(session);
+        }
+    }
+
+    fn take(&self, session: Uuid16) -> bool {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        !sessions.is_empty() && sessions.remove(&session)
+    }
+}

@@ -1,0 +1,305 @@
+//! The source of a call's stream: from an exchange under way to its response.
+//!
+//! Turns whatever the upstream gives (a late head, JSON, events, a loss) into messages for one client. It holds the
+//! call's permit and its connection, and it always ends with a message that says how (DESIGN 5.3).
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http_body::Body;
+use regatta_mcp::documents;
+use regatta_mcp::era::Era;
+use regatta_mcp::sse::{Event, Framer};
+
+use super::detached::Exchange;
+use super::exchange::{Answered, Errand};
+use crate::content::{self, Kind};
+use crate::encode::answer::{Marks, Role, mark};
+use crate::encode::fault::message;
+use crate::fault::{Asker, Fault};
+use crate::gateway::Gateway;
+use crate::pending::Asking;
+use crate::session::Bound;
+use crate::streams::pace::{Due, Pace, Pacemaker};
+use crate::streams::stream::{Produced, Source};
+use crate::upstream::UpstreamBody;
+
+/// Where a call's messages come from.
+pub(crate) struct CallSource {
+    gateway: Arc<Gateway>,
+    asker: Asker,
+    state: State,
+    ready: VecDeque<Produced>,
+    asking: Arc<Asking>,
+}
+
+enum State {
+    /// No head yet.
+    Waiting(Exchange),
+    Open(Box<Open>),
+    Over,
+}
+
+/// An answer that is being read.
+struct Open {
+    errand: Errand,
+    bound: Option<Bound>,
+    replica: regatta_policy::ReplicaId,
+    body: UpstreamBody,
+    form: Form,
+    resumed: bool,
+    pace: Pace,
+    pacemaker: Option<Pacemaker>,
+    parked: bool,
+    /// The upstream's newest event id, for its own resumption.
+    cursor: Option<Bytes>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one a call, and the large one is the ordinary case")]
+enum Form {
+    Events(Framer),
+    Json(BytesMut),
+}
+
+impl CallSource {
+    /// A call whose head is not there yet.
+    pub fn waiting(gateway: Arc<Gateway>, asker: Asker, exchange: Exchange) -> CallSource {
+        CallSource::with(gateway, asker, State::Waiting(exchange))
+    }
+
+    /// A call whose answer has begun.
+    pub fn answered(gateway: Arc<Gateway>, asker: Asker, answered: Answered) -> CallSource {
+        let mut source = CallSource::with(gateway, asker, State::Over);
+        source.begin(answered);
+        source
+    }
+
+    fn with(gateway: Arc<Gateway>, asker: Asker, state: State) -> CallSource {
+        CallSource { gateway, asker, state, ready: VecDeque::new(), asking: Arc::default() }
+    }
+
+    /// The head is there: how will the answer be read?
+    fn begin(&mut self, answered: Answered) {
+        let Answered { errand, answer, replica, resumed } = answered;
+        let kind = content::kind(&answer.head.headers);
+        let form = match (answer.head.status, kind) {
+            (_, Kind::Json) => Form::Json(BytesMut::new()),
+            (StatusCode::OK, Kind::Events) => Form::Events(Framer::new(errand.server.limits.event_max)),
+            (_, Kind::Events | Kind::None | Kind::Foreign) => {
+                return self.last(Fault::BadAnswer { why: "it is neither JSON nor an event stream" });
+            }
+        };
+        let pace = Pace { keep_alive: None, ..errand.pace() };
+        let bound = errand.bound().cloned();
+        let body = answer.body;
+        let (parked, pacemaker, cursor) = (false, None, None);
+        let open = Open { errand, bound, replica, body, form, resumed, pace, pacemaker, parked, cursor };
+        self.state = State::Open(Box::new(open));
+    }
+
+    /// Ends with a fault.
+    fn last(&mut self, fault: Fault) {
+        match &fault {
+            Fault::OutcomeUnknown { .. } => self.gateway.metrics.outcome_unknown.inc(),
+            Fault::BadAnswer { .. } => self.gateway.metrics.bad_answers.inc(),
+            _counted_elsewhere => 0,
+        };
+        let data = message(&fault.told(&self.asker));
+        self.ready.push_back(Produced::Event { name: Some(Bytes::from_static(b"message")), data });
+        self.over();
+    }
+
+    fn over(&mut self) {
+        self.state = State::Over;
+        self.ready.push_back(Produced::End);
+    }
+
+    /// The body ended.
+    fn ended(&mut self) {
+        let State::Open(open) = &mut self.state else { return };
+        match &mut open.form {
+            Form::Json(held) => {
+                let text = held.split().freeze();
+                self.take_json(&text);
+            }
+            // The server wants to be asked again: so does the client's stream end, resumable (2025-11-25
+            // basic/transports, *Sending Messages* 6).
+            Form::Events(_) => match open.cursor.take() {
+                Some(cursor) => {
+                    self.state = State::Over;
+                    self.ready.push_back(Produced::Pause { cursor });
+                }
+                None => {
+                    self.last(Fault::OutcomeUnknown { why: "the server ended the stream without a response" })
+                }
+            },
+        }
+    }
+
+    fn take_json(&mut self, text: &Bytes) {
+        let spans: Vec<_> = documents(text).collect();
+        for span in spans {
+            let document = text.slice(span.start as usize..span.end as usize);
+            if !self.say(None, &document) {
+                return;
+            }
+        }
+        self.last(Fault::BadAnswer { why: "it holds no response to the request" });
+    }
+
+    /// Passes one message on; false if it was the last, or nothing can follow it.
+    fn say(&mut self, name: Option<Bytes>, data: &Bytes) -> bool {
+        let State::Open(open) = &mut self.state else { return false };
+        let ring = self.gateway.ring.load();
+        let marks = Marks {
+            ring: &ring,
+            era: Era::Legacy,
+            id: self.asker.id.as_ref(),
+            replica: open.replica,
+            session: open.bound.as_ref().map(|bound| (bound.session.uuid, bound.home.etag)),
+            fleet: open.errand.server.fleet,
+            handle_key: None,
+            resumed: open.resumed,
+        };
+        match mark(&marks, data) {
+            None => self.last(Fault::BadAnswer { why: "a message is not JSON-RPC" }),
+            Some((Role::Foreign, _)) => {
+                self.gateway.metrics.dropped_messages.inc();
+                return true;
+            }
+            Some((Role::Said, data)) => {
+                self.ready.push_back(Produced::Event { name, data });
+                return true;
+            }
+            Some((Role::Question { sealed }, data)) => {
+                self.gateway.pending.ask(&sealed, &self.asking);
+                self.ready.push_back(Produced::Event { name, data });
+                return true;
+            }
+            Some((Role::Final, data)) => {
+                self.ready.push_back(Produced::Event { name, data });
+                self.over();
+            }
+        }
+        false
+    }
+
+    fn take_chunk(&mut self, chunk: Bytes) {
+        let State::Open(open) = &mut self.state else { return };
+        if let Some(pacemaker) = &mut open.pacemaker {
+            pacemaker.heard();
+        }
+        let event_max = open.errand.server.limits.event_max;
+        match &mut open.form {
+            Form::Json(held) if held.len() + chunk.len() > event_max => {
+                self.last(Fault::BadAnswer { why: "it is larger than event_max" });
+            }
+            Form::Json(held) => held.extend_from_slice(&chunk),
+            Form::Events(framer) => {
+                framer.push(chunk);
+                self.take_events();
+            }
+        }
+    }
+
+    fn take_events(&mut self) {
+        loop {
+            let State::Open(open) = &mut self.state else { return };
+            let Form::Events(framer) = &mut open.form else { return };
+            match framer.next() {
+                Ok(None) => return,
+                Ok(Some(event)) => self.take_event(event),
+                Err(_) => return self.last(Fault::BadAnswer { why: "an event is larger than event_max" }),
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: Event) {
+        let State::Open(open) = &mut self.state else { return };
+        if let Some(id) = event.id.filter(|id| !id.is_empty()) {
+            open.cursor = Some(id);
+        }
+        if let Some(milliseconds) = event.retry_ms {
+            self.ready.push_back(Produced::Retry { milliseconds });
+        }
+        if let Some(data) = event.data.filter(|data| !data.is_empty()) {
+            self.say(event.event, &data);
+        }
+    }
+
+    /// A call whose server asked its client something holds a parking place, not one in flight (DESIGN 5.5).
+    fn park(&mut self, cx: &mut Context<'_>) {
+        let State::Open(open) = &mut self.state else { return };
+        let waits = self.asking.waits(cx.waker());
+        if waits == open.parked {
+            return;
+        }
+        let pace = open.pace;
+        let pacemaker = open.pacemaker.get_or_insert_with(|| Pacemaker::start(pace));
+        let Some(permit) = &mut open.errand.permit else { return };
+        if waits {
+            if !permit.park() {
+                self.gateway.metrics.park_refused.inc();
+            }
+            pacemaker.pause();
+        } else {
+            permit.unpark();
+            pacemaker.resume();
+        }
+        open.parked = waits;
+    }
+
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Open(open) = &mut self.state else { return Poll::Pending };
+        let pace = open.pace;
+        let pacemaker = open.pacemaker.get_or_insert_with(|| Pacemaker::start(pace));
+        match std::task::ready!(pacemaker.poll_due(cx)) {
+            Due::KeepAlive => {}
+            Due::Silence => self.last(Fault::OutcomeUnknown { why: "the server was silent for too long" }),
+            Due::End => self.last(Fault::OutcomeUnknown { why: "the call took longer than request_max" }),
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Source for CallSource {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
+        loop {
+            if let Some(produced) = self.ready.pop_front() {
+                return Poll::Ready(produced);
+            }
+            match &mut self.state {
+                State::Over => return Poll::Ready(Produced::End),
+                State::Waiting(exchange) => match std::task::ready!(exchange.as_mut().poll(cx)) {
+                    Ok(answered) => self.begin(answered),
+                    Err(refusal) => self.last(refusal.fault),
+                },
+                State::Open(open) => match Pin::new(&mut open.body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(chunk) = frame.into_data() {
+                            self.take_chunk(chunk);
+                        }
+                    }
+                    Poll::Ready(Some(Err(_))) => {
+                        self.last(Fault::OutcomeUnknown { why: "the connection to the server broke" });
+                    }
+                    Poll::Ready(None) => self.ended(),
+                    Poll::Pending => {
+                        self.park(cx);
+                        std::task::ready!(self.poll_due(cx));
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Drop for CallSource {
+    fn drop(&mut self) {
+        self.gateway.pending.forget(&self.asking);
+    }
+}

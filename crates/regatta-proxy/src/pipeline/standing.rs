@@ -1,0 +1,233 @@
+//! GET: a session's standing stream, or the rest of a stream (2025-11-25 basic/transports, *Listening for Messages*
+//! and *Resumability and Redelivery*).
+//!
+//! The client's stream stays open whatever becomes of the replica behind it: no official client re-opens it after an
+//! error (RELIABILITY 3.6). What cannot be resumed says so once, as a final error, never as an endless loop.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{Method as Verb, Response, StatusCode};
+use regatta_mcp::era::Era;
+use regatta_mcp::headers::LAST_EVENT_ID;
+use regatta_policy::budget::Verdict;
+use regatta_policy::retry::Repeatability;
+
+use super::detached::Detachable;
+use super::exchange::{Answered, Errand, Where, exchange};
+use super::initialize::is_primed;
+use super::legacy::priming;
+use super::modern;
+use super::source::CallSource;
+use super::standing_source::StandingSource;
+use crate::callers::StreamPlace;
+use crate::content::{self, Kind};
+use crate::event_id::{self, EventId, Label};
+use crate::fault::{Asker, Fault, Place, Refusal};
+use crate::gateway::Gateway;
+use crate::handover::{Accepted, Caller, Identified, text_header};
+use crate::reply::ReplyBody;
+use crate::route::handles::Maker;
+use crate::session::Bound;
+use crate::streams::body::{Reading, StreamBody};
+use crate::streams::stream::{Carries, Phase, Stream};
+use crate::view::ServerView;
+use crate::{bind, encode};
+
+/// All that a stream of a session needs to be opened, and opened again.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    pub gateway: Arc<Gateway>,
+    pub server: Arc<ServerView>,
+    pub caller: Caller,
+    pub head: Parts,
+    pub bound: Bound,
+}
+
+/// Serves one GET.
+pub(crate) async fn get(
+    gateway: &Arc<Gateway>,
+    identified: Identified,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let Identified { accepted: Accepted { server, head, .. }, caller } = identified;
+    let asker = Asker { era: Some(Era::Legacy), place: Place::Session, ..Asker::default() };
+    let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
+    if gateway.is_draining() {
+        return Err(Fault::Draining.told(&asker));
+    }
+    let Some(bound) = bound else { return without_session(gateway, server, caller, head, asker).await };
+    let listener = Listener { gateway: gateway.clone(), server, caller, head, bound };
+    let cursor = text_header(&listener.head, &LAST_EVENT_ID).map(str::to_owned);
+    match cursor {
+        Some(cursor) => resume(listener, &cursor, asker).await,
+        None => open(listener, asker).await,
+    }
+}
+
+/// Servers without sessions answer for themselves; a stream of theirs could not be told apart from another client's.
+async fn without_session(
+    gateway: &Arc<Gateway>,
+    server: Arc<ServerView>,
+    caller: Caller,
+    head: Parts,
+    asker: Asker,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let errand = Errand {
+        gateway: gateway.clone(),
+        server,
+        caller,
+        head,
+        method: Verb::GET,
+        text: Bytes::new(),
+        rewritten: Vec::new(),
+        asker: asker.clone(),
+        era: Era::Legacy,
+        repeatability: Repeatability::Harmless,
+        place: Where::Any { maker: Maker::Nobody, affinity: None },
+        cursor: None,
+        permit: None,
+    };
+    let answered = exchange(errand).await?;
+    match answered.answer.head.status.is_success() {
+        true => Err(Fault::SessionRequired.told(&asker)),
+        false => modern::pass(answered).await,
+    }
+}
+
+impl Listener {
+    /// A place among the caller's open streams.
+    fn place(&self, asker: &Asker) -> Result<StreamPlace, Refusal> {
+        self.gateway.callers.stream(self.caller.account, &self.server.limits).map_err(|verdict| {
+            self.gateway.metrics.limited.inc();
+            match verdict {
+                Verdict::Limited | Verdict::Granted => Fault::TooManyStreams.told(asker),
+                Verdict::Shed => Fault::Overloaded.told(asker),
+            }
+        })
+    }
+
+    /// A GET to the session's home.
+    pub fn errand(
+        &self,
+        cursor: Option<(regatta_policy::ReplicaId, http::HeaderValue)>,
+        asker: Asker,
+    ) -> Errand {
+        Errand {
+            gateway: self.gateway.clone(),
+            server: self.server.clone(),
+            caller: self.caller,
+            head: self.head.clone(),
+            method: Verb::GET,
+            text: Bytes::new(),
+            rewritten: Vec::new(),
+            asker,
+            era: Era::Legacy,
+            repeatability: Repeatability::Harmless,
+            place: Where::Home(self.bound.clone()),
+            cursor,
+            permit: None,
+        }
+    }
+
+    fn read(&self, stream: Arc<Stream>, reading: Reading) -> Response<ReplyBody> {
+        encode::head::events(ReplyBody::stream(StreamBody::new(self.gateway.clone(), stream, reading)))
+    }
+}
+
+/// Opens the standing stream, or goes on with one that lost its reader.
+async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, Refusal> {
+    let uuid = listener.bound.session.uuid;
+    let place = listener.place(&asker)?;
+    if let Some(stream) = listener.gateway.streams.standing(uuid) {
+        if stream.is_read() || stream.context != listener.caller.context {
+            return Err(Fault::StreamTaken.told(&asker));
+        }
+        if matches!(stream.phase(), Phase::Live) {
+            let (reader, at) = stream.attach();
+            return Ok(listener.read(stream, Reading { reader, at, priming: None, place: Some(place) }));
+        }
+    }
+    let mut opening = Detachable::new(listener.errand(None, asker.clone()));
+    let source = match tokio::time::timeout(listener.server.server.call.prime_after, &mut opening).await {
+        Ok(answered) => {
+            let answered = answered?;
+            if !is_stream(&answered) {
+                return modern::pass(answered).await;
+            }
+            StandingSource::opened(listener.clone(), answered)
+        }
+        Err(_) => match opening.take() {
+            Some(exchange) => StandingSource::opening(listener.clone(), exchange),
+            None => return Err(Fault::NoReplica.told(&asker)),
+        },
+    };
+    let number = regatta_seal::random_u64();
+    let label = Label { number, boot: listener.gateway.boot, replica: listener.bound.home.replica, id: None };
+    let label = label.seal(&listener.gateway.ring.load(), uuid);
+    let ring_bytes_max = listener.server.limits.ring_bytes_max;
+    let stream = Stream::new(
+        number,
+        uuid,
+        listener.caller.context,
+        Carries::Standing,
+        label,
+        ring_bytes_max,
+        Box::new(source),
+    );
+    let stream = Arc::new(stream);
+    listener.gateway.streams.insert(&stream);
+    let priming = is_primed(listener.bound.session.content.version).then(|| priming(&stream));
+    Ok(listener.read(stream, Reading { reader: 1, at: 1, priming, place: Some(place) }))
+}
+
+/// Whether an upstream answer is an event stream.
+pub(crate) fn is_stream(answered: &Answered) -> bool {
+    let head = &answered.answer.head;
+    head.status == StatusCode::OK && content::kind(&head.headers) == Kind::Events
+}
+
+/// Serves the rest of a stream.
+async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Response<ReplyBody>, Refusal> {
+    let opened = event_id::open(&listener.gateway.ring.load(), listener.bound.session.uuid, cursor);
+    let Some(EventId { label, sequence }) = opened else { return Err(Fault::UnusableEventId.told(&asker)) };
+    let gateway = listener.gateway.clone();
+    let found = match label.boot == gateway.boot {
+        true => gateway.streams.find(label.number, listener.bound.session.uuid),
+        false => None,
+    };
+    let found = found.filter(|stream| stream.context == listener.caller.context);
+    match (found, label.id) {
+        (Some(stream), id) if stream.can_serve(sequence + 1) => {
+            let place = listener.place(&asker)?;
+            gateway.metrics.resumed.inc();
+            if let (Phase::Paused { cursor }, Some(id)) = (stream.phase(), id) {
+                feed(&listener, &stream, label.replica, &cursor, id);
+            }
+            let (reader, _) = stream.attach();
+            Ok(listener.read(stream, Reading { reader, at: sequence + 1, priming: None, place: Some(place) }))
+        }
+        // A standing stream has nothing to finish: it starts anew.
+        (None, None) => open(listener, asker).await,
+        (Some(_) | None, id) => Ok(lost(&gateway, id, asker)),
+    }
+}
+
+/// Lets a paused stream go on from the upstream's own cursor.
+fn feed(listener: &Listener, stream: &Stream, replica: regatta_policy::ReplicaId, cursor: &Bytes, id: Bytes) {
+    let asker = Asker { id: Some(id), era: Some(Era::Legacy), place: Place::Session };
+    let Ok(cursor) = http::HeaderValue::from_bytes(cursor) else { return };
+    let errand = listener.errand(Some((replica, cursor)), asker.clone());
+    let exchange = Box::pin(exchange(errand));
+    stream.feed(Box::new(CallSource::waiting(listener.gateway.clone(), asker, exchange)));
+}
+
+/// The rest cannot be had: the request's last word is that nobody knows (SESSIONS 5).
+fn lost(gateway: &Gateway, id: Option<Bytes>, asker: Asker) -> Response<ReplyBody> {
+    gateway.metrics.outcome_unknown.inc();
+    let asker = Asker { id, ..asker };
+    let text = encode::fault::message(&Fault::StreamLost.told(&asker));
+    let mut out = BytesMut::with_capacity(text.len() + 32);
+    regatta_mcp::events::write(&mut out, None, Some(b"message"), &text);
+    encode::head::events(ReplyBody::whole(out.freeze()))
+}

@@ -1,0 +1,223 @@
+//! The source of a standing stream: the replica's own, opened again and again behind the client's back.
+//!
+//! When the replica goes, the session is re-homed by the same exchange that opens the stream anew, and the client is
+//! warned if it listens to warnings (SESSIONS 4). Between two openings there is always a wait.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use http_body::Body;
+use regatta_mcp::era::Era;
+use regatta_mcp::sse::{Event, Framer};
+use regatta_mcp::write;
+use regatta_policy::deviation::LogLevel;
+use regatta_policy::snapshot::UpstreamResume;
+use regatta_policy::token::Capabilities;
+
+use super::detached::Exchange;
+use super::exchange::{Answered, exchange};
+use super::standing::{Listener, is_stream};
+use crate::bind;
+use crate::encode::answer::{Marks, Role, mark};
+use crate::fault::{Asker, Fault, Place, Refusal};
+use crate::streams::stream::{Produced, Source};
+use crate::upstream::UpstreamBody;
+
+/// Waits between two openings.
+const AGAIN_FIRST: Duration = Duration::from_millis(50);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(crate) struct StandingSource {
+    listener: Listener,
+    state: State,
+    ready: VecDeque<Produced>,
+    failures: u32,
+    cursor: Option<HeaderValue>,
+    asking: std::sync::Arc<crate::pending::Asking>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one a call, and the large one is the ordinary case")]
+enum State {
+    Opening(Exchange),
+    Open { body: UpstreamBody, framer: Framer },
+    Over,
+}
+
+impl StandingSource {
+    /// A stream whose upstream answered.
+    pub fn opened(listener: Listener, answered: Answered) -> StandingSource {
+        let mut source = StandingSource::with(listener, State::Over);
+        source.begin(answered);
+        source
+    }
+
+    /// A stream whose upstream takes its time.
+    pub fn opening(listener: Listener, exchange: Exchange) -> StandingSource {
+        StandingSource::with(listener, State::Opening(exchange))
+    }
+
+    fn with(listener: Listener, state: State) -> StandingSource {
+        let asking = std::sync::Arc::default();
+        StandingSource { listener, state, ready: VecDeque::new(), failures: 0, cursor: None, asking }
+    }
+
+    fn begin(&mut self, answered: Answered) {
+        if !is_stream(&answered) {
+            return self.refused(answered.answer.head.status);
+        }
+        if let Some(bound) = answered.errand.bound()
+            && bound.home != self.listener.bound.home
+        {
+            self.listener.bound = bound.clone();
+            self.cursor = None;
+            self.moved();
+        }
+        self.failures = 0;
+        let framer = Framer::new(self.listener.server.limits.event_max);
+        self.state = State::Open { body: answered.answer.body, framer };
+    }
+
+    /// The server offers no stream, or not now.
+    fn refused(&mut self, status: StatusCode) {
+        if status == StatusCode::METHOD_NOT_ALLOWED || status == StatusCode::UNAUTHORIZED {
+            self.state = State::Over;
+            self.ready.push_back(Produced::End);
+        } else {
+            // 409: the old stream's end has not come through yet (SESSIONS 5).
+            self.again();
+        }
+    }
+
+    /// Opens anew after a wait that grows with every failure.
+    fn again(&mut self) {
+        let wait = AGAIN_FIRST.saturating_mul(1 << self.failures.min(10)).min(AGAIN_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::Opening(Box::pin(reopen(self.listener.clone(), self.cursor.clone(), wait)));
+    }
+
+    /// Tells the client that its session lives elsewhere now, if it listens to warnings.
+    fn moved(&mut self) {
+        let session = &self.listener.bound.session;
+        let level = self.listener.bound.record.as_ref().and_then(|record| record.deviation.log_level);
+        let logs = session.content.capabilities.covers(Capabilities::LOGGING);
+        if !logs || !level.is_none_or(|level| level.admits(LogLevel::Warning)) {
+            return;
+        }
+        let params = r#"{"level":"warning","logger":"regatta","data":"the session was resumed at another replica; what its server kept in memory is gone"}"#;
+        let data = write::notification("notifications/message", Some(params));
+        self.ready.push_back(Produced::Event { name: Some(Bytes::from_static(b"message")), data });
+    }
+
+    fn take_chunk(&mut self, chunk: Bytes) {
+        let State::Open { framer, .. } = &mut self.state else { return };
+        framer.push(chunk);
+        loop {
+            let State::Open { framer, .. } = &mut self.state else { return };
+            match framer.next() {
+                Ok(None) => return,
+                Ok(Some(event)) => self.take_event(event),
+                Err(_) => {
+                    self.listener.gateway.metrics.bad_answers.inc();
+                    return self.again();
+                }
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: Event) {
+        let resumes = self.listener.server.server.upstream_resume == UpstreamResume::Supported;
+        if let Some(id) = event.id.filter(|id| resumes && !id.is_empty()) {
+            self.cursor = HeaderValue::from_bytes(&id).ok();
+        }
+        let Some(data) = event.data.filter(|data| !data.is_empty()) else { return };
+        let gateway = &self.listener.gateway;
+        let ring = gateway.ring.load();
+        let bound = &self.listener.bound;
+        let marks = Marks {
+            ring: &ring,
+            era: Era::Legacy,
+            id: None,
+            replica: bound.home.replica,
+            session: Some((bound.session.uuid, bound.home.etag)),
+            fleet: self.listener.server.fleet,
+            handle_key: None,
+            resumed: false,
+        };
+        match mark(&marks, &data) {
+            None | Some((Role::Foreign, _)) => _ = gateway.metrics.dropped_messages.inc(),
+            Some((Role::Question { sealed }, data)) => {
+                gateway.pending.ask(&sealed, &self.asking);
+                self.ready.push_back(Produced::Event { name: event.event, data });
+            }
+            Some((Role::Said | Role::Final, data)) => {
+                self.ready.push_back(Produced::Event { name: event.event, data });
+            }
+        }
+    }
+
+    /// An opening failed: for good if the session is over, else for now.
+    fn failed(&mut self, refusal: &Refusal) {
+        match &refusal.fault {
+            Fault::NoSuchSession => {
+                self.state = State::Over;
+                self.ready.push_back(Produced::End);
+            }
+            _for_now => self.again(),
+        }
+    }
+}
+
+/// Waits, then opens the stream at wherever the session lives by then.
+async fn reopen(
+    mut listener: Listener,
+    cursor: Option<HeaderValue>,
+    wait: Duration,
+) -> Result<Answered, Refusal> {
+    tokio::time::sleep(wait).await;
+    let asker = Asker { era: Some(Era::Legacy), place: Place::Session, ..Asker::default() };
+    // The view may be newer by now: replicas come and go while a stream stands.
+    if let Some(server) = listener.gateway.view().server_at(&listener.server.server.path) {
+        listener.server = server.clone();
+    }
+    let record = bind::record(&listener.gateway, &listener.bound.session).await;
+    let record = record.map_err(|fault| fault.told(&asker))?;
+    listener.bound = bind::at_home(listener.bound.session.clone(), record);
+    let maker = listener.bound.home.replica;
+    exchange(listener.errand(cursor.map(|cursor| (maker, cursor)), asker)).await
+}
+
+impl Source for StandingSource {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
+        loop {
+            if let Some(produced) = self.ready.pop_front() {
+                return Poll::Ready(produced);
+            }
+            match &mut self.state {
+                State::Over => return Poll::Ready(Produced::End),
+                State::Opening(exchange) => match ready!(exchange.as_mut().poll(cx)) {
+                    Ok(answered) => self.begin(answered),
+                    Err(refusal) => self.failed(&refusal),
+                },
+                State::Open { body, .. } => match ready!(Pin::new(body).poll_frame(cx)) {
+                    Some(Ok(frame)) => {
+                        if let Ok(chunk) = frame.into_data() {
+                            self.take_chunk(chunk);
+                        }
+                    }
+                    Some(Err(_)) | None => self.again(),
+                },
+            }
+        }
+    }
+}
+
+impl Drop for StandingSource {
+    fn drop(&mut self) {
+        self.listener.gateway.pending.forget(&self.asking);
+    }
+}

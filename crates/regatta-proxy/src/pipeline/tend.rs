@@ -1,0 +1,89 @@
+//! What a gateway does by itself, once a second, and what it does when it leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use regatta_policy::drain::{Drain, Step, reconnect_after};
+use regatta_policy::snapshot::Health;
+
+use crate::forward::probe;
+use crate::gateway::Gateway;
+
+/// Sweeps what is over, every second, for as long as the gateway lives.
+pub async fn tend(gateway: Arc<Gateway>) {
+    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    let mut beats = 0u64;
+    loop {
+        beat.tick().await;
+        beats += 1;
+        gateway.upstreams.sweep();
+        gateway.streams.sweep(gateway.clock.now(), gateway.limits().resume_window);
+        end_retired(&gateway).await;
+        if beats.is_multiple_of(60) {
+            gateway.store.tend();
+        }
+    }
+}
+
+/// Ends sessions that were left at a replica which is back (SESSIONS 4).
+async fn end_retired(gateway: &Arc<Gateway>) {
+    for server in &gateway.view().servers {
+        for view in server.replicas.iter().filter(|view| view.replica.health == Health::Healthy) {
+            for session in gateway.rehoming.take_retired(view.replica.id) {
+                let (head, ()) = Request::new(()).into_parts();
+                let _ = probe::delete(view, &head, &session, &server.server.call).await;
+            }
+        }
+    }
+}
+
+/// Leaves within `patience`: new work is refused, standing streams end with a jittered `retry` so that their clients
+/// do not return as a herd (RELIABILITY F16), calls in flight go on, and what still runs shortly before the end is
+/// told so (F15). Returns when nothing is left to say; the listener then closes what remains.
+pub async fn leave(gateway: &Arc<Gateway>, patience: Duration) {
+    gateway.begin_drain();
+    for stream in gateway.streams.all() {
+        if stream.is_standing() {
+            let after = reconnect_after(gateway.dice());
+            stream.retry(u64::try_from(after.as_millis()).unwrap_or(1000));
+            let turned = stream.end(None);
+            gateway.note_turn(&stream, turned);
+        }
+    }
+    gateway.leaving.notify_waiters();
+    let drain = Drain { began: gateway.clock.now(), notice: Duration::ZERO, deadline: patience };
+    loop {
+        let counts = gateway.slots.counts();
+        let left = counts.inflight + counts.reserved + counts.parked;
+        match drain.step(left, gateway.clock.now()) {
+            Step::Exit => return,
+            Step::SayLastWords => return last_words(gateway),
+            Step::Wait(at_most) => tokio::time::sleep(at_most.min(LOOK_AGAIN)).await,
+        }
+    }
+}
+
+/// How often a drain looks whether the last call has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What still runs is told that nobody will know its outcome, instead of being cut.
+fn last_words(gateway: &Arc<Gateway>) {
+    gateway.last_words.notify_waiters();
+    for stream in gateway.streams.all() {
+        if let Some(words) = stream.last_words(&last_word) {
+            let turned = stream.end(Some(&words));
+            gateway.note_turn(&stream, turned);
+        }
+    }
+}
+
+fn last_word(id: &Bytes) -> Bytes {
+    regatta_mcp::write::error(
+        Some(id),
+        regatta_mcp::codes::OUTCOME_UNKNOWN,
+        "Outcome unknown: the gateway had to leave before the server answered",
+        Some(r#"{"executed":"unknown"}"#),
+    )
+}

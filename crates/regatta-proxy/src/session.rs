@@ -1,0 +1,72 @@
+//! An open session: what its token says, and where it is bound now.
+//!
+//! A `Session` never changes; where it is bound can. Opened tokens are kept in a bounded cache, because a
+//! client sends the same token with every request; an idle session costs nothing once it is displaced.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use quick_cache::sync::Cache;
+use regatta_policy::ReplicaId;
+use regatta_policy::deviation::Deviation;
+use regatta_policy::token::SessionToken;
+use regatta_store::{Etag, Uuid16};
+
+/// The content of one token.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Its name in the store and in associated data.
+    pub uuid: Uuid16,
+    /// What the token says.
+    pub content: SessionToken,
+    /// Where it was bound when it was opened.
+    pub origin: Home,
+}
+
+/// A place at a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub replica: ReplicaId,
+    /// The replica's own `Mcp-Session-Id`.
+    pub upstream_session: HeaderValue,
+    /// Tells this binding from any other; zero for the one in the token.
+    pub etag: [u8; 16],
+}
+
+/// A session and where it is bound as of now.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    pub session: Arc<Session>,
+    pub home: Home,
+    /// The deviation record that says so; none while the token says it.
+    pub record: Option<Recorded>,
+}
+
+/// A deviation record with the version that a change must name.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub etag: Etag,
+    pub deviation: Arc<Deviation>,
+}
+
+/// Opened tokens by their text.
+pub(crate) struct SessionCache {
+    opened: Cache<Box<str>, Arc<Session>>,
+}
+
+impl SessionCache {
+    /// At most `max` tokens.
+    pub fn new(max: usize) -> SessionCache {
+        SessionCache { opened: Cache::new(max) }
+    }
+
+    /// The session that this very text opened before.
+    pub fn get(&self, token: &str) -> Option<Arc<Session>> {
+        self.opened.get(token)
+    }
+
+    /// Keeps an opened token.
+    pub fn insert(&self, token: &str, session: Arc<Session>) {
+        self.opened.insert(token.into(), session);
+    }
+}

@@ -1,0 +1,126 @@
+//! What a legacy client reads: a stream from some event on, kept open by comments.
+//!
+//! Dropping it never ends the call (2025-11-25 basic/transports, *Sending Messages* 6: disconnection SHOULD NOT
+//! be taken as cancellation): the stream is handed to a task of its own, within `detached_max`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::pace::{Due, Pace, Pacemaker};
+use super::ring::Sequence;
+use super::stream::{Read, Stream, Turned};
+use crate::callers::StreamPlace;
+use crate::gateway::Gateway;
+
+/// A comment: keeps the way open and means nothing (WHATWG SSE 9.2.5).
+const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// One reader of one stream.
+pub(crate) struct StreamBody {
+    gateway: Arc<Gateway>,
+    stream: Arc<Stream>,
+    reader: u64,
+    at: Sequence,
+    priming: Option<Bytes>,
+    pacemaker: Option<Pacemaker>,
+    /// The reader's place among the open streams of its caller, given back with the body.
+    _place: Option<StreamPlace>,
+}
+
+/// From where, and how, a client reads.
+pub(crate) struct Reading {
+    /// As given by [`Stream::attach`], or 1 for the first reader.
+    pub reader: u64,
+    /// First event to send.
+    pub at: Sequence,
+    /// Sent before anything else.
+    pub priming: Option<Bytes>,
+    /// Held as long as the body.
+    pub place: Option<StreamPlace>,
+}
+
+impl StreamBody {
+    /// A body that reads `stream` as told.
+    pub fn new(gateway: Arc<Gateway>, stream: Arc<Stream>, reading: Reading) -> StreamBody {
+        let Reading { reader, at, priming, place } = reading;
+        StreamBody { gateway, stream, reader, at, priming, pacemaker: None, _place: place }
+    }
+
+    /// The next bytes for the client; `None` at the end.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(priming) = self.priming.take() {
+            return Poll::Ready(Some(priming));
+        }
+        let (read, turned) = self.stream.poll_read(self.reader, self.at, cx);
+        self.gateway.note_turn(&self.stream, turned);
+        match read {
+            Read::Event(event) => {
+                self.at += 1;
+                if let Some(pacemaker) = &mut self.pacemaker {
+                    pacemaker.sent();
+                }
+                Poll::Ready(Some(event))
+            }
+            // Better a cut that the client can see than a gap that it cannot.
+            Read::Lost | Read::Over => Poll::Ready(None),
+            Read::NotYet => self.poll_keep_alive(cx),
+        }
+    }
+
+    fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let keep_alive = self.gateway.limits().keep_alive;
+        let pace = Pace { silence_max: None, whole_max: None, keep_alive: Some(keep_alive) };
+        let pacemaker = self.pacemaker.get_or_insert_with(|| Pacemaker::start(pace));
+        match pacemaker.poll_due(cx) {
+            Poll::Ready(Due::KeepAlive) => Poll::Ready(Some(KEEP_ALIVE)),
+            Poll::Ready(Due::Silence | Due::End) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        if self.stream.leave(self.reader) {
+            detach(self.gateway.clone(), self.stream.clone());
+        }
+    }
+}
+
+/// Drives `stream` without a reader, if the bounds allow one more; else ends it.
+pub(crate) fn detach(gateway: Arc<Gateway>, stream: Arc<Stream>) {
+    let Some(place) = gateway.callers.detach(&stream.context, &gateway.limits()) else {
+        gateway.metrics.detached_refused.inc();
+        let turned = stream.end(None);
+        gateway.note_turn(&stream, turned);
+        return;
+    };
+    // Standing streams wait for their reader to come back; calls run to their own end.
+    let wait = if stream.is_standing() { gateway.limits().resume_window } else { gateway.detached_wait() };
+    gateway.metrics.detached.inc();
+    tokio::spawn(async move {
+        let _place = place;
+        let drive = std::future::poll_fn(|cx: &mut Context<'_>| stream.poll_drive(cx));
+        let turned = match tokio::time::timeout(wait, drive).await {
+            Ok(turned) => turned,
+            Err(_) if stream.hand_back() => Turned::No,
+            Err(_) => stream.end(None),
+        };
+        gateway.note_turn(&stream, turned);
+        gateway.metrics.detached.dec();
+    });
+}
+
+impl http_body::Body for StreamBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.poll_chunk(cx).map(|chunk| chunk.map(|bytes| Ok(http_body::Frame::data(bytes))))
+    }
+}

@@ -1,0 +1,349 @@
+//! One legacy stream: what was said on it, who drives it, who reads it.
+//!
+//! A stream outlives its connection (DESIGN 3). While a client reads, the client's body drives the source, so
+//! an undisturbed stream costs no task and pushes back on the server; when the body is dropped a task of its
+//! own drives on. Every event is numbered and kept in the ring; a resume reads from there.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use regatta_store::Uuid16;
+
+use super::ring::{Look, Ring, Sequence};
+
+/// Where the events of a stream come from.
+pub(crate) trait Source: Send {
+    /// The next thing that happens. After `Pause` or `End` it is not polled again.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced>;
+}
+
+/// What a source produces.
+#[derive(Debug)]
+pub(crate) enum Produced {
+    /// A message for the client.
+    Event {
+        /// SSE event name, if the server gave one.
+        name: Option<Bytes>,
+        /// One JSON-RPC message.
+        data: Bytes,
+    },
+    /// The server's wish for reconnects.
+    Retry { milliseconds: u64 },
+    /// The server ended the connection but not the request: it goes on from this cursor (2025-11-25
+    /// basic/transports, *Resumability and Redelivery*).
+    Pause { cursor: Bytes },
+    /// Nothing will follow.
+    End,
+}
+
+/// What a stream carries.
+#[derive(Debug)]
+pub(crate) enum Carries {
+    /// The answer to a request, and what the server says meanwhile.
+    Call {
+        /// Raw JSON text of the request's id.
+        id: Bytes,
+    },
+    /// Whatever the server says by itself.
+    Standing,
+}
+
+/// A stream of one session.
+pub(crate) struct Stream {
+    /// Its number; random, so that it means nothing in another gateway.
+    pub number: u64,
+    /// Its session.
+    pub session: Uuid16,
+    /// Who opened it: nobody else resumes it (RELIABILITY T7).
+    pub context: [u8; 16],
+    /// What it carries.
+    pub carries: Carries,
+    /// Sealed part of its event ids; `.` and the sequence number follow.
+    pub label: String,
+    ring_bytes_max: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    ring: Ring,
+    phase: Phase,
+    source: Option<Box<dyn Source>>,
+    driver: Driver,
+    /// Rises with every reader; an older reader ends.
+    reader: u64,
+    /// Whether that reader is still there.
+    read: bool,
+    /// The first event that no reader has taken.
+    untaken: Sequence,
+    waker: Option<Waker>,
+}
+
+/// How far a stream is.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// More may come.
+    Live,
+    /// The server closed the connection and wants to be asked again.
+    Paused { cursor: Bytes },
+    /// Nothing more comes.
+    Ended,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    Reader,
+    Task,
+}
+
+/// A reader's turn at a stream.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// The next event, ready for the wire.
+    Event(Bytes),
+    /// The events that should follow were displaced.
+    Lost,
+    /// Nothing follows on this connection.
+    Over,
+    /// Nothing yet; the reader will be woken.
+    NotYet,
+}
+
+/// A change that the gateway must note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// The stream just ended with this many bytes in its ring.
+    Ended { bytes: usize },
+    /// It did not.
+    No,
+}
+
+impl Stream {
+    /// A live stream fed by `source`, driven by its first reader (number 1).
+    pub fn new(
+        number: u64,
+        session: Uuid16,
+        context: [u8; 16],
+        carries: Carries,
+        label: String,
+        ring_bytes_max: usize,
+        source: Box<dyn Source>,
+    ) -> Stream {
+        let state = State {
+            ring: Ring::new(),
+            phase: Phase::Live,
+            source: Some(source),
+            driver: Driver::Reader,
+            reader: 1,
+            read: true,
+            untaken: 1,
+            waker: None,
+        };
+        Stream { number, session, context, carries, label, ring_bytes_max, state: Mutex::new(state) }
+    }
+
+    /// Whether this is a session's standing stream.
+    pub fn is_standing(&self) -> bool {
+        matches!(self.carries, Carries::Standing)
+    }
+
+    /// The id of event `sequence`; 0 is the priming event.
+    pub fn event_id(&self, sequence: Sequence) -> String {
+        format!("{}.{sequence}", self.label)
+    }
+
+    /// How far it is.
+    pub fn phase(&self) -> Phase {
+        self.lock().phase.clone()
+    }
+
+    /// Whether a connection reads it now.
+    pub fn is_read(&self) -> bool {
+        self.lock().read
+    }
+
+    /// Makes the caller the reader; any other ends at its next turn. Gives the reader's number and the first event
+    /// that no reader has taken.
+    pub fn attach(&self) -> (u64, Sequence) {
+        let mut state = self.lock();
+        state.reader += 1;
+        state.read = true;
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        (state.reader, state.untaken)
+    }
+
+    /// Whether event `at` can still be read, now or later.
+    pub fn can_serve(&self, at: Sequence) -> bool {
+        self.lock().ring.look(at) != Look::Lost
+    }
+
+    /// Gives a paused stream a new source; false if it is not paused.
+    pub fn feed(&self, source: Box<dyn Source>) -> bool {
+        let mut state = self.lock();
+        if !matches!(state.phase, Phase::Paused { .. }) {
+            return false;
+        }
+        state.phase = Phase::Live;
+        state.source = Some(source);
+        state.driver = Driver::Reader;
+        true
+    }
+
+    /// The turn of `reader`, who has seen everything before `at`.
+    pub fn poll_read(&self, reader: u64, at: Sequence, cx: &mut Context<'_>) -> (Read, Turned) {
+        let mut state = self.lock();
+        if state.reader != reader {
+            return (Read::Over, Turned::No);
+        }
+        let mut turned = Turned::No;
+        loop {
+            match state.ring.look(at) {
+                Look::Event(event) => {
+                    state.untaken = state.untaken.max(at + 1);
+                    return (Read::Event(event), turned);
+                }
+                Look::Lost => return (Read::Lost, turned),
+                Look::NotYet if !matches!(state.phase, Phase::Live) => return (Read::Over, turned),
+                Look::NotYet => {}
+            }
+            if state.driver == Driver::Task {
+                state.waker = Some(cx.waker().clone());
+                return (Read::NotYet, turned);
+            }
+            match self.advance(&mut state, cx) {
+                Poll::Ready(now) => turned = now,
+                Poll::Pending => {
+                    state.waker = Some(cx.waker().clone());
+                    return (Read::NotYet, turned);
+                }
+            }
+        }
+    }
+
+    /// The turn of a driving task: runs the source as far as it goes. Ready when there is nothing to drive.
+    pub fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<Turned> {
+        let mut state = self.lock();
+        loop {
+            if !matches!(state.phase, Phase::Live) {
+                return Poll::Ready(Turned::No);
+            }
+            match self.advance(&mut state, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(turned) => {
+                    if let Some(waker) = state.waker.take() {
+                        waker.wake();
+                    }
+                    if turned != Turned::No {
+                        return Poll::Ready(turned);
+                    }
+                }
+            }
+        }
+    }
+
+    /// `reader` leaves; true if the stream now needs a task to drive it.
+    pub fn leave(&self, reader: u64) -> bool {
+        let mut state = self.lock();
+        if state.reader != reader {
+            return false;
+        }
+        state.read = false;
+        let orphaned = state.driver == Driver::Reader && matches!(state.phase, Phase::Live);
+        if orphaned {
+            state.driver = Driver::Task;
+        }
+        orphaned
+    }
+
+    /// The driving task gives up; true if a reader is there, who drives from now on.
+    pub fn hand_back(&self) -> bool {
+        let mut state = self.lock();
+        if state.read && matches!(state.phase, Phase::Live) {
+            state.driver = Driver::Reader;
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        }
+        state.read
+    }
+
+    /// Tells the client how long to wait before it comes back.
+    pub fn retry(&self, milliseconds: u64) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Live) {
+            self.push_retry(&mut state, milliseconds);
+        }
+    }
+
+    /// The last message of a call that still runs, made from its id.
+    pub fn last_words(&self, words: &dyn Fn(&Bytes) -> Bytes) -> Option<Bytes> {
+        match (&self.carries, &self.lock().phase) {
+            (Carries::Call { id }, Phase::Live) => Some(words(id)),
+            (Carries::Call { .. } | Carries::Standing, _) => None,
+        }
+    }
+
+    /// Ends the stream now, with a last message if there is one; its source is dropped.
+    pub fn end(&self, last: Option<&Bytes>) -> Turned {
+        let (source, turned) = {
+            let mut state = self.lock();
+            if matches!(state.phase, Phase::Ended) {
+                return Turned::No;
+            }
+            if let Some(data) = last {
+                self.push(&mut state, None, data);
+            }
+            state.phase = Phase::Ended;
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+            (state.source.take(), Turned::Ended { bytes: state.ring.bytes() })
+        };
+        // Outside the lock: dropping a source closes connections and frees places.
+        drop(source);
+        turned
+    }
+
+    fn advance(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<Turned> {
+        let produced = match state.source.as_mut() {
+            Some(source) => std::task::ready!(source.poll_next(cx)),
+            None => Produced::End,
+        };
+        match produced {
+            Produced::Event { name, data } => self.push(state, name.as_ref(), &data),
+            Produced::Retry { milliseconds } => self.push_retry(state, milliseconds),
+            Produced::Pause { cursor } => {
+                state.phase = Phase::Paused { cursor };
+                state.source = None;
+            }
+            Produced::End => {
+                state.phase = Phase::Ended;
+                state.source = None;
+                return Poll::Ready(Turned::Ended { bytes: state.ring.bytes() });
+            }
+        }
+        Poll::Ready(Turned::No)
+    }
+
+    fn push(&self, state: &mut State, name: Option<&Bytes>, data: &Bytes) {
+        let id = self.event_id(state.ring.next());
+        let mut out = BytesMut::with_capacity(data.len() + id.len() + 48);
+        regatta_mcp::events::write(&mut out, Some(&id), name.map(|name| &name[..]), data);
+        state.ring.push(out.freeze(), self.ring_bytes_max);
+    }
+
+    /// An event without data sets the reader's cursor and is not handed to the application (WHATWG SSE 9.2.6).
+    fn push_retry(&self, state: &mut State, milliseconds: u64) {
+        let mut out = BytesMut::with_capacity(self.label.len() + 64);
+        out.put_slice(
+            format!("id: {}\nretry: {milliseconds}\ndata: \n\n", self.event_id(state.ring.next())).as_bytes(),
+        );
+        state.ring.push(out.freeze(), self.ring_bytes_max);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

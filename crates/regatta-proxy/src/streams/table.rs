@@ -1,0 +1,114 @@
+//! Every legacy stream of this gateway that can still be resumed, by number.
+//!
+//! Live streams are bounded by the permits and places that they hold; ended ones by `ring_total_max` bytes and
+//! by `resume_window`, whichever comes first, oldest first.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use regatta_policy::Micros;
+use regatta_store::Uuid16;
+
+use super::stream::Stream;
+
+/// A stream's own memory beside its events, as it is counted against `ring_total_max`.
+const OVERHEAD: usize = 512;
+
+/// The streams by number.
+#[derive(Default)]
+pub(crate) struct StreamTable {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    by_number: HashMap<u64, Arc<Stream>>,
+    /// Standing stream of each session that has one.
+    standing: HashMap<Uuid16, u64>,
+    ended: VecDeque<Ended>,
+    ended_bytes: usize,
+}
+
+struct Ended {
+    number: u64,
+    at: Micros,
+    bytes: usize,
+}
+
+impl StreamTable {
+    /// Makes a stream findable.
+    pub fn insert(&self, stream: &Arc<Stream>) {
+        let mut inner = self.lock();
+        inner.by_number.insert(stream.number, stream.clone());
+        if stream.is_standing() {
+            inner.standing.insert(stream.session, stream.number);
+        }
+    }
+
+    /// The stream with `number`, if it is of `session`.
+    pub fn find(&self, number: u64, session: Uuid16) -> Option<Arc<Stream>> {
+        self.lock().by_number.get(&number).filter(|stream| stream.session == session).cloned()
+    }
+
+    /// The standing stream of `session`.
+    pub fn standing(&self, session: Uuid16) -> Option<Arc<Stream>> {
+        let inner = self.lock();
+        let number = inner.standing.get(&session)?;
+        inner.by_number.get(number).cloned()
+    }
+
+    /// Notes that a stream came to its end: from now on it can be displaced.
+    pub fn ended(&self, stream: &Stream, bytes: usize, at: Micros, total_max: usize) {
+        let mut inner = self.lock();
+        if stream.is_standing() {
+            // The rest of a standing stream is worth nothing without its upstream.
+            inner.forget(stream.number);
+            return;
+        }
+        let bytes = bytes + OVERHEAD;
+        inner.ended.push_back(Ended { number: stream.number, at, bytes });
+        inner.ended_bytes += bytes;
+        while inner.ended_bytes > total_max && inner.displace_oldest() {}
+    }
+
+    /// Drops streams that ended longer than `window` ago.
+    pub fn sweep(&self, now: Micros, window: Duration) {
+        let mut inner = self.lock();
+        while inner.ended.front().is_some_and(|ended| now.since(ended.at) > window) {
+            inner.displace_oldest();
+        }
+    }
+
+    /// Every stream of `session`, for its end.
+    pub fn of_session(&self, session: Uuid16) -> Vec<Arc<Stream>> {
+        self.lock().by_number.values().filter(|stream| stream.session == session).cloned().collect()
+    }
+
+    /// Every stream, for a drain.
+    pub fn all(&self) -> Vec<Arc<Stream>> {
+        self.lock().by_number.values().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // Every change is a single step that leaves the table whole, so a panic elsewhere spoils nothing.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn displace_oldest(&mut self) -> bool {
+        let Some(ended) = self.ended.pop_front() else { return false };
+        self.ended_bytes -= ended.bytes;
+        self.forget(ended.number);
+        true
+    }
+
+    fn forget(&mut self, number: u64) {
+        if let Some(stream) = self.by_number.remove(&number)
+            && self.standing.get(&stream.session) == Some(&number)
+        {
+            self.standing.remove(&stream.session);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A snapshot joined with what the data plane itself keeps of each replica.
+//!
+//! Made once per snapshot, read by every request: a request holds its `ServerView` to the end, so a reload
+//! never changes the rules in the middle of a call. It never changes after it was made.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Uri};
+use regatta_policy::ReplicaId;
+use regatta_policy::snapshot::{Limits, Origins, Replica, Scheme, Server, Snapshot};
+
+use crate::upstream::{Upstream, Upstreams};
+
+/// One snapshot, ready to serve.
+pub(crate) struct View {
+    pub servers: Vec<Arc<ServerView>>,
+    pub admission: Arc<Origins>,
+}
+
+/// One server with its replicas and the bounds in force.
+pub(crate) struct ServerView {
+    pub server: Arc<Server>,
+    pub limits: Arc<Limits>,
+    pub replicas: Vec<ReplicaView>,
+    /// The fleet's name in sealed tokens: a token of one path is worth nothing at another.
+    pub fleet: [u8; 8],
+}
+
+/// What the control plane says of a replica, and what we keep of it.
+pub(crate) struct ReplicaView {
+    pub replica: Replica,
+    pub upstream: Arc<Upstream>,
+    /// The request target, made once.
+    pub target: Uri,
+    /// The `Host` that the replica expects to be called by.
+    pub host: HeaderValue,
+}
+
+impl ReplicaView {
+    /// `None` if the endpoint cannot be written as a request; a checked config has no such endpoint.
+    fn new(replica: &Replica, upstream: Arc<Upstream>) -> Option<ReplicaView> {
+        let endpoint = &replica.endpoint;
+        let default_port = match endpoint.scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        };
+        let name =
+            if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+        let host = if endpoint.port == default_port { name } else { format!("{name}:{}", endpoint.port) };
+        let target = endpoint.path.parse().ok()?;
+        Some(ReplicaView {
+            replica: replica.clone(),
+            upstream,
+            target,
+            host: HeaderValue::try_from(host).ok()?,
+        })
+    }
+}
+
+impl View {
+    /// Joins `snapshot` with `upstreams`, which must have been told of it.
+    pub fn new(snapshot: &Snapshot, upstreams: &Upstreams) -> View {
+        let servers = snapshot.servers.iter().map(|server| {
+            let replicas = server.replicas.iter().filter_map(|replica| {
+                let upstream = upstreams.get(replica.id)?;
+                ReplicaView::new(replica, upstream)
+            });
+            Arc::new(ServerView {
+                server: server.clone(),
+                limits: snapshot.limits.clone(),
+                replicas: replicas.collect(),
+                fleet: regatta_policy::ids::stable_hash(&[server.path.as_bytes()]).to_be_bytes(),
+            })
+        });
+        View { servers: servers.collect(), admission: snapshot.admission.clone() }
+    }
+
+    /// The server under `path`; compared byte for byte.
+    pub fn server_at(&self, path: &str) -> Option<&Arc<ServerView>> {
+        self.servers.iter().find(|view| view.server.path == path)
+    }
+}
+
+impl ServerView {
+    /// The replica `id`, unless it left the config.
+    pub fn replica(&self, id: ReplicaId) -> Option<&ReplicaView> {
+        self.replicas.iter().find(|view| view.replica.id == id)
+    }
+}

@@ -6,8 +6,9 @@
 
 use crate::json::{Flaw, Scan, Value, Walk};
 use crate::judge::{self, Members};
+use crate::member::{MetaKey, ParamKey, TopKey};
 use crate::message::{Decoded, Malformed, Message, Meta, Params, Shape};
-use crate::meta;
+use crate::span::Span;
 
 /// The most messages in one batch.
 pub const BATCH_MAX: usize = 256;
@@ -79,21 +80,23 @@ fn message_members(scan: &mut Scan<'_>, depth: u32, message: &mut Message) -> Wa
     let mut members = Members::default();
     let mut object = scan.open(depth)?;
     while scan.member(&mut object)? {
-        match scan.key() {
-            b"jsonrpc" => members.jsonrpc = Some(scan.value(depth + 1)?),
-            b"id" => members.id = Some(scan.value(depth + 1)?),
-            b"method" => members.method = Some(scan.value(depth + 1)?),
-            b"result" => members.result = Some(scan.value(depth + 1)?),
-            b"error" => members.error = Some(scan.value(depth + 1)?),
-            b"params" if scan.peek() == b'{' => params(scan, depth + 1, &mut message.params)?,
-            b"params" => {
-                scan.skip(depth + 1)?;
-                members.has_bad_params = true;
-            }
-            _ => scan.skip(depth + 1)?,
+        let key = TopKey::of(scan.key());
+        if key == TopKey::Params && scan.peek() == b'{' {
+            params(scan, depth + 1, &mut message.params)?;
+            continue;
+        }
+        let value = scan.value(depth + 1)?;
+        match key {
+            TopKey::Jsonrpc => members.jsonrpc = Some(value),
+            TopKey::Id => members.id = Some(value),
+            TopKey::Method => members.method = Some(value),
+            TopKey::Result => members.result = Some(value),
+            TopKey::Error => members.error = Some(value),
+            TopKey::Params => members.has_bad_params = true,
+            TopKey::Unknown => {}
         }
     }
-    message.whole = crate::Span::new(start, scan.position());
+    message.whole = Span::new(start, scan.position());
     Ok(members)
 }
 
@@ -101,27 +104,29 @@ fn params(scan: &mut Scan<'_>, depth: u32, params: &mut Params) -> Walk<()> {
     let start = scan.position();
     let mut object = scan.open(depth)?;
     while scan.member(&mut object)? {
-        match scan.key() {
-            b"_meta" => self::meta(scan, depth + 1, &mut params.meta)?,
-            b"name" => params.name = scan.value(depth + 1)?.string(),
-            b"uri" => params.uri = scan.value(depth + 1)?.string(),
-            b"taskId" => params.task_id = scan.value(depth + 1)?.string(),
-            b"cursor" => params.cursor = scan.value(depth + 1)?.string(),
-            b"level" => params.level = scan.value(depth + 1)?.string(),
-            b"arguments" => params.arguments = Some(scan.value(depth + 1)?.span),
-            b"requestState" => params.request_state = scan.value(depth + 1)?.string(),
-            b"inputResponses" => {
-                scan.value(depth + 1)?;
-                params.has_input_responses = true;
-            }
-            b"requestId" => params.request_id = scan.value(depth + 1)?.scalar_id(),
-            b"protocolVersion" => params.protocol_version = scan.value(depth + 1)?.string(),
-            b"capabilities" => params.capabilities = scan.value(depth + 1)?.object(),
-            b"notifications" => params.notifications = scan.value(depth + 1)?.object(),
-            _ => scan.skip(depth + 1)?,
+        let key = ParamKey::of(scan.key());
+        if key == ParamKey::Meta {
+            meta(scan, depth + 1, &mut params.meta)?;
+            continue;
+        }
+        let value = scan.value(depth + 1)?;
+        match key {
+            ParamKey::Name => params.name = value.string(),
+            ParamKey::Uri => params.uri = value.string(),
+            ParamKey::TaskId => params.task_id = value.string(),
+            ParamKey::Cursor => params.cursor = value.string(),
+            ParamKey::Level => params.level = value.string(),
+            ParamKey::Arguments => params.arguments = Some(value.span),
+            ParamKey::RequestState => params.request_state = value.string(),
+            ParamKey::InputResponses => params.has_input_responses = true,
+            ParamKey::RequestId => params.request_id = value.scalar_id(),
+            ParamKey::ProtocolVersion => params.protocol_version = value.string(),
+            ParamKey::Capabilities => params.capabilities = value.object(),
+            ParamKey::Notifications => params.notifications = value.object(),
+            ParamKey::Meta | ParamKey::Unknown => {}
         }
     }
-    params.span = Some(crate::Span::new(start, scan.position()));
+    params.span = Some(Span::new(start, scan.position()));
     Ok(())
 }
 
@@ -137,50 +142,14 @@ fn meta(scan: &mut Scan<'_>, depth: u32, meta: &mut Meta) -> Walk<()> {
         if key == MetaKey::Capabilities && scan.peek() == b'{' {
             let from = scan.position();
             meta.capabilities_is_object = capabilities(scan, depth + 1)?;
-            meta.client_capabilities = Some(crate::Span::new(from, scan.position()));
+            meta.client_capabilities = Some(Span::new(from, scan.position()));
             continue;
         }
         note(meta, key, scan.value(depth + 1)?);
     }
     meta.is_object = true;
-    meta.span = Some(crate::Span::new(start, scan.position()));
+    meta.span = Some(Span::new(start, scan.position()));
     Ok(())
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum MetaKey {
-    Version,
-    Capabilities,
-    ClientInfo,
-    LogLevel,
-    SubscriptionId,
-    ProgressToken,
-    Traceparent,
-    Tracestate,
-    IdempotencyKey,
-    Unknown,
-}
-
-impl MetaKey {
-    fn of(key: &[u8]) -> Self {
-        if let Some(name) = key.strip_prefix(b"io.modelcontextprotocol/") {
-            return match name {
-                b"protocolVersion" => Self::Version,
-                b"clientCapabilities" => Self::Capabilities,
-                b"clientInfo" => Self::ClientInfo,
-                b"logLevel" => Self::LogLevel,
-                b"subscriptionId" => Self::SubscriptionId,
-                _ => Self::Unknown,
-            };
-        }
-        match key {
-            b"progressToken" => Self::ProgressToken,
-            b"traceparent" => Self::Traceparent,
-            b"tracestate" => Self::Tracestate,
-            _ if key == meta::IDEMPOTENCY_KEY.as_bytes() => Self::IdempotencyKey,
-            _ => Self::Unknown,
-        }
-    }
 }
 
 fn note(meta: &mut Meta, key: MetaKey, value: Value) {

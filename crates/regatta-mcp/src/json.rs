@@ -121,8 +121,16 @@ impl<'a> Scan<'a> {
     }
 
     /// Skips insignificant whitespace.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn blank(&mut self) {
+        // Most messages have none: nothing else that may follow is at or below the space.
+        if self.peek() <= b' ' {
+            self.skip_blanks();
+        }
+    }
+
+    #[inline(never)]
+    fn skip_blanks(&mut self) {
         while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
             self.at += 1;
         }
@@ -135,21 +143,34 @@ impl<'a> Scan<'a> {
     }
 
     /// Any value. `depth` is that of the container it stands in, 0 outside.
+    #[inline(always)]
     pub(crate) fn value(&mut self, depth: u32) -> Walk<Value> {
         let start = self.at;
         let first = self.peek();
         let mut escaped = false;
         match first {
             b'"' => escaped = self.string()?,
-            b'{' => self.skip_object(depth)?,
-            b'[' => self.skip_array(depth)?,
-            b'-' | b'0'..=b'9' => self.at = number::check(self.text, start)?,
-            b't' => self.literal(b"true")?,
-            b'f' => self.literal(b"false")?,
-            b'n' => self.literal(b"null")?,
-            _ => return Err(Flaw::NoValue),
+            b'1'..=b'9' => self.at = number::check(self.text, start)?,
+            _ => self.other_value(depth, first)?,
         }
         Ok(Value { span: Span::new(start, self.at), escaped, first })
+    }
+
+    /// A value that is neither a string nor an ordinary number.
+    #[inline(never)]
+    fn other_value(&mut self, depth: u32, first: u8) -> Walk<()> {
+        match first {
+            b'{' => self.skip_object(depth),
+            b'[' => self.skip_array(depth),
+            b'-' | b'0'..=b'9' => {
+                self.at = number::check(self.text, self.at)?;
+                Ok(())
+            }
+            b't' => self.literal(b"true"),
+            b'f' => self.literal(b"false"),
+            b'n' => self.literal(b"null"),
+            _ => Err(Flaw::NoValue),
+        }
     }
 
     /// Any value that nobody needs.
@@ -231,7 +252,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The string at the quote here; whether it has escapes.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Walk<bool> {
         let start = self.at + 1;
         let stop = swar::string_stop(self.text, start);

@@ -40,6 +40,8 @@ pub(crate) struct Keys {
 #[derive(Debug)]
 pub(crate) struct Frame {
     base: usize,
+    /// One bit for each key's mark, folded: a key whose bit is not set is new.
+    seen: u64,
     table: Option<Box<Table>>,
 }
 
@@ -65,7 +67,7 @@ impl Keys {
 
     #[inline]
     pub(crate) fn open(&self) -> Frame {
-        Frame { base: self.used, table: None }
+        Frame { base: self.used, seen: 0, table: None }
     }
 
     /// Forgets an object's keys. Its unescaped spellings stay until the end of the message (they are shorter
@@ -79,7 +81,7 @@ impl Keys {
     }
 
     /// Adds the key at `start..end` of `text`; false if the object has it already.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(
         &mut self,
         frame: &mut Frame,
@@ -91,9 +93,8 @@ impl Keys {
         if escaped {
             return self.add_unescaped(frame, text, start, end);
         }
-        let slot =
-            Slot { mark: prefix(text, start, end - start), start: start as u32, len: (end - start) as u32 };
-        self.enter(frame, text, slot)
+        let len = end - start;
+        self.enter(frame, text, Slot { mark: prefix(text, start, len), start: start as u32, len: len as u32 })
     }
 
     /// The key that was added last, unescaped.
@@ -113,25 +114,36 @@ impl Keys {
         self.enter(frame, text, slot)
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter(&mut self, frame: &mut Frame, text: &[u8], slot: Slot) -> bool {
+        let bit = 1 << (slot.mark.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
+        let unsure = frame.seen & bit != 0;
+        frame.seen |= bit;
         self.last = slot;
-        let count = self.used - frame.base;
-        if count >= LINEAR {
+        if unsure || self.used - frame.base >= LINEAR || self.used >= INLINE {
+            return self.enter_carefully(frame, text, slot);
+        }
+        self.inline[self.used] = slot;
+        self.used += 1;
+        true
+    }
+
+    /// For objects that may have the key, and where there is no room inline.
+    #[inline(never)]
+    fn enter_carefully(&mut self, frame: &mut Frame, text: &[u8], slot: Slot) -> bool {
+        if self.used - frame.base >= LINEAR {
             return self.enter_big(frame, text, slot);
         }
-        let near = self.inline.get(frame.base..self.used).unwrap_or_default();
-        let fresh = if near.len() == count {
-            near.iter().all(|held| held.mark != slot.mark || !self.same(text, held, &slot))
-        } else {
-            (frame.base..self.used).all(|held| !self.same(text, &self.at(held), &slot))
-        };
+        if (frame.base..self.used)
+            .any(|held| self.at(held).mark == slot.mark && self.same(text, &self.at(held), &slot))
+        {
+            return false;
+        }
         self.push(slot);
-        fresh
+        true
     }
 
     /// For objects of more than [`LINEAR`] keys.
-    #[inline(never)]
     fn enter_big(&mut self, frame: &mut Frame, text: &[u8], mut slot: Slot) -> bool {
         let count = self.used - frame.base;
         let table = match frame.table.take() {
@@ -227,8 +239,13 @@ fn seeds() -> [u64; 2] {
     })
 }
 
+#[inline(never)]
+fn near_end(text: &[u8], start: usize) -> u64 {
+    text[start..].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
 /// The first up to eight of `len` bytes, and the length.
-#[inline]
+#[inline(always)]
 fn prefix(text: &[u8], start: usize, len: usize) -> u64 {
     let kept = match len {
         0 => 0,
@@ -237,7 +254,7 @@ fn prefix(text: &[u8], start: usize, len: usize) -> u64 {
     };
     let word = match text.get(start..).and_then(<[u8]>::first_chunk::<8>) {
         Some(chunk) => u64::from_le_bytes(*chunk),
-        None => text[start..].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        None => near_end(text, start),
     };
     (word & kept) ^ (len as u64) << 56
 }

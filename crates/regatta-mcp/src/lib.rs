@@ -23,6 +23,7 @@ mod escape;
 mod json;
 mod judge;
 mod keys;
+mod member;
 mod message;
 mod method;
 mod number;

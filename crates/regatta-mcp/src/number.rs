@@ -9,15 +9,25 @@ use crate::json::{Flaw, Walk};
 pub const NUMBER_MAX: usize = 1024;
 
 /// Checks the literal that starts at `start`; gives the index after it.
+#[inline]
 pub(crate) fn check(text: &[u8], start: usize) -> Walk<usize> {
+    // Nearly all are small whole numbers.
+    if matches!(text.get(start), Some(b'1'..=b'9')) {
+        let at = digits(text, start + 1);
+        if at - start < 300 && !matches!(text.get(at), Some(b'.' | b'e' | b'E')) {
+            return Ok(at);
+        }
+    }
+    check_any(text, start)
+}
+
+#[inline(never)]
+fn check_any(text: &[u8], start: usize) -> Walk<usize> {
     let unsigned = start + usize::from(text.get(start) == Some(&b'-'));
     let whole = digits(text, unsigned);
     let mut at = whole;
     if whole == unsigned || (text[unsigned] == b'0' && whole > unsigned + 1) {
         return Err(Flaw::Number);
-    }
-    if whole - unsigned < 300 && !matches!(text.get(at), Some(b'.' | b'e' | b'E')) {
-        return Ok(at);
     }
     if text.get(at) == Some(&b'.') {
         at = digits(text, at + 1);

@@ -49,21 +49,9 @@ impl<'a> Walker<'a> {
     #[inline]
     pub(crate) fn string(&mut self) -> Result<Text, Unbalanced> {
         let start = self.at;
-        let mut escaped = false;
-        let mut at = start + 1;
-        loop {
-            at = swar::quote_or_backslash(self.text, at);
-            match self.text.get(at) {
-                Some(b'"') => break,
-                Some(_) => {
-                    escaped = true;
-                    at += 2;
-                }
-                None => return Err(Unbalanced("a string without an end")),
-            }
-        }
-        self.at = at + 1;
-        Ok(Text::within(Span::new(start, self.at), escaped))
+        let (end, escaped) = string_end(self.text, start + 1)?;
+        self.at = end;
+        Ok(Text::within(Span::new(start, end), escaped))
     }
 
     /// Any value.
@@ -126,25 +114,42 @@ impl<'a> Walker<'a> {
 
     fn container(&mut self) -> Result<(), Unbalanced> {
         let mut nest = Nest::new();
-        while let Some(&byte) = self.text.get(self.at) {
+        let mut at = self.at;
+        while let Some(&byte) = self.text.get(at) {
+            at += 1;
             match byte {
-                b'"' => {
-                    self.string()?;
-                    continue;
-                }
+                b'"' => at = string_end(self.text, at)?.0,
                 b'{' | b'[' => nest.push(byte == b'{')?,
                 b'}' | b']' => {
                     nest.pop(byte == b'}')?;
                     if nest.depth == 0 {
-                        self.at += 1;
+                        self.at = at;
                         return Ok(());
                     }
                 }
                 _ => {}
             }
-            self.at += 1;
         }
         Err(Unbalanced("a bracket without an end"))
+    }
+}
+
+/// The index after the closing quote of the string whose content begins at `from`, and whether it has escapes.
+#[inline(always)]
+fn string_end(text: &[u8], from: usize) -> Result<(usize, bool), Unbalanced> {
+    let stop = swar::quote_or_backslash(text, from);
+    if text.get(stop) == Some(&b'"') { Ok((stop + 1, false)) } else { escaped_string_end(text, stop) }
+}
+
+#[inline(never)]
+fn escaped_string_end(text: &[u8], stop: usize) -> Result<(usize, bool), Unbalanced> {
+    let mut at = stop;
+    loop {
+        match text.get(at) {
+            Some(b'"') => return Ok((at + 1, true)),
+            Some(b'\\') => at = swar::quote_or_backslash(text, at + 2),
+            _ => return Err(Unbalanced("a string without an end")),
+        }
     }
 }
 

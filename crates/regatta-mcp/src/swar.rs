@@ -6,28 +6,47 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 /// Index of the first quote, backslash, control character (< 0x20) or byte beyond ASCII at or after `from`; the length
 /// if none.
-#[inline]
+#[inline(always)]
 pub(crate) fn string_stop(text: &[u8], from: usize) -> usize {
+    // The first word is apart from the loop: most strings end in it.
+    match text.get(from..).and_then(<[u8]>::first_chunk::<8>).map(stops) {
+        Some(0) => string_stop_further(text, from + 8),
+        Some(found) => from + found.trailing_zeros() as usize / 8,
+        None => string_stop_near_end(text, from),
+    }
+}
+
+#[inline(never)]
+fn string_stop_further(text: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*chunk);
-        // A byte without its high bit has it after a subtraction only if it was less. Those with it stop anyway.
-        let less = word.wrapping_sub(ONES * 0x20);
-        let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
-        let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
-        let found = (word | less | quote | backslash) & HIGHS;
+        let found = stops(chunk);
         if found != 0 {
             return at + found.trailing_zeros() as usize / 8;
         }
         at += 8;
     }
-    while let Some(&byte) = text.get(at) {
-        if byte == b'"' || byte == b'\\' || !(0x20..0x80).contains(&byte) {
-            return at;
-        }
+    string_stop_near_end(text, at)
+}
+
+#[inline(never)]
+fn string_stop_near_end(text: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while text.get(at).is_some_and(|byte| *byte != b'"' && *byte != b'\\' && (0x20..0x80).contains(byte)) {
         at += 1;
     }
     at
+}
+
+/// High bits at quotes, backslashes, control characters and beyond ASCII; the lowest is right, as in [`zeros`].
+#[inline(always)]
+fn stops(chunk: &[u8; 8]) -> u64 {
+    let word = u64::from_le_bytes(*chunk);
+    // A byte without its high bit has it after a subtraction only if it was less. Those with it stop anyway.
+    let less = word.wrapping_sub(ONES * 0x20);
+    let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
+    let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+    (word | less | quote | backslash) & HIGHS
 }
 
 /// The same, but beyond ASCII nothing stops.
@@ -47,21 +66,32 @@ pub(crate) fn string_stop_beyond_ascii(text: &[u8], from: usize) -> usize {
     at
 }
 
-/// Index of the first quote or backslash at or after `from`; the length if none. Two words by hand, then
-/// vector code: a server's strings are short names or very long contents.
-#[inline]
+/// Index of the first quote or backslash at or after `from`; the length if none. Two words by hand, then vector
+/// code: a server's strings are short names or very long contents.
+#[inline(always)]
 pub(crate) fn quote_or_backslash(text: &[u8], from: usize) -> usize {
-    let mut at = from;
-    for _ in 0..2 {
-        let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) else { break };
-        let word = u64::from_le_bytes(*chunk);
-        let found = zeros(word ^ (ONES * 0x22)) | zeros(word ^ (ONES * 0x5c));
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
+    match text.get(from..).and_then(<[u8]>::first_chunk::<8>).map(quotes) {
+        Some(0) | None => quote_or_backslash_further(text, from),
+        Some(found) => from + found.trailing_zeros() as usize / 8,
     }
-    text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)).map_or(text.len(), |more| at + more)
+}
+
+#[inline(never)]
+fn quote_or_backslash_further(text: &[u8], from: usize) -> usize {
+    let rest = text.get(from..).unwrap_or_default();
+    let found = rest.get(8..).and_then(<[u8]>::first_chunk::<8>).map_or(0, quotes);
+    if found != 0 {
+        // The first word was looked at before, and had nothing.
+        return from + 8 + found.trailing_zeros() as usize / 8;
+    }
+    memchr::memchr2(b'"', b'\\', rest).map_or(text.len(), |more| from + more)
+}
+
+/// High bits at quotes and backslashes; the lowest is right.
+#[inline(always)]
+fn quotes(chunk: &[u8; 8]) -> u64 {
+    let word = u64::from_le_bytes(*chunk);
+    zeros(word ^ (ONES * 0x22)) | zeros(word ^ (ONES * 0x5c))
 }
 
 /// High bits at the zero bytes. Bits above the lowest one may be wrong (a borrow), the lowest never is.

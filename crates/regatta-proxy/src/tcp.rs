@@ -20,3 +20,11 @@ pub(crate) fn tune(stream: &TcpStream, user_timeout: Duration) {
     #[cfg(not(target_os = "linux"))]
     let _ = user_timeout;
 }
+
+/// Bounds what the kernel takes from us ahead of a peer that reads slowly: without it, megabytes a connection (F36).
+pub(crate) fn bound_unsent(stream: &TcpStream, bytes_max: usize) {
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(u32::try_from(bytes_max).unwrap_or(u32::MAX));
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, bytes_max);
+}

@@ -161,6 +161,12 @@ async function restart(report, session, url) {
     if (session.era === 'legacy') assert.equal(after, before + 1);
     assert.equal(session.id(), id);
   });
+  if (session.era === 'modern') return;
+  await report.check('still hears changes once its stream is open again', async () => {
+    // The client opens it again by itself, a second or so later; what changes before is not repeated.
+    const change = (suffix) => toggle(session, `official_${process.pid}_${suffix}`);
+    await change('c').catch(() => change('d'));
+  });
 }
 
 /** kill -9 of the replica that holds the session, idle first, then in the middle of a call. */

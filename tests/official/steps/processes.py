@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("REGATTA_OFFICIAL_CACHE", ROOT / ".cache" / "official"))
 NODE = CACHE / "node" / "node"
+SERVERS = ROOT / "tests" / "official" / "servers"
 LOGS = Path(os.environ.get("REGATTA_OFFICIAL_LOGS", ROOT / ".cache" / "official-logs"))
 
 
@@ -101,18 +102,11 @@ class Processes:
             time.sleep(0.05)
         return process
 
-    def everything_server(self, major):
-        """An everything-server of the Python SDK `major`; gives its URL."""
+    def python_server(self, major, *arguments):
+        """A server of the Python SDK `major`: a module or script that takes --port; gives its URL."""
         port = free_port()
-        command = [CACHE / f"python-{major}" / "bin" / "python", "-m", "mcp_everything_server", "--port", port, "--log-level", "WARNING"]
-        self.start(f"everything-{major}-{port}", command, port, cwd=CACHE / f"everything-{major}")
-        return f"http://127.0.0.1:{port}/mcp"
-
-    def tasks_server(self):
-        """A replica with tasks: tests/official/servers/tasks.py; gives its URL."""
-        port = free_port()
-        script = ROOT / "tests" / "official" / "servers" / "tasks.py"
-        self.start(f"tasks-{port}", [CACHE / "python-2" / "bin" / "python", "-B", script, "--port", port], port)
+        command = [CACHE / f"python-{major}" / "bin" / "python", "-B", *arguments, "--port", port]
+        self.start(f"python-{major}-{port}", command, port, cwd=CACHE / f"everything-{major}")
         return f"http://127.0.0.1:{port}/mcp"
 
     def demo(self):

@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use super::drain::DrainSignal;
 use super::stall::Unstalled;
 use super::stats::ListenerStats;
-use crate::tcp::tune;
+use crate::tcp::{bound_unsent, tune};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,6 +90,7 @@ pub(super) async fn run<H, F, B>(
 {
     let _open = open;
     tune(&stream, limits.tcp_user_timeout);
+    bound_unsent(&stream, limits.unread_max);
     let peer = Peer { address, tls: shared.tls.is_some(), since: Instant::now() };
     let Some(tls) = &shared.tls else {
         return speak(stream, peer, &limits, &shared).await;

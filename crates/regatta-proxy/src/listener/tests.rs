@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -45,10 +45,11 @@ impl Served {
 }
 
 /// Serves `handler` on a port of the kernel's choice.
-fn start<H, F>(limits: Limits, handler: H) -> Served
+fn start<H, F, B>(limits: Limits, handler: H) -> Served
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     let listener = Listener::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))]).expect("loopback");
     let address = listener.local_addr().expect("bound");
@@ -173,7 +174,7 @@ async fn a_drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
 
 #[tokio::test]
 async fn a_drain_cuts_what_is_left_at_its_deadline() {
-    let served = start(Limits::default(), |_| std::future::pending());
+    let served = start(Limits::default(), |_| std::future::pending::<Response<Full<Bytes>>>());
     let mut busy = connect(&served).await;
     busy.write_all(GET).await.expect("open");
     until(|| served.stats.open() == 1).await;
@@ -251,7 +252,7 @@ async fn a_client_that_leaves_drops_its_handler() {
         async move {
             std::future::pending::<()>().await;
             drop(held);
-            Response::default()
+            Response::new(Full::<Bytes>::default())
         }
     });
     for half in [true, false] {
@@ -337,6 +338,26 @@ async fn a_body_in_one_frame_is_not_copied() {
 }
 
 #[tokio::test]
+async fn little_is_written_ahead_of_a_client_that_does_not_read() {
+    let written = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&written);
+    let served = start(Limits { unread_max: 64 << 10, ..Limits::default() }, move |_| {
+        let body = Endless(Arc::clone(&counter));
+        async { Response::new(body) }
+    });
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(8 << 10).expect("a small buffer");
+    let mut stream = socket.connect(served.address).await.expect("accepted");
+    stream.write_all(GET).await.expect("open");
+    let mut before = 0;
+    while before == 0 || before != written.load(Ordering::Relaxed) {
+        before = written.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(before < 512 << 10, "{before} bytes");
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_is_cut() {
     let (client, server) = tokio::io::duplex(16);
     let stats = Arc::new(ListenerStats::default());
@@ -373,5 +394,22 @@ impl http_body::Body for Frames {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.0.pop().map(Frame::data).map(Ok))
+    }
+}
+
+/// A body without end, which counts the bytes that were taken from it.
+struct Endless(Arc<AtomicUsize>);
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        const FRAME: &[u8] = &[b'x'; 16 << 10];
+        self.0.fetch_add(FRAME.len(), Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(FRAME)))))
     }
 }

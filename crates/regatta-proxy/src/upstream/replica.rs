@@ -106,11 +106,14 @@ impl Upstream {
     /// it is ejected again.
     pub fn candidate(&self, replica: &Replica, now: Micros) -> Candidate {
         let seen = self.vitals.look();
-        let standing = match (replica.duty, replica.health) {
-            (Duty::Draining, _any_health) => Standing::Draining,
-            (Duty::Serving, Health::Unhealthy | Health::Unreachable) => Standing::Unhealthy,
-            (Duty::Serving, Health::Unknown | Health::Healthy) if seen.is_shut(now) => Standing::Ejected,
-            (Duty::Serving, Health::Unknown | Health::Healthy) => Standing::Good,
+        let standing = if replica.duty == Duty::Draining {
+            Standing::Draining
+        } else if !matches!(replica.health, Health::Unknown | Health::Healthy) {
+            Standing::Unhealthy
+        } else if seen.is_shut(now) {
+            Standing::Ejected
+        } else {
+            Standing::Good
         };
         Candidate {
             id: self.id,

@@ -1,0 +1,43 @@
+"""Latency added over direct at 2,000 calls a second, open loop, counted from the intended send time."""
+
+import statistics
+
+from rig import host, proxies, table
+
+RATE = 2000
+CONNECTIONS = 32
+
+
+def run(options, programs):
+    """Direct and each proxy in turn, several rounds in one run; gate: p50 +25 us, p99 +1 ms."""
+    names = proxies.available(options.proxies, programs)
+    missed = []
+    for era in ("legacy", "modern"):
+        found = {name: [] for name in ["direct", *names]}
+        with host.Rig(programs) as rig:
+            if not options.sleepy:
+                rig.keep_awake()
+            upstreams = host.free_ports(2)
+            rig.start_upstreams(upstreams)
+            ports = {"direct": upstreams[0]} | {name: proxies.start(rig, name, upstreams)[1] for name in names}
+            for round_ in range(options.repeats):
+                for name, port in ports.items():
+                    shape = ["--kind", "open", "--era", era, "--rate", RATE, "--connections", CONNECTIONS, "--seed", round_ + 1]
+                    found[name].append(rig.load(port, *shape, "--warm-up", 1, "--seconds", options.seconds))
+        missed += show(era, found, options)
+    return missed
+
+
+def show(era: str, found: dict, options) -> list[str]:
+    middle = lambda name, which: statistics.median(each["latency"][which] for each in found[name])
+    rows = []
+    for name, runs in found.items():
+        p50, p99 = middle(name, "p50_us"), middle(name, "p99_us")
+        added = [None, None] if name == "direct" else [p50 - middle("direct", "p50_us"), p99 - middle("direct", "p99_us")]
+        bad = sum(each["answers"] - each["right"] + each["broken"] for each in runs)
+        rows.append([name, round(statistics.median(each["per_second"] for each in runs)), p50, p99, *added, bad])
+    how = "cores may halt" if options.sleepy else "cores kept awake"
+    title = f"Latency, {era}, open loop {RATE}/s, us, median of {options.repeats} rounds, {how}; gate: +25 p50, +1,000 p99"
+    table.show(title, ["", "calls/s", "p50", "p99", "added p50", "added p99", "not right"], rows)
+    slow = lambda row: row[0] == "gateway" and (row[4] > 25 or row[5] > 1000)
+    return [f"{era}: adds {row[4]:.0f} us p50, {row[5]:.0f} us p99" for row in rows if slow(row)]

@@ -3,4 +3,10 @@
 //! It reads the config, probes the replicas and answers the admin listener. It never sees a client's request and
 //! imports nothing of the data plane; only metrics and a readiness flag come up to it, as closures.
 
+pub mod admin;
 pub mod config;
+mod control;
+pub mod files;
+pub mod probe;
+
+pub use control::{Control, ControlStats, ReplicaView, Source};

@@ -1,0 +1,154 @@
+//! A small HTTP/1.1 client for probes: one connection an exchange, everything bounded.
+//!
+//! It never follows a redirect by itself, never keeps a connection, and shares nothing with the data plane's pool:
+//! a probe must see whether a *new* connection is served.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use regatta_policy::snapshot::{Endpoint, Scheme};
+use rustls::pki_types::ServerName;
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::answer::{Said, find};
+
+/// How long a TCP and TLS connect may take.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// How long a whole exchange may take.
+const EXCHANGE_MAX: Duration = Duration::from_secs(3);
+/// Bytes of an answer that are read; the length of an `initialize` answer elsewhere (SESSIONS 1).
+const ANSWER_MAX: usize = 1 << 20;
+/// Exchanges at one time, over all replicas.
+const EXCHANGES_MAX: usize = 16;
+
+/// Opens connections for probes.
+#[derive(Debug)]
+pub struct Client {
+    tls: Result<Arc<rustls::ClientConfig>, String>,
+    places: Semaphore,
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The JSON-RPC response to our id, if there was one.
+    pub said: Option<Said>,
+}
+
+/// Why there is no answer, in words for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoAnswer(pub String);
+
+/// Closes the connection when the exchange ends, however it ends.
+struct Connection(tokio::task::JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Client {
+    /// A client that trusts what the platform trusts.
+    pub fn new() -> Client {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(BuilderVerifierExt::with_platform_verifier)
+            .map(|builder| {
+                let mut config = builder.with_no_client_auth();
+                config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                Arc::new(config)
+            });
+        Client { tls: config.map_err(|why| why.to_string()), places: Semaphore::new(EXCHANGES_MAX) }
+    }
+
+    /// Sends `request` to `endpoint` and reads the answer until the response to `id` is found or the body ends.
+    pub async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        request: Request<Full<Bytes>>,
+        id: &str,
+    ) -> Result<Answer, NoAnswer> {
+        let _place = self.places.acquire().await.map_err(|_| NoAnswer("the gateway ends".to_owned()))?;
+        let stream = match timeout(CONNECT_MAX, self.connect(endpoint)).await {
+            Ok(connected) => connected?,
+            Err(_) => return Err(NoAnswer(format!("no connection within {} s", CONNECT_MAX.as_secs()))),
+        };
+        match timeout(EXCHANGE_MAX, exchange(stream, request, id)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(NoAnswer(format!("no answer within {} s", EXCHANGE_MAX.as_secs()))),
+        }
+    }
+
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, NoAnswer> {
+        let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+            .await
+            .map_err(|why| NoAnswer(format!("cannot connect: {why}")))?;
+        let _ = tcp.set_nodelay(true);
+        match endpoint.scheme {
+            Scheme::Http => Ok(Box::new(tcp)),
+            Scheme::Https => {
+                let tls =
+                    self.tls.as_ref().map_err(|why| NoAnswer(format!("TLS is not available: {why}")))?;
+                let name = ServerName::try_from(endpoint.host.clone())
+                    .map_err(|_| NoAnswer("the host is no name for TLS".to_owned()))?;
+                let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
+                Ok(Box::new(stream.map_err(|why| NoAnswer(format!("TLS failed: {why}")))?))
+            }
+        }
+    }
+}
+
+async fn exchange(
+    stream: Box<dyn Stream>,
+    request: Request<Full<Bytes>>,
+    id: &str,
+) -> Result<Answer, NoAnswer> {
+    let broken = |why: hyper::Error| NoAnswer(format!("broken HTTP: {why}"));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let _connection = Connection(tokio::spawn(async move {
+        // Its error is told to the sender as well.
+        let _ = connection.await;
+    }));
+    let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+    let said = read(body, &head.headers, id).await?;
+    Ok(Answer { status: head.status, headers: head.headers, said })
+}
+
+/// Reads until our response is complete: a stream may stay open behind it.
+async fn read(mut body: Incoming, headers: &HeaderMap, id: &str) -> Result<Option<Said>, NoAnswer> {
+    let mut text = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|why| NoAnswer(format!("broken HTTP: {why}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if text.len() + data.len() > ANSWER_MAX {
+            return Err(NoAnswer(format!("an answer longer than {ANSWER_MAX} bytes")));
+        }
+        text.extend_from_slice(&data);
+        if data.contains(&b'\n')
+            && let Some(said) = find(headers, &text, id)
+        {
+            return Ok(Some(said));
+        }
+    }
+    Ok(find(headers, &text, id))
+}

@@ -76,13 +76,18 @@ export async function silence(cutter, quietMs, ms) {
   }
 }
 
-/** kill -9 for a replica that the runner started; `told` is what whoami said. */
+/** kill -9 for a replica that the runner started; `told` is what whoami said. Gives its port and pid. */
 export function killReplica(told) {
-  const { pid } = JSON.parse(told);
+  const { pid, port } = JSON.parse(told);
   const ours = (process.env.REGATTA_REPLICA_PIDS ?? '').split(',').map(Number);
   assert(ours.includes(pid), `whoami names process ${pid}, which is not one of the replicas ${ours}`);
   process.kill(pid, 'SIGKILL');
-  return pid;
+  return { pid, port };
+}
+
+/** Waits until nobody listens on a local port. */
+export function closed(port) {
+  return until(async () => !(await accepts('127.0.0.1', port)), 2000);
 }
 
 /** kill -9 for the gateway, which the runner starts again; waits until it listens on the port of `url`. */

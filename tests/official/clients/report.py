@@ -79,20 +79,25 @@ def replica_pids():
 
 
 def kill_replica(told):
-    """kill -9 for a replica that the runner started; `told` is what whoami said."""
-    pid = json.loads(told)["pid"]
+    """kill -9 for a replica that the runner started; `told` is what whoami said. Gives its port and pid."""
+    port, pid = (json.loads(told)[key] for key in ("port", "pid"))
     assert pid in replica_pids(), f"whoami names process {pid}, which is not one of the replicas {replica_pids()}"
     os.kill(pid, signal.SIGKILL)
-    return pid
+    return port, pid
+
+
+async def listens(host, port, wanted, seconds):
+    """Waits until the port accepts connections, or until it does not."""
+    async with asyncio.timeout(seconds):
+        while accepts(host, port) != wanted:
+            await asyncio.sleep(0.01)
 
 
 async def kill_gateway(host, port):
     """kill -9 for the gateway, which the runner starts again; waits until it listens."""
     os.kill(int(os.environ["REGATTA_GATEWAY_PID"]), signal.SIGKILL)
-    for wanted, seconds in ((False, 2), (True, 5)):
-        async with asyncio.timeout(seconds):
-            while accepts(host, port) != wanted:
-                await asyncio.sleep(0.01)
+    await listens(host, port, False, 2)
+    await listens(host, port, True, 5)
 
 
 def accepts(host, port):

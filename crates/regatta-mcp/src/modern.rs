@@ -143,11 +143,12 @@ fn check_version(version: Text, text: &[u8]) -> Result<(), ModernFault> {
     if era::MODERN.contains(&version.as_ref()) {
         return Ok(());
     }
-    let supported = era::MODERN.into_iter().chain(era::LEGACY);
+    // Not those of the other era: what is listed must be what `server/discover` lists (conformance suite,
+    // sep-2575-server-unsupported-version-error).
     Err(ModernFault {
         code: codes::UNSUPPORTED_PROTOCOL_VERSION,
         why: "Unsupported protocol version",
-        data: Some(unsupported_version_data(supported, &version)),
+        data: Some(unsupported_version_data(era::MODERN, &version)),
     })
 }
 

@@ -1,4 +1,5 @@
-//! An upstream answer on its way to a modern client, or one too large to hold.
+//! An upstream answer on its way to a modern client, or one too large to hold, or one that nothing can resume: of a
+//! legacy server without sessions, or to a batch.
 //!
 //! Owns the call: when the client goes away this body is dropped, the upstream connection with it, and the server
 //! sees the disconnect that means *cancel* (2026-07-28 basic/patterns/cancellation). Every event goes out when it
@@ -15,6 +16,7 @@ use regatta_mcp::era::Era;
 use regatta_mcp::sse::{Event, Framer};
 use regatta_policy::ReplicaId;
 use regatta_seal::Fingerprint;
+use regatta_store::Uuid16;
 
 use super::answer::{Marks, Role, mark};
 use super::fault::message;
@@ -31,6 +33,9 @@ const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 pub(crate) struct Relaying {
     pub gateway: Arc<Gateway>,
     pub asker: Asker,
+    pub era: Era,
+    /// The legacy session and the etag of its binding.
+    pub session: Option<(Uuid16, [u8; 16])>,
     pub replica: ReplicaId,
     pub fleet: [u8; 8],
     pub handle_key: Option<Fingerprint>,
@@ -143,6 +148,8 @@ impl Relay {
         self.body = None;
         match &mut self.form {
             Form::Json { .. } => None,
+            // A batch, or one of notifications only, has no one response that could be missing.
+            Form::Events { .. } if self.to.asker.id.is_none() => None,
             Form::Events { ready, .. } => {
                 let fault = Fault::OutcomeUnknown { why: "the server ended the stream without a response" };
                 self.to.gateway.metrics.outcome_unknown.inc();
@@ -205,21 +212,21 @@ fn pass(to: &Relaying, event: Event) -> Passed {
     let ring = to.gateway.ring.load();
     let marks = Marks {
         ring: &ring,
-        era: Era::Modern,
+        era: to.era,
         id: to.asker.id.as_ref(),
         replica: to.replica,
-        session: None,
+        session: to.session,
         fleet: to.fleet,
         handle_key: to.handle_key,
         resumed: false,
     };
     match mark(&marks, data) {
         None => Passed::Broken,
-        Some((Role::Foreign | Role::Question { .. }, _)) => {
+        Some((Role::Foreign, _)) => {
             to.gateway.metrics.dropped_messages.inc();
             Passed::Nothing
         }
-        Some((Role::Said, text)) => Passed::On(again(&event, data, text)),
+        Some((Role::Said | Role::Question { .. }, text)) => Passed::On(again(&event, data, text)),
         Some((Role::Final, text)) => Passed::Last(again(&event, data, text)),
     }
 }

@@ -147,7 +147,10 @@ async fn request(
     let errand = errand(gateway, call, asker.clone(), bound.clone());
     let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller);
     let mut exchange = Detachable::new(errand);
-    let (Some(bound), Some(id)) = (bound, asker.id.clone()) else { return answered(exchange.await?).await };
+    // Nothing to resume: no session that could hold a stream, or a batch.
+    let (Some(bound), Some(id)) = (bound, asker.id.clone()) else {
+        return unresumable(exchange.await?).await;
+    };
     let opening =
         Opening { gateway, bound, id, context: caller.context, ring_bytes_max: server.limits.ring_bytes_max };
     match tokio::time::timeout(wait, &mut exchange).await {
@@ -202,6 +205,15 @@ pub(crate) fn priming(stream: &Stream) -> Bytes {
     let mut out = BytesMut::with_capacity(128);
     regatta_mcp::events::write_priming(&mut out, &stream.event_id(0));
     out.freeze()
+}
+
+/// Answers a session-less server's call, or a batch: events pass as they come.
+async fn unresumable(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
+    let head = &answered.answer.head;
+    match head.status == StatusCode::OK && content::kind(&head.headers) == content::Kind::Events {
+        true => Ok(modern::relay(answered, None)),
+        false => self::answered(answered).await,
+    }
 }
 
 /// Answers with what is not a stream: JSON that is held and judged, or whatever refuses.

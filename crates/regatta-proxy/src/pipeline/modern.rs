@@ -75,7 +75,8 @@ async fn answer(answered: Answered, key: Option<Fingerprint>) -> Result<Response
     }
 }
 
-fn relay(answered: Answered, key: Option<Fingerprint>) -> Response<ReplyBody> {
+/// Answers with the server's events as they come.
+pub(crate) fn relay(answered: Answered, key: Option<Fingerprint>) -> Response<ReplyBody> {
     let pace = answered.errand.pace();
     let Answered { errand, answer, replica, .. } = answered;
     let (head, body) = (answer.head, answer.body);
@@ -93,9 +94,12 @@ fn relaying(
     handle_key: Option<Fingerprint>,
 ) -> Option<Relaying> {
     let fleet = errand.server.fleet;
+    let session = errand.bound().map(|bound| (bound.session.uuid, bound.home.etag));
     Some(Relaying {
         gateway: errand.gateway,
         asker: errand.asker,
+        era: errand.era,
+        session,
         replica,
         fleet,
         handle_key,

@@ -1,7 +1,9 @@
 //! Handles in a modern request: who made them, and what the maker called them (SESSIONS 7).
 //!
 //! `requestState`, task ids and (with `cursors = "replica"`) cursors are unwrapped in body and `Mcp-Name` alike.
-//! What does not open is nothing that this fleet gave out: −32602, and nothing is forwarded.
+//! A `requestState` that does not open is nothing that this fleet gave out: −32602, and nothing is forwarded. A task
+//! id that does not open goes up as an id that no server ever made: the server knows whether it has tasks at all
+//! (−32601), and whether this client may ask (−32021), before the id matters (−32602).
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -10,7 +12,7 @@ use regatta_mcp::{Method, NameSource, Text, splice, write};
 use regatta_policy::ReplicaId;
 use regatta_policy::ids::stable_hash;
 use regatta_policy::snapshot::Affinity;
-use regatta_seal::{Fingerprint, KeyRing, Purpose};
+use regatta_seal::{Fingerprint, KeyRing, Purpose, random_u64};
 
 use crate::fault::Fault;
 use crate::handles::open;
@@ -60,11 +62,17 @@ pub(crate) fn directions(call: &Call, ring: &KeyRing) -> Result<Directions, Faul
     }
     let names_task = message.method.is_some_and(|name| name.method.name_source() == NameSource::TaskId);
     if let (true, Some(task)) = (names_task, message.params.task_id) {
-        let handle = open(ring, Purpose::Task, fleet, &task.get(&call.text)).ok_or(Fault::BadHandle)?;
-        directions.maker = Maker::Only(handle.maker);
-        directions.key = Some(handle.key);
-        cuts.push(cut(task, &handle.text));
-        directions.rewritten.push((MCP_NAME, encode_name(&handle.text)));
+        let inner = match open(ring, Purpose::Task, fleet, &task.get(&call.text)) {
+            Some(handle) => {
+                directions.maker = Maker::Only(handle.maker);
+                directions.key = Some(handle.key);
+                handle.text
+            }
+            // Never the client's own text: it could be guessed to be somebody else's task.
+            None => format!("unknown-{:016x}{:016x}", random_u64(), random_u64()),
+        };
+        cuts.push(cut(task, &inner));
+        directions.rewritten.push((MCP_NAME, encode_name(&inner)));
     }
     if !cuts.is_empty() {
         cuts.sort_unstable_by_key(|(span, _)| span.start);

@@ -42,7 +42,7 @@ pub struct ReplicaView {
     pub id: String,
     /// Its endpoint.
     pub url: String,
-    /// `healthy`, `unhealthy` or `unknown`.
+    /// `healthy`, `unhealthy`, `unreachable` or `unknown`.
     pub health: &'static str,
     /// `legacy`, `modern`, `dual` or `unknown`.
     pub eras: &'static str,
@@ -278,6 +278,7 @@ fn health_word(health: Health) -> &'static str {
         Health::Unknown => "unknown",
         Health::Healthy => "healthy",
         Health::Unhealthy => "unhealthy",
+        Health::Unreachable => "unreachable",
     }
 }
 

@@ -25,6 +25,7 @@ pub enum Command {
     Check(commands::check::CheckArgs),
     /// Starts one small MCP server of both eras, to try a gateway or a client against.
     Demo(commands::demo::DemoArgs),
+    Serve(commands::serve::ServeArgs),
 }
 
 impl Command {
@@ -34,6 +35,7 @@ impl Command {
             Command::Bench(args) => commands::bench::run(&args),
             Command::Check(args) => commands::check::run(&args),
             Command::Demo(args) => commands::demo::run(args),
+            Command::Serve(args) => commands::serve::run(args),
         }
     }
 }

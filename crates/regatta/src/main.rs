@@ -10,6 +10,9 @@ use clap::Parser;
 mod args;
 mod commands;
 mod demo;
+mod logging;
+mod settings;
+mod wiring;
 
 fn main() -> ExitCode {
     args::Args::parse().command.run()

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use regatta_policy::snapshot::{Limits, Origins, Server};
+use regatta_seal::MasterKey;
 use toml::de::DeTable;
 
 use super::complaint::{Complaint, Complaints, Place};
@@ -26,6 +27,8 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// Whom it lets in.
     pub admission: Arc<Origins>,
+    /// Sealing keys; the first seals, all open. None: the store keeps one.
+    pub sealing_keys: Arc<Vec<MasterKey>>,
     /// What is right but worth saying.
     pub notes: Vec<String>,
 }
@@ -83,6 +86,7 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let gateway = table(&top, findings, text, tree, "gateway").with_env("REGATTA_GATEWAY_", env);
     let (process, admission) = (gateway::process(&gateway), gateway::origins(&gateway));
     let limits = gateway::limits(&gateway);
+    let sealing_keys = Arc::new(gateway::sealing_keys(&gateway));
     gateway.finish();
 
     let store = table(&top, findings, text, tree, "store").with_env("REGATTA_STORE_", env);
@@ -98,7 +102,14 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     }
     let servers = servers(&top, findings, text);
     top.finish();
-    Config { process, servers, limits: Arc::new(limits), admission: Arc::new(admission), notes: Vec::new() }
+    Config {
+        process,
+        servers,
+        limits: Arc::new(limits),
+        admission: Arc::new(admission),
+        sealing_keys,
+        notes: Vec::new(),
+    }
 }
 
 /// The section `key`; empty if it was not written, and with a complaint if it is no table.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use regatta_policy::snapshot::{Limits, Origins};
 
+use regatta_seal::MasterKey;
+
 use super::raw::{Found, Section};
 
 /// What concerns the process and takes effect at its start only.
@@ -143,6 +145,22 @@ pub fn origins(section: &Section<'_>) -> Origins {
     let any_host = hosts.iter().any(|host| host == "*");
     hosts.retain(|host| host != "*");
     Origins { hosts, origins, any_host }
+}
+
+/// Reads the sealing keys. What was written is never shown.
+pub fn sealing_keys(section: &Section<'_>) -> Vec<MasterKey> {
+    let mut place = 0;
+    let keys = section.list("sealing_keys", "64 hexadecimal digits or base64url of 32 bytes", |found| {
+        place += 1;
+        let key = found.text().and_then(|text| MasterKey::from_text(text).ok());
+        if key.is_none() {
+            let what = format!("gateway.sealing_keys[{place}] is no key");
+            let hint = "make one with `openssl rand -hex 32`";
+            section.miss(what, "64 hexadecimal digits, or base64url of 32 bytes", Some(hint));
+        }
+        Some(key)
+    });
+    keys.into_iter().flatten().collect()
 }
 
 fn has_port(host: &str) -> bool {

@@ -25,7 +25,7 @@ use super::answer::{Said, find};
 /// How long a TCP and TLS connect may take.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// How long a whole exchange may take.
-const EXCHANGE_MAX: Duration = Duration::from_secs(3);
+const EXCHANGE_MAX: Duration = Duration::from_secs(2);
 /// Bytes of an answer that are read; the length of an `initialize` answer elsewhere (SESSIONS 1).
 const ANSWER_MAX: usize = 1 << 20;
 /// Exchanges at one time, over all replicas.
@@ -49,9 +49,14 @@ pub struct Answer {
     pub said: Option<Said>,
 }
 
-/// Why there is no answer, in words for the operator.
+/// Why there is no answer that could be used, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoAnswer(pub String);
+pub enum NoAnswer {
+    /// Nothing came back: not reached, reset or silent.
+    Mute(String),
+    /// Something came back that is of no use.
+    Useless(String),
+}
 
 /// Closes the connection when the exchange ends, however it ends.
 struct Connection(tokio::task::JoinHandle<()>);
@@ -87,31 +92,36 @@ impl Client {
         request: Request<Full<Bytes>>,
         id: &str,
     ) -> Result<Answer, NoAnswer> {
-        let _place = self.places.acquire().await.map_err(|_| NoAnswer("the gateway ends".to_owned()))?;
+        let _place =
+            self.places.acquire().await.map_err(|_| NoAnswer::Useless("the gateway ends".to_owned()))?;
         let stream = match timeout(CONNECT_MAX, self.connect(endpoint)).await {
             Ok(connected) => connected?,
-            Err(_) => return Err(NoAnswer(format!("no connection within {} s", CONNECT_MAX.as_secs()))),
+            Err(_) => {
+                return Err(NoAnswer::Mute(format!("no connection within {} s", CONNECT_MAX.as_secs())));
+            }
         };
         match timeout(EXCHANGE_MAX, exchange(stream, request, id)).await {
             Ok(answer) => answer,
-            Err(_) => Err(NoAnswer(format!("no answer within {} s", EXCHANGE_MAX.as_secs()))),
+            Err(_) => Err(NoAnswer::Mute(format!("no answer within {} s", EXCHANGE_MAX.as_secs()))),
         }
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, NoAnswer> {
         let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
             .await
-            .map_err(|why| NoAnswer(format!("cannot connect: {why}")))?;
+            .map_err(|why| NoAnswer::Mute(format!("cannot connect: {why}")))?;
         let _ = tcp.set_nodelay(true);
         match endpoint.scheme {
             Scheme::Http => Ok(Box::new(tcp)),
             Scheme::Https => {
-                let tls =
-                    self.tls.as_ref().map_err(|why| NoAnswer(format!("TLS is not available: {why}")))?;
+                let tls = self
+                    .tls
+                    .as_ref()
+                    .map_err(|why| NoAnswer::Useless(format!("TLS is not available: {why}")))?;
                 let name = ServerName::try_from(endpoint.host.clone())
-                    .map_err(|_| NoAnswer("the host is no name for TLS".to_owned()))?;
+                    .map_err(|_| NoAnswer::Useless("the host is no name for TLS".to_owned()))?;
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
-                Ok(Box::new(stream.map_err(|why| NoAnswer(format!("TLS failed: {why}")))?))
+                Ok(Box::new(stream.map_err(|why| NoAnswer::Useless(format!("TLS failed: {why}")))?))
             }
         }
     }
@@ -122,7 +132,11 @@ async fn exchange(
     request: Request<Full<Bytes>>,
     id: &str,
 ) -> Result<Answer, NoAnswer> {
-    let broken = |why: hyper::Error| NoAnswer(format!("broken HTTP: {why}"));
+    // A connection that ends before an answer is how a dead process behind a proxy looks.
+    let broken = |why: hyper::Error| match why.is_parse() {
+        true => NoAnswer::Useless(format!("broken HTTP: {why}")),
+        false => NoAnswer::Mute(format!("broken HTTP: {why}")),
+    };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let _connection = Connection(tokio::spawn(async move {
@@ -138,10 +152,10 @@ async fn exchange(
 async fn read(mut body: Incoming, headers: &HeaderMap, id: &str) -> Result<Option<Said>, NoAnswer> {
     let mut text = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|why| NoAnswer(format!("broken HTTP: {why}")))?;
+        let frame = frame.map_err(|why| NoAnswer::Useless(format!("broken HTTP: {why}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if text.len() + data.len() > ANSWER_MAX {
-            return Err(NoAnswer(format!("an answer longer than {ANSWER_MAX} bytes")));
+            return Err(NoAnswer::Useless(format!("an answer longer than {ANSWER_MAX} bytes")));
         }
         text.extend_from_slice(&data);
         if data.contains(&b'\n')

@@ -24,6 +24,8 @@ pub struct Standing {
     pub health: Health,
     /// Failed probes in a row.
     pub failures: u32,
+    /// Of the last ones, how many in a row got no answer at all.
+    pub mute: u32,
 }
 
 /// How a probe went.
@@ -31,24 +33,30 @@ pub struct Standing {
 pub enum Outcome {
     /// The replica spoke MCP, or asked for credentials as an MCP server does.
     Spoke,
-    /// It did not.
+    /// It answered something else.
     Failed,
+    /// It gave no answer at all: not reached, or silent.
+    Mute,
 }
 
 impl Standing {
     /// A replica nobody has probed.
-    pub const NEW: Standing = Standing { health: Health::Unknown, failures: 0 };
+    pub const NEW: Standing = Standing { health: Health::Unknown, failures: 0, mute: 0 };
 
     /// The standing after one more probe.
     pub fn after(self, outcome: Outcome) -> Standing {
-        match outcome {
-            Outcome::Spoke => Standing { health: Health::Healthy, failures: 0 },
-            Outcome::Failed => {
-                let failures = self.failures.saturating_add(1);
-                let health = if failures >= FAILURES_MAX { Health::Unhealthy } else { self.health };
-                Standing { health, failures }
-            }
-        }
+        let mute = match outcome {
+            Outcome::Spoke => return Standing { health: Health::Healthy, failures: 0, mute: 0 },
+            Outcome::Failed => 0,
+            Outcome::Mute => self.mute.saturating_add(1),
+        };
+        let failures = self.failures.saturating_add(1);
+        let health = match (failures >= FAILURES_MAX, mute >= FAILURES_MAX) {
+            (false, _) => self.health,
+            (true, false) => Health::Unhealthy,
+            (true, true) => Health::Unreachable,
+        };
+        Standing { health, failures, mute }
     }
 
     /// How long to wait for the next probe of a replica that is known for `age`; `dice` spreads it by ±10 %.
@@ -56,7 +64,7 @@ impl Standing {
         let base = match self.health {
             Health::Healthy | Health::Unknown if self.failures > 0 => RECHECK,
             Health::Healthy if age >= NEW => CALM,
-            Health::Healthy | Health::Unknown | Health::Unhealthy => EAGER,
+            Health::Healthy | Health::Unknown | Health::Unhealthy | Health::Unreachable => EAGER,
         };
         base.mul_f64(0.9 + 0.2 * (dice % 1024) as f64 / 1024.0)
     }
@@ -76,6 +84,18 @@ mod tests {
         assert_eq!(down.health, Health::Unhealthy);
         assert_eq!(down.after(Outcome::Spoke), healthy);
         assert_eq!(Standing::NEW.after(Outcome::Failed).health, Health::Unknown);
+    }
+
+    #[test]
+    fn only_two_probes_in_a_row_without_any_answer_make_a_replica_unreachable() {
+        let after = |outcomes: &[Outcome]| {
+            outcomes.iter().fold(Standing::NEW, |at, outcome| at.after(*outcome)).health
+        };
+        assert_eq!(after(&[Outcome::Mute, Outcome::Mute]), Health::Unreachable);
+        assert_eq!(after(&[Outcome::Failed, Outcome::Mute]), Health::Unhealthy);
+        assert_eq!(after(&[Outcome::Failed, Outcome::Mute, Outcome::Mute]), Health::Unreachable);
+        assert_eq!(after(&[Outcome::Mute, Outcome::Mute, Outcome::Failed]), Health::Unhealthy);
+        assert_eq!(after(&[Outcome::Mute, Outcome::Mute, Outcome::Spoke]), Health::Healthy);
     }
 
     #[test]

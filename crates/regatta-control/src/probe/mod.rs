@@ -134,7 +134,8 @@ fn see(sight: &Sight, standing: &mut Standing, eras: Eras, path: &str) -> Seen {
     let (outcome, eras, why) = match sight {
         Sight::Speaks(eras) => (Outcome::Spoke, *eras, None),
         Sight::Busy => (Outcome::Spoke, eras, None),
-        Sight::Silent(why) => (Outcome::Failed, eras, Some(why.clone())),
+        Sight::Alien(why) => (Outcome::Failed, eras, Some(why.clone())),
+        Sight::Mute(why) => (Outcome::Mute, eras, Some(why.clone())),
     };
     *standing = standing.after(outcome);
     Seen { health: standing.health, eras, path: path.to_owned(), why }
@@ -156,6 +157,7 @@ fn tell(target: &Target, before: Option<&Seen>, now: &Seen) {
     match now.health {
         Health::Healthy => tracing::info!(server, replica, eras = ?now.eras, "the replica is healthy"),
         Health::Unhealthy => tracing::warn!(server, replica, why = now.why, "the replica is unhealthy"),
+        Health::Unreachable => tracing::warn!(server, replica, why = now.why, "the replica is unreachable"),
         Health::Unknown => tracing::debug!(server, replica, why = now.why, "a first probe failed"),
     }
 }

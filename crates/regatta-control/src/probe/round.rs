@@ -38,8 +38,10 @@ pub enum Sight {
     Speaks(Eras),
     /// It is there but said nothing about its eras: they stay as they were.
     Busy,
-    /// It did not, for this reason.
-    Silent(String),
+    /// It answered something else, for this reason.
+    Alien(String),
+    /// It gave no answer at all, for this reason.
+    Mute(String),
 }
 
 impl Known {
@@ -65,7 +67,7 @@ impl Known {
             Way::Discover(eras) => self.light_modern(eras, client).await,
             Way::Ping(session) => self.light_legacy(session, client).await,
         };
-        found.unwrap_or_else(|NoAnswer(why)| Sight::Silent(why))
+        found.unwrap_or_else(unanswered)
     }
 
     /// Ends the legacy session that was kept, if any.
@@ -104,7 +106,8 @@ impl Known {
         let sight = match &pinged {
             Ok(Era::Spoken(())) => Sight::Speaks(Eras::Legacy),
             Ok(Era::Busy) => Sight::Busy,
-            Ok(Era::Broken(why)) | Err(NoAnswer(why)) => Sight::Silent(why.clone()),
+            Ok(Era::Broken(why)) => Sight::Alien(why.clone()),
+            Err(why) => unanswered(why.clone()),
             // 400 or 404: the session is unknown there, as after a restart.
             Ok(Era::Foreign(_) | Era::Guarded) => return self.full(client).await,
         };
@@ -136,6 +139,13 @@ impl Known {
     }
 }
 
+fn unanswered(why: NoAnswer) -> Sight {
+    match why {
+        NoAnswer::Mute(why) => Sight::Mute(why),
+        NoAnswer::Useless(why) => Sight::Alien(why),
+    }
+}
+
 /// What the two eras' answers mean together, and the session that was opened.
 fn judge(modern: &Era<()>, legacy: Era<Session>) -> (Sight, Option<Session>) {
     match (modern, legacy) {
@@ -149,6 +159,6 @@ fn judge(modern: &Era<()>, legacy: Era<Session>) -> (Sight, Option<Session>) {
         }
         (_, Era::Guarded) => (Sight::Speaks(Eras::Unknown), None),
         (_, Era::Busy) => (Sight::Busy, None),
-        (_, Era::Foreign(why) | Era::Broken(why)) => (Sight::Silent(format!("speaks no MCP: {why}")), None),
+        (_, Era::Foreign(why) | Era::Broken(why)) => (Sight::Alien(format!("speaks no MCP: {why}")), None),
     }
 }

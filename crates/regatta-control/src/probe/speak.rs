@@ -115,7 +115,7 @@ impl Speaker<'_> {
         }
         let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let Some(path) = same_host(self.endpoint, location) else {
-            return Err(NoAnswer("redirects to another host, which is not followed".to_owned()));
+            return Err(NoAnswer::Useless("redirects to another host, which is not followed".to_owned()));
         };
         *self.path = path;
         let request = self.message(Method::POST, body.to_owned(), headers)?;
@@ -139,7 +139,9 @@ impl Speaker<'_> {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        request.body(Full::new(body.into())).map_err(|why| NoAnswer(format!("no request can be made: {why}")))
+        request
+            .body(Full::new(body.into()))
+            .map_err(|why| NoAnswer::Useless(format!("no request can be made: {why}")))
     }
 }
 

@@ -1,6 +1,7 @@
 // What the walks of this folder share: a line a check, waiting without sleeping blindly, what was heard.
 
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import net from 'node:net';
 
 const CHECK_MS_MAX = 20_000;
@@ -90,11 +91,13 @@ export function closed(port) {
   return until(async () => !(await accepts('127.0.0.1', port)), 2000);
 }
 
-/** kill -9 for the gateway, which the runner starts again; waits until it listens on the port of `url`. */
+/** kill -9 for the gateway, which the runner starts again; waits until the new one listens on the port of `url`. */
 export async function killGateway(url) {
   const { hostname, port } = new URL(url);
-  process.kill(Number(process.env.REGATTA_GATEWAY_PID), 'SIGKILL');
-  await until(async () => !(await accepts(hostname, port)), 2000);
+  const pid = Number(process.env.REGATTA_GATEWAY_PID);
+  process.kill(pid, 'SIGKILL');
+  // The old one is gone when the runner has seen its end.
+  await until(() => !existsSync(`/proc/${pid}`), 2000);
   await until(() => accepts(hostname, port), 5000);
 }
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+from pathlib import Path
 
 CHECK_SECONDS_MAX = 20
 
@@ -94,9 +95,13 @@ async def listens(host, port, wanted, seconds):
 
 
 async def kill_gateway(host, port):
-    """kill -9 for the gateway, which the runner starts again; waits until it listens."""
-    os.kill(int(os.environ["REGATTA_GATEWAY_PID"]), signal.SIGKILL)
-    await listens(host, port, False, 2)
+    """kill -9 for the gateway, which the runner starts again; waits until the new one listens."""
+    pid = int(os.environ["REGATTA_GATEWAY_PID"])
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(2):
+        # The old one is gone when the runner has seen its end.
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.01)
     await listens(host, port, True, 5)
 
 

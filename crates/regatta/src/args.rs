@@ -20,22 +20,24 @@ pub struct Args {
 /// The commands. Each carries its own arguments as typed, defined in its file in `commands/`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Loads an MCP endpoint and checks every answer.
-    Bench(commands::bench::BenchArgs),
+    Up(commands::up::UpArgs),
+    Serve(commands::serve::ServeArgs),
     Check(commands::check::CheckArgs),
     /// Starts one small MCP server of both eras, to try a gateway or a client against.
     Demo(commands::demo::DemoArgs),
-    Serve(commands::serve::ServeArgs),
+    /// Loads an MCP endpoint and checks every answer.
+    Bench(commands::bench::BenchArgs),
 }
 
 impl Command {
     /// Runs to the end; the exit code is 0 fine, 1 failed, 2 wrong usage or config.
     pub fn run(self) -> ExitCode {
         match self {
-            Command::Bench(args) => commands::bench::run(&args),
+            Command::Up(args) => commands::up::run(args),
+            Command::Serve(args) => commands::serve::run(args),
             Command::Check(args) => commands::check::run(&args),
             Command::Demo(args) => commands::demo::run(args),
-            Command::Serve(args) => commands::serve::run(args),
+            Command::Bench(args) => commands::bench::run(&args),
         }
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use regatta_control::config::{self, Config, Env};
 use regatta_policy::snapshot::{Balance, Server, SessionState};
 
-/// Check a config file without starting anything.
+/// Checks a config file without starting anything.
 ///
 /// Prints everything that is wrong with it, each with its line, and ends with code 2; or a summary of what it
 /// means. Variables like REGATTA_GATEWAY_LISTEN override keys of [gateway], here as in `serve`.

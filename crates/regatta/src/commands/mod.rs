@@ -6,3 +6,4 @@ pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod serve;
+pub mod up;

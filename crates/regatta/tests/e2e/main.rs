@@ -3,6 +3,7 @@
 //! One test binary for all, because only this crate's tests know where the binary is.
 
 mod demo_eras;
+mod documents;
 mod example_config;
 mod harness;
 

@@ -1,0 +1,82 @@
+//! What the documents name must exist: a map that is wrong is worse than none.
+//!
+//! Only names between backticks are looked at: files (`pipeline/legacy.rs`), folders (`streams/`), identifiers
+//! (`Errand`, `route::homes`), metrics (`regatta_shed`). Whether what is said of them is true, people must see.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+const DOCUMENTS: [&str; 5] =
+    ["ARCHITECTURE.md", "SPECIFICATION.md", "docs/errors.md", "docs/life-of-a-request.md", "docs/running.md"];
+/// Folders that are not ours to name.
+const PASSED_OVER: [&str; 3] = [".git", "target", ".cache"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Paths of all files and folders below `dir`, relative to the root; folders end with `/`.
+fn paths(dir: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).expect("a folder").filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if PASSED_OVER.contains(&name.as_str()) {
+            continue;
+        }
+        let shown = entry.path().strip_prefix(root()).expect("below the root").display().to_string();
+        if entry.path().is_dir() {
+            found.push(format!("{shown}/"));
+            paths(&entry.path(), found);
+        } else {
+            found.push(shown);
+        }
+    }
+}
+
+/// All words of the sources.
+fn words(paths: &[String]) -> HashSet<String> {
+    let sources = paths.iter().filter(|path| path.ends_with(".rs") && path.contains("/src/"));
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut words = HashSet::new();
+    for path in sources {
+        let text = std::fs::read_to_string(root().join(path)).expect("a source");
+        words.extend(text.split(|c| !is_word(c)).map(str::to_owned));
+    }
+    words
+}
+
+fn is_identifier(name: &str) -> bool {
+    let fits = |part: &str| {
+        part.len() > 1
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && !part.starts_with('_')
+    };
+    name.split("::").all(fits)
+}
+
+#[test]
+fn every_file_and_every_identifier_that_a_document_names_exists() {
+    let mut tree = Vec::new();
+    paths(&root(), &mut tree);
+    let words = words(&tree);
+    let is_there =
+        |path: &str| tree.iter().any(|there| there == path || there.ends_with(&format!("/{path}")));
+    let mut missing = Vec::new();
+    for document in DOCUMENTS {
+        let text = std::fs::read_to_string(root().join(document)).expect("a document");
+        let plain: Vec<&str> = text.split("```").step_by(2).collect();
+        for name in plain.iter().flat_map(|part| part.split('`').skip(1).step_by(2)) {
+            let is_path = !name.starts_with(['/', '<'])
+                && !name.contains(char::is_whitespace)
+                && (name.ends_with(".rs") || name.ends_with(".md") || name.ends_with('/'));
+            let is_wrong = match (is_path, is_identifier(name)) {
+                (true, _) => !is_there(name),
+                (false, true) => !name.split("::").all(is_word),
+                (false, false) => false,
+            };
+            if is_wrong {
+                missing.push(format!("{document}: `{name}`"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "named and not there:\n{}", missing.join("\n"));
+}

@@ -125,7 +125,9 @@ impl Relay {
                     Passed::Last(bytes) => {
                         ready.push_back(bytes);
                         // The response ends the stream; what a server says after it is for nobody.
-                        self.body = None;
+                        if let Some(body) = self.body.take() {
+                            body.let_end();
+                        }
                         return None;
                     }
                     Passed::Nothing => {}

@@ -113,6 +113,14 @@ impl CallSource {
         self.over();
     }
 
+    /// The response was said: the connection is let end, so that it can serve again.
+    fn answered_whole(&mut self) {
+        if let State::Open(open) = std::mem::replace(&mut self.state, State::Over) {
+            open.body.let_end();
+        }
+        self.over();
+    }
+
     fn over(&mut self) {
         self.state = State::Over;
         self.ready.push_back(Produced::End);
@@ -182,7 +190,7 @@ impl CallSource {
             }
             Some((Role::Final, data)) => {
                 self.ready.push_back(Produced::Event { name, data });
-                self.over();
+                self.answered_whole();
             }
         }
         false

@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header, response};
@@ -16,6 +17,11 @@ use regatta_policy::eject::Outcome;
 use super::error::{Lost, Written};
 use super::link::Link;
 use super::replica::Lease;
+
+/// How long the end of a body may take after the response that should have ended it; then the connection is closed.
+const REST_WAIT_MAX: Duration = Duration::from_millis(200);
+/// Frames that are passed over in one turn while waiting for that end.
+const REST_FRAMES_MAX: usize = 16;
 
 /// The head of an answer, and its body to come.
 #[derive(Debug)]
@@ -88,6 +94,29 @@ impl UpstreamBody {
         {
             upstream.pool.keep(link, now);
         }
+    }
+
+    /// Nobody wants what is left, because the response was in what came: only the end of the body is missing. Reads it, so
+    /// that the connection serves the next request; a server that takes its time is read in a task, for a moment.
+    pub fn let_end(mut self) {
+        if self.poll_rest(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(tokio::time::timeout(
+                REST_WAIT_MAX,
+                std::future::poll_fn(move |cx| self.poll_rest(cx)),
+            ));
+        }
+    }
+
+    /// Ready when the body has ended, or is longer than an end.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..REST_FRAMES_MAX {
+            match Pin::new(&mut *self).poll_frame(cx) {
+                Poll::Ready(Some(Ok(_unwanted))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
     }
 
     /// It broke off.

@@ -58,6 +58,44 @@ async fn host_is_added_and_the_target_is_the_endpoints_path() {
 }
 
 #[tokio::test]
+async fn a_body_let_end_gives_the_connection_back_however_late_its_end_comes() {
+    const HEAD: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let (told, mut wanted) = mpsc::channel(1);
+    let told = Arc::new(tokio::sync::Mutex::new((told, 0)));
+    let server = Scripted::start(move |_, mut peer| {
+        let told = told.clone();
+        async move {
+            while peer.request().await {
+                let mut told = told.lock().await;
+                told.1 += 1;
+                peer.write(HEAD).await;
+                // Odd answers end with their event, even ones when the event has been read.
+                let (tail, later): (&[u8], &[u8]) =
+                    if told.1 % 2 == 1 { (b"0\r\n\r\n", b"") } else { (b"", b"0\r\n\r\n") };
+                peer.write(&[b"9\r\ndata: 1\n\n\r\n", tail].concat()).await;
+                let (go, gone) = tokio::sync::oneshot::channel::<()>();
+                told.0.send(go).await.expect("the test listens");
+                let _ = gone.await;
+                peer.write(later).await;
+            }
+        }
+    })
+    .await;
+    let upstream = alone(server.port);
+    for _ in 0..4 {
+        let mut answer = send(&upstream, &CallBounds::default()).await.expect("an answer");
+        answer.body.frame().await.expect("an event").expect("not broken");
+        answer.body.let_end();
+        drop(wanted.recv().await);
+        while upstream.status().in_flight > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(upstream.status().connects, 1);
+}
+
+#[tokio::test]
 async fn a_body_dropped_before_its_end_closes_the_connection_at_once() {
     let (told, mut closed) = mpsc::channel(1);
     let server = Scripted::start(move |_, mut peer| {

@@ -66,8 +66,9 @@ async fn walk(
     let identified = identify::identify(accepted);
     match identified.accepted.verb {
         Verb::Post => post(gateway, identified).await,
-        Verb::Get => standing::get(gateway, identified).await,
-        Verb::Delete => delete::delete(gateway, identified).await,
+        // Boxed: the rare ways should not make every request's future larger.
+        Verb::Get => Box::pin(standing::get(gateway, identified)).await,
+        Verb::Delete => Box::pin(delete::delete(gateway, identified)).await,
     }
 }
 
@@ -80,5 +81,41 @@ async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response
     match call.era {
         Era::Legacy => legacy::post(gateway, call, asker).await,
         Era::Modern => modern::post(gateway, call, asker).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    fn size1<A, F>(_: impl Fn(A) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+    fn size2<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+    fn size3<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+    fn size5<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    #[test]
+    fn futures_stay_small() {
+        println!("serve {}", size3(super::serve));
+        println!("post {}", size2(super::post));
+        println!("legacy {}", size3(super::legacy::post));
+        println!("modern {}", size3(super::modern::post));
+        println!("initialize {}", size3(super::initialize::initialize));
+        println!("exchange {}", size1(super::exchange::exchange));
+        println!("rehome {}", size5(super::rehome::rehome));
+        println!("get {}", size2(super::standing::get));
+        println!("delete {}", size2(super::delete::delete));
+        println!("listen {}", size3(super::listen::listen));
+        println!("pass {}", size1(super::modern::pass));
+        println!("fsend {}", size5(crate::forward::send));
+        println!("admit {}", size2(crate::admit::admit));
+        println!("errand {}", std::mem::size_of::<super::exchange::Errand>());
+        println!("answered {}", std::mem::size_of::<super::exchange::Answered>());
+        println!("call {}", std::mem::size_of::<crate::handover::Call>());
     }
 }

@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Uri};
 use regatta_policy::ReplicaId;
-use regatta_policy::snapshot::{Limits, Origins, Replica, Scheme, Server, Snapshot};
+use regatta_policy::snapshot::{Limits, Origins, Replica, Server, Snapshot};
 
 use crate::upstream::{Upstream, Upstreams};
 
@@ -30,31 +29,6 @@ pub(crate) struct ServerView {
 pub(crate) struct ReplicaView {
     pub replica: Replica,
     pub upstream: Arc<Upstream>,
-    /// The request target, made once.
-    pub target: Uri,
-    /// The `Host` that the replica expects to be called by.
-    pub host: HeaderValue,
-}
-
-impl ReplicaView {
-    /// `None` if the endpoint cannot be written as a request; a checked config has no such endpoint.
-    fn new(replica: &Replica, upstream: Arc<Upstream>) -> Option<ReplicaView> {
-        let endpoint = &replica.endpoint;
-        let default_port = match endpoint.scheme {
-            Scheme::Http => 80,
-            Scheme::Https => 443,
-        };
-        let name =
-            if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-        let host = if endpoint.port == default_port { name } else { format!("{name}:{}", endpoint.port) };
-        let target = endpoint.path.parse().ok()?;
-        Some(ReplicaView {
-            replica: replica.clone(),
-            upstream,
-            target,
-            host: HeaderValue::try_from(host).ok()?,
-        })
-    }
 }
 
 impl View {
@@ -63,7 +37,7 @@ impl View {
         let servers = snapshot.servers.iter().map(|server| {
             let replicas = server.replicas.iter().filter_map(|replica| {
                 let upstream = upstreams.get(replica.id)?;
-                ReplicaView::new(replica, upstream)
+                Some(ReplicaView { replica: replica.clone(), upstream })
             });
             Arc::new(ServerView {
                 server: server.clone(),

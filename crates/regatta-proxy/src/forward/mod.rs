@@ -84,10 +84,10 @@ fn request(replica: &ReplicaView, client: &HeaderMap, upward: Upward<'_>) -> Req
     let Upward { method, text, session, cursor, rewritten } = upward;
     let mut request = Request::new(Full::new(text));
     *request.method_mut() = method;
-    *request.uri_mut() = replica.target.clone();
+    *request.uri_mut() = replica.upstream.target.clone();
     let map = request.headers_mut();
     map.reserve(client.len() + 2);
-    map.insert(header::HOST, replica.host.clone());
+    map.insert(header::HOST, replica.upstream.authority.clone());
     headers::copy_up(client, map);
     if let Some(session) = session {
         map.insert(MCP_SESSION_ID, session.clone());

@@ -26,7 +26,7 @@ pub(crate) struct Detachable {
 
 impl Detachable {
     /// Begins the errand.
-    pub fn new(errand: Errand) -> Detachable {
+    pub fn new(errand: Box<Errand>) -> Detachable {
         let (gateway, context) = (errand.gateway.clone(), errand.caller.context);
         Detachable { gateway, context, exchange: Some(Box::pin(exchange(errand))) }
     }

@@ -57,7 +57,7 @@ pub(crate) enum Where {
 
 /// An answer's head, with the errand that it answers.
 pub(crate) struct Answered {
-    pub errand: Errand,
+    pub errand: Box<Errand>,
     pub answer: UpstreamAnswer,
     pub replica: ReplicaId,
     /// This errand found its session moved: its result says so.
@@ -68,28 +68,28 @@ pub(crate) struct Answered {
 const ROUNDS_MAX: usize = 64;
 
 /// Runs the errand to the head of its answer.
-pub(crate) async fn exchange(mut errand: Errand) -> Result<Answered, Refusal> {
+pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     errand.gateway.earn_retry();
     match errand.place {
         Where::Home(_) => bound(errand).await,
         Where::Any { maker: Maker::Nobody, .. } => unbound(errand).await,
-        Where::Any { maker: Maker::Only(id), .. } => made(errand, id).await,
+        Where::Any { maker: Maker::Only(id), .. } => Box::pin(made(errand, id)).await,
         Where::Any { maker: Maker::Preferred(id), affinity } => {
             let server = errand.server.clone();
             if server
                 .replica(id)
                 .is_some_and(|view| matches!(view.replica.health, Health::Unknown | Health::Healthy))
             {
-                return made(errand, id).await;
+                return Box::pin(made(errand, id)).await;
             }
             errand.place = Where::Any { maker: Maker::Nobody, affinity };
-            unbound(errand).await
+            Box::pin(unbound(errand)).await
         }
     }
 }
 
 /// A request of a session goes to its home and nowhere else, unless that is gone.
-async fn bound(mut errand: Errand) -> Result<Answered, Refusal> {
+async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     let server = errand.server.clone();
     let mut state = Attempts::default();
     let mut resumed = errand.take_untold();
@@ -111,7 +111,9 @@ async fn bound(mut errand: Errand) -> Result<Answered, Refusal> {
             }
         }
         match errand.send(view, Some(&session)).await {
-            Ok(answer) if session_is_unknown(&errand, view, &session, &answer).await => {
+            Ok(answer)
+                if is_doubtful(&answer) && session_is_unknown(&errand, view, &session, &answer).await =>
+            {
                 resumed |= errand.move_home(rehome::Reason::SessionUnknown).await?;
             }
             Ok(answer) => {
@@ -145,7 +147,7 @@ fn unreachable(view: &ReplicaView, server: &ServerView) -> Option<Verdict> {
 }
 
 /// An unbound request goes to one replica after the other until one takes it.
-async fn unbound(errand: Errand) -> Result<Answered, Refusal> {
+async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
     let server = errand.server.clone();
     if !route::is_spoken(&server, errand.era) {
         return Err(errand.refuse(Fault::EraNotSpoken));
@@ -170,7 +172,7 @@ async fn unbound(errand: Errand) -> Result<Answered, Refusal> {
 }
 
 /// A request with a handle goes to the handle's maker (SESSIONS 7).
-async fn made(errand: Errand, maker: ReplicaId) -> Result<Answered, Refusal> {
+async fn made(errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal> {
     let server = errand.server.clone();
     let Some(view) = server.replica(maker) else { return Err(errand.refuse(Fault::BadHandle)) };
     let mut state = Attempts::default();
@@ -236,6 +238,11 @@ fn attempt(loss: Loss) -> Attempt {
     }
 }
 
+/// Whether a status may mean that the session is not there.
+fn is_doubtful(answer: &UpstreamAnswer) -> bool {
+    answer.head.status == StatusCode::NOT_FOUND || answer.head.status == StatusCode::BAD_REQUEST
+}
+
 /// 404 in a session means that it is not there; 400 only if a `ping` in it fails as well (SESSIONS 4).
 async fn session_is_unknown(
     errand: &Errand,
@@ -246,12 +253,10 @@ async fn session_is_unknown(
     if answer.head.status == StatusCode::NOT_FOUND {
         return true;
     }
-    if answer.head.status != StatusCode::BAD_REQUEST {
-        return false;
-    }
     let ping = regatta_mcp::write::request(&rehome::own_id(), "ping", None);
     let bounds = &errand.server.server.call;
-    !matches!(forward::probe::tell(view, &errand.head, session, ping, bounds).await, Ok(true))
+    let told = Box::pin(forward::probe::tell(view, &errand.head, session, ping, bounds)).await;
+    !matches!(told, Ok(true))
 }
 
 impl Errand {
@@ -279,7 +284,7 @@ impl Errand {
     /// Moves the session; true if it moved (and was not only found moved).
     async fn move_home(&mut self, reason: rehome::Reason) -> Result<bool, Refusal> {
         let Where::Home(bound) = &self.place else { return Ok(false) };
-        let moved = rehome::rehome(&self.gateway, &self.server, bound, &self.head, reason).await;
+        let moved = Box::pin(rehome::rehome(&self.gateway, &self.server, bound, &self.head, reason)).await;
         match moved {
             Ok(bound) => {
                 self.place = Where::Home(bound);

@@ -37,7 +37,7 @@ pub(crate) async fn initialize(
     let params = call.one().and_then(|message| message.params.span);
     let params = params.map(|span| call.text.slice(span.start as usize..span.end as usize));
     let packed = mint::pack(&call.server, &params.unwrap_or_default()).map_err(|fault| fault.told(&asker))?;
-    let errand = Errand {
+    let errand = Box::new(Errand {
         gateway: gateway.clone(),
         server: call.server,
         caller: call.caller,
@@ -52,7 +52,7 @@ pub(crate) async fn initialize(
         place: Where::Any { maker: Maker::Nobody, affinity: None },
         cursor: None,
         permit: Some(call.permit),
-    };
+    });
     let answered = exchange(errand).await?;
     if answered.answer.head.status != StatusCode::OK {
         return modern::pass(answered).await;

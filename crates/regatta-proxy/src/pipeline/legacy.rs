@@ -39,7 +39,7 @@ pub(crate) async fn post(
 ) -> Result<Response<ReplyBody>, Refusal> {
     let method = call.one().and_then(|message| message.method).map(|name| name.method);
     if method == Some(Method::Initialize) {
-        return initialize(gateway, call, asker).await;
+        return Box::pin(initialize(gateway, call, asker)).await;
     }
     let bound = bind::bind(gateway, &call.server, &call.head).await.map_err(|fault| fault.told(&asker))?;
     if bound.is_some() {
@@ -54,16 +54,28 @@ pub(crate) async fn post(
     match (&call.message, bound) {
         (Subject::One(message), Some(bound)) if matches!(message.kind, Kind::Response { .. }) => {
             let message = *message;
-            answer_question(gateway, call, asker, bound, &message).await
+            Box::pin(answer_question(gateway, call, asker, bound, &message)).await
         }
-        (_, Some(bound)) => {
-            let noted = notes::before(gateway, &call, &bound).await.map_err(|fault| fault.told(&asker))?;
-            let result = request(gateway, call, asker, Some(noted.bound.clone())).await;
-            notes::after(gateway, noted, &result).await;
-            result
-        }
+        (_, Some(bound)) => match notes::note(&call) {
+            None => request(gateway, call, asker, Some(bound)).await,
+            Some(note) => Box::pin(noted(gateway, call, asker, bound, note)).await,
+        },
         (_, None) => request(gateway, call, asker, None).await,
     }
+}
+
+/// A request that a later home of the session must be told of.
+async fn noted(
+    gateway: &Arc<Gateway>,
+    call: Call,
+    asker: Asker,
+    bound: Bound,
+    note: notes::Note,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let bound = notes::before(gateway, bound, &note).await.map_err(|fault| fault.told(&asker))?;
+    let result = request(gateway, call, asker, Some(bound.clone())).await;
+    notes::after(gateway, &bound, &note, &result).await;
+    result
 }
 
 /// Batches exist in 2025-03-26 only (its basic/transports; removed by 2025-06-18, changelog).
@@ -78,13 +90,13 @@ fn check_batch(call: &Call, bound: Option<&Bound>) -> Result<(), Fault> {
 }
 
 /// The errand of an ordinary legacy message.
-fn errand(gateway: &Arc<Gateway>, call: Call, asker: Asker, bound: Option<Bound>) -> Errand {
+fn errand(gateway: &Arc<Gateway>, call: Call, asker: Asker, bound: Option<Bound>) -> Box<Errand> {
     let repeatability = repeatability(&call);
     let place = match bound {
         Some(bound) => Where::Home(bound),
         None => Where::Any { maker: Maker::Nobody, affinity: None },
     };
-    Errand {
+    Box::new(Errand {
         gateway: gateway.clone(),
         server: call.server,
         caller: call.caller,
@@ -98,7 +110,7 @@ fn errand(gateway: &Arc<Gateway>, call: Call, asker: Asker, bound: Option<Bound>
         place,
         cursor: None,
         permit: Some(call.permit),
-    }
+    })
 }
 
 /// Whether executing the message twice does harm: by the protocol, or by the operator's word (DESIGN 5.2).
@@ -220,7 +232,7 @@ async fn unresumable(answered: Answered) -> Result<Response<ReplyBody>, Refusal>
 async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
     let head = &answered.answer.head;
     if head.status != StatusCode::OK || content::kind(&head.headers) != content::Kind::Json {
-        return modern::pass(answered).await;
+        return Box::pin(modern::pass(answered)).await;
     }
     let Answered { errand, answer, replica, resumed } = answered;
     let max = errand.server.limits.event_max;

@@ -44,11 +44,11 @@ pub(crate) async fn post(
         return Err(Fault::Draining.told(&asker));
     }
     if method == Some(Method::SubscriptionsListen) {
-        return super::listen::listen(gateway, call, asker).await;
+        return Box::pin(super::listen::listen(gateway, call, asker)).await;
     }
     let way = directions(&call, &gateway.ring.load()).map_err(|fault| fault.told(&asker))?;
     let key = way.key;
-    let errand = Errand {
+    let errand = Box::new(Errand {
         gateway: gateway.clone(),
         repeatability: repeatability(&call),
         server: call.server,
@@ -62,7 +62,7 @@ pub(crate) async fn post(
         place: Where::Any { maker: way.maker, affinity: way.affinity },
         cursor: None,
         permit: Some(call.permit),
-    };
+    });
     answer(exchange(errand).await?, key).await
 }
 
@@ -71,7 +71,7 @@ async fn answer(answered: Answered, key: Option<Fingerprint>) -> Result<Response
     match (head.status, content::kind(&head.headers)) {
         (StatusCode::OK, Kind::Events) => Ok(relay(answered, key)),
         (StatusCode::OK, Kind::Json) => json(answered, key).await,
-        (_, _) => pass(answered).await,
+        (_, _) => Box::pin(pass(answered)).await,
     }
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn relay(answered: Answered, key: Option<Fingerprint>) -> Response<Re
 }
 
 fn relaying(
-    errand: Errand,
+    errand: Box<Errand>,
     replica: regatta_policy::ReplicaId,
     handle_key: Option<Fingerprint>,
 ) -> Option<Relaying> {

@@ -16,57 +16,47 @@ use crate::handover::Call;
 use crate::reply::ReplyBody;
 use crate::session::Bound;
 
-/// A bound call whose note was taken.
-pub(crate) struct Noted {
-    pub bound: Bound,
-    note: Note,
-}
-
-enum Note {
-    Nothing,
+/// What is written down of a call.
+pub(crate) enum Note {
     Level(LogLevel),
     Subscribed(String),
     Unsubscribed(String),
 }
 
-/// Takes the note of a call, before it is forwarded.
-pub(crate) async fn before(gateway: &Arc<Gateway>, call: &Call, bound: &Bound) -> Result<Noted, Fault> {
-    let Some(message) = call.one() else { return Ok(Noted { bound: bound.clone(), note: Note::Nothing }) };
-    let text = |text: regatta_mcp::Text| text.get(&call.text).into_owned();
-    let level = message.params.level.and_then(|level| LogLevel::named(&level.get(&call.text)));
-    let uri = message.params.uri.map(text);
-    let note = match (message.method.map(|name| name.method), level, uri) {
-        (Some(Method::LoggingSetLevel), Some(level), _) => Note::Level(level),
-        (Some(Method::ResourcesSubscribe), _, Some(uri)) => Note::Subscribed(uri),
-        (Some(Method::ResourcesUnsubscribe), _, Some(uri)) => Note::Unsubscribed(uri),
-        (_, _, _) => Note::Nothing,
-    };
-    let bound = match &note {
-        Note::Subscribed(uri) => record::change(gateway, bound, Change::Subscribe(uri)).await?,
-        Note::Nothing | Note::Level(_) | Note::Unsubscribed(_) => bound.clone(),
-    };
-    Ok(Noted { bound, note })
+/// The note of a call, if it is one of those few.
+pub(crate) fn note(call: &Call) -> Option<Note> {
+    let message = call.one()?;
+    let uri = |make: fn(String) -> Note| message.params.uri.map(|uri| make(uri.get(&call.text).into_owned()));
+    match message.method?.method {
+        Method::LoggingSetLevel => LogLevel::named(&message.params.level?.get(&call.text)).map(Note::Level),
+        Method::ResourcesSubscribe => uri(Note::Subscribed),
+        Method::ResourcesUnsubscribe => uri(Note::Unsubscribed),
+        _unnoted => None,
+    }
+}
+
+/// Writes down what must be known before the call is forwarded.
+pub(crate) async fn before(gateway: &Arc<Gateway>, bound: Bound, note: &Note) -> Result<Bound, Fault> {
+    match note {
+        Note::Subscribed(uri) => record::change(gateway, &bound, Change::Subscribe(uri)).await,
+        Note::Level(_) | Note::Unsubscribed(_) => Ok(bound),
+    }
 }
 
 /// Settles the note, once the server has answered.
 pub(crate) async fn after(
     gateway: &Arc<Gateway>,
-    noted: Noted,
+    bound: &Bound,
+    note: &Note,
     result: &Result<Response<ReplyBody>, Refusal>,
 ) {
     let accepted = result.as_ref().is_ok_and(|response| response.status() == StatusCode::OK);
-    let settled = match (&noted.note, accepted) {
-        (Note::Nothing, _)
-        | (Note::Subscribed(_), true)
-        | (Note::Level(_) | Note::Unsubscribed(_), false) => return,
-        (Note::Level(level), true) => {
-            record::change(gateway, &noted.bound, Change::SetLogLevel(*level)).await
-        }
-        (Note::Unsubscribed(uri), true) | (Note::Subscribed(uri), false) => {
-            record::change(gateway, &noted.bound, Change::Unsubscribe(uri)).await
-        }
+    let change = match (note, accepted) {
+        (Note::Subscribed(_), true) | (Note::Level(_) | Note::Unsubscribed(_), false) => return,
+        (Note::Level(level), true) => Change::SetLogLevel(*level),
+        (Note::Unsubscribed(uri), true) | (Note::Subscribed(uri), false) => Change::Unsubscribe(uri),
     };
-    if settled.is_err() {
+    if record::change(gateway, bound, change).await.is_err() {
         tracing::warn!("a session's note could not be stored: a later home will not be told of it");
     }
 }

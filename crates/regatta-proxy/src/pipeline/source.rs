@@ -46,7 +46,7 @@ enum State {
 
 /// An answer that is being read.
 struct Open {
-    errand: Errand,
+    errand: Box<Errand>,
     bound: Option<Bound>,
     replica: regatta_policy::ReplicaId,
     body: UpstreamBody,

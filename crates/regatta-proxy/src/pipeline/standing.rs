@@ -73,7 +73,7 @@ async fn without_session(
     head: Parts,
     asker: Asker,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let errand = Errand {
+    let errand = Box::new(Errand {
         gateway: gateway.clone(),
         server,
         caller,
@@ -87,7 +87,7 @@ async fn without_session(
         place: Where::Any { maker: Maker::Nobody, affinity: None },
         cursor: None,
         permit: None,
-    };
+    });
     let answered = exchange(errand).await?;
     match answered.answer.head.status.is_success() {
         true => Err(Fault::SessionRequired.told(&asker)),
@@ -112,8 +112,8 @@ impl Listener {
         &self,
         cursor: Option<(regatta_policy::ReplicaId, http::HeaderValue)>,
         asker: Asker,
-    ) -> Errand {
-        Errand {
+    ) -> Box<Errand> {
+        Box::new(Errand {
             gateway: self.gateway.clone(),
             server: self.server.clone(),
             caller: self.caller,
@@ -127,7 +127,7 @@ impl Listener {
             place: Where::Home(self.bound.clone()),
             cursor,
             permit: None,
-        }
+        })
     }
 
     fn read(&self, stream: Arc<Stream>, reading: Reading) -> Response<ReplyBody> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::Full;
+use regatta_policy::Micros;
 use regatta_policy::eject::Outcome;
 use regatta_policy::snapshot::CallBounds;
 
@@ -37,16 +38,33 @@ impl Upstream {
         self.begin(started);
         request.headers_mut().entry(header::HOST).or_insert_with(|| self.authority.clone());
         let turn = self.pool.turn(bounds.connections_per_replica_max, bounds.connect_timeout, started).await;
-        let (slot, request) = match turn {
+        // Boxed: a kept connection is the ordinary case, and its future should not carry what connecting needs.
+        let fresh = match turn {
             None => return self.not_written(NotWritten::ConnectionsMax, Box::new(request)),
-            Some(Turn::Open(slot)) => (slot, Box::new(request)),
+            Some(Turn::Open(slot)) => {
+                Box::pin(self.send_fresh(lease, slot, Box::new(request), bounds, started))
+            }
             Some(Turn::Kept(mut link)) => match link.exchange(request).await {
                 Ok(answer) => return Ok(UpstreamAnswer::new(answer, link, lease, started)),
                 Err(Failed::Sent(why)) => return self.written(why),
                 // Stale: closed between the look and the write. Its place is ours, so a fresh one needs no wait.
-                Err(Failed::Unsent(request)) => (link.into_slot(), request),
+                Err(Failed::Unsent(request)) => {
+                    Box::pin(self.send_fresh(lease, link.into_slot(), request, bounds, started))
+                }
             },
         };
+        fresh.await
+    }
+
+    /// Sends on a connection of its own.
+    async fn send_fresh(
+        self: &Arc<Self>,
+        lease: Lease,
+        slot: Slot,
+        request: Box<Request<Full<Bytes>>>,
+        bounds: &CallBounds,
+        started: Micros,
+    ) -> Result<UpstreamAnswer, SendError> {
         let mut link = match self.open(slot, bounds.connect_timeout).await {
             Ok(link) => link,
             Err(why) => return self.not_written(why, request),

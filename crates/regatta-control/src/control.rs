@@ -71,7 +71,7 @@ pub struct Control {
 
 #[derive(Debug)]
 enum Order {
-    Reload,
+    Reload(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -113,15 +113,19 @@ impl Control {
         Arc::clone(&self.stats)
     }
 
-    /// Reads the config again, whether it changed or not. Returns before that is done.
+    /// Reads the config again, whether it changed or not. Returns when it was taken or refused.
     pub async fn reload(&self) {
-        let _ = self.orders.send(Order::Reload).await;
+        self.order(Order::Reload).await;
     }
 
     /// Ends the probing and its sessions at the replicas; takes at most about a second.
     pub async fn stop(&self) {
+        self.order(Order::Stop).await;
+    }
+
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) {
         let (done, ended) = oneshot::channel();
-        if self.orders.send(Order::Stop(done)).await.is_ok() {
+        if self.orders.send(order(done)).await.is_ok() {
             let _ = ended.await;
         }
     }
@@ -164,7 +168,13 @@ impl Worker {
             let changed = tokio::select! {
                 Some((id, seen)) = self.reports.recv() => self.note(id, seen),
                 order = inbox.recv() => match order {
-                    Some(Order::Reload) => self.reload(),
+                    Some(Order::Reload(done)) => {
+                        // Looked at now: the next look must not read the same content again.
+                        self.watched.as_mut().map(Watched::changed);
+                        let changed = self.reload();
+                        let _ = done.send(());
+                        changed
+                    }
                     Some(Order::Stop(done)) => {
                         self.prober.stop().await;
                         let _ = done.send(());

@@ -6,7 +6,11 @@
 pub mod admin;
 pub mod config;
 mod control;
+#[cfg(test)]
+mod control_tests;
 pub mod files;
 pub mod probe;
+#[cfg(test)]
+mod stub;
 
 pub use control::{Control, ControlStats, ReplicaView, Source};

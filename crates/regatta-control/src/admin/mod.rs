@@ -5,6 +5,8 @@
 //! own name bound to this address (T1).
 
 mod ready;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

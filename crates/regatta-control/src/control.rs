@@ -13,7 +13,7 @@ use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{Endpoint, Eras, Health, Replica, Server, Snapshot};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, interval, timeout_at};
+use tokio::time::{Instant, interval_at, timeout_at};
 
 use crate::config::{self, Config, Env};
 use crate::files::{LOOK_EVERY, Watched};
@@ -163,7 +163,7 @@ impl Worker {
         snapshots: watch::Sender<Arc<Snapshot>>,
         views: watch::Sender<Arc<Vec<ReplicaView>>>,
     ) {
-        let mut look = interval(LOOK_EVERY);
+        let mut look = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         loop {
             let changed = tokio::select! {
                 Some((id, seen)) = self.reports.recv() => self.note(id, seen),

@@ -37,7 +37,6 @@ pub struct Metrics {
     pub(crate) queued: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) streams: Gauge,
-    pub(crate) connections: Gauge,
     pub(crate) duration: Histogram,
 }
 
@@ -67,7 +66,6 @@ impl Metrics {
             queued: Gauge::default(),
             parked: Gauge::default(),
             streams: Gauge::default(),
-            connections: Gauge::default(),
             duration: Histogram::new(SECONDS),
         };
         metrics.register(&mut registry);
@@ -114,7 +112,6 @@ impl Metrics {
             ("queued", "Requests that wait for a place", &self.queued),
             ("parked", "Calls that wait for a person", &self.parked),
             ("streams", "Open standing and listen streams", &self.streams),
-            ("connections", "Client connections", &self.connections),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());

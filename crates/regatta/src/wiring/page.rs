@@ -81,7 +81,7 @@ impl Plane {
             );
         }
         let gauges = [
-            ("listener_open", "Client connections that are open", stats.open() as u64),
+            ("connections", "Client connections that are open", stats.open() as u64),
             ("store_records", "Deviation records", store.records),
             ("store_tombstones", "Tombstones", store.tombstones),
             ("store_log_bytes", "Bytes of the deviation log", store.log_bytes),

@@ -7,7 +7,7 @@
 mod keys;
 mod page;
 mod signals;
-mod tls;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -139,7 +139,7 @@ fn bind(data: &Runtime, addresses: &[SocketAddr]) -> Result<Listener, Failed> {
     let _entered = data.enter();
     Listener::bind(addresses).map_err(|why| {
         Failed(format!(
-            "cannot listen on {why}\nhint: is another gateway running? give this one another gateway.listen"
+            "cannot listen on {why}\nhint: is another gateway running? give this one another address: gateway.listen, or up --listen"
         ))
     })
 }
@@ -206,11 +206,10 @@ async fn watch_over(signs: &mut Signs, mut certs: Option<Certs>, control: &Contr
                 Sign::End => return,
                 Sign::Reload => control.reload().await,
             },
-            _ = look.tick() => {
-                if let Some(certs) = &mut certs {
-                    certs.look();
-                }
-            }
+            _ = look.tick() => {}
+        }
+        if let Some(certs) = &mut certs {
+            certs.look();
         }
     }
 }

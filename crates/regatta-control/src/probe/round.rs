@@ -126,14 +126,14 @@ impl Known {
         let legacy = self.speaker(client).initialize().await?;
         let (sight, keep) = judge(&modern, legacy);
         match (&sight, keep) {
-            (Sight::Speaks(eras @ (Eras::Modern | Eras::Dual)), session) => {
-                self.way = Way::Discover(*eras);
-                if let Some(session) = session {
-                    self.speaker(client).end(&session).await;
-                }
-            }
-            (_, Some(session)) => self.way = Way::Ping(session),
+            (Sight::Speaks(Eras::Legacy), Some(session)) => self.way = Way::Ping(session),
+            (_, Some(session)) => self.speaker(client).end(&session).await,
             (_, None) => {}
+        }
+        match sight {
+            Sight::Speaks(eras @ (Eras::Modern | Eras::Dual)) => self.way = Way::Discover(eras),
+            // While an era is in doubt, every round is a full one.
+            Sight::Speaks(Eras::Legacy | Eras::Unknown) | Sight::Busy | Sight::Alien(_) | Sight::Mute(_) => {}
         }
         Ok(sight)
     }

@@ -125,7 +125,12 @@ async fn a_server_error_on_discover_does_not_make_a_server_legacy() {
         "server/discover" => (503, Vec::new(), String::new()),
         _ => legacy(asked),
     };
-    assert_eq!(sight(shaky).await, Sight::Speaks(Eras::Unknown));
+    let (stub, client) = (Stub::start(shaky).await, Client::new());
+    let mut known = known(&stub);
+    for _ in 0..2 {
+        assert_eq!(known.round(&client).await, Sight::Speaks(Eras::Unknown));
+        assert_eq!(stub.asked(), [&FULL[..], &["DELETE /mcp DELETE s1"]].concat());
+    }
     assert!(matches!(sight(|_| (500, Vec::new(), String::new())).await, Sight::Alien(_)));
     assert_eq!(sight(|_| (429, Vec::new(), String::new())).await, Sight::Busy);
 }

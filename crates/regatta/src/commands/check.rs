@@ -1,10 +1,11 @@
 //! `regatta check`: says what is wrong with a config, all of it, or what it means.
 //!
-//! It reads and checks with the same code as `serve`; it opens no socket and probes no replica.
+//! It reads and checks with the same code as `serve`, certificates too; it opens no socket and probes no replica.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::wiring::tls::Certs;
 use clap::Args;
 use regatta_control::config::{self, Config, Env};
 use regatta_policy::snapshot::{Balance, Server, SessionState};
@@ -24,6 +25,10 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> ExitCode {
     match config::load(&args.config, &Env::of_process()) {
         Ok(config) => {
+            if let Some(Err(why)) = config.process.tls.as_ref().map(Certs::load) {
+                eprintln!("error: {why}");
+                return ExitCode::from(2);
+            }
             println!("{}", summary(&config));
             for note in &config.notes {
                 eprintln!("note: {note}");

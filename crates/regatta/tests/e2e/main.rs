@@ -6,6 +6,8 @@ mod demo_eras;
 mod documents;
 mod example_config;
 mod harness;
+mod starting;
+mod up;
 
 /// The binary under test.
 const REGATTA: &str = env!("CARGO_BIN_EXE_regatta");

@@ -35,6 +35,7 @@ mod streams;
 mod tcp;
 pub mod upstream;
 mod view;
+mod within;
 
 pub use gateway::{Gateway, Parts};
 pub use metrics::Metrics;

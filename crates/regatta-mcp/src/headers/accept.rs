@@ -14,9 +14,22 @@ pub struct Accepts {
     pub event_stream: bool,
 }
 
+/// What official clients send, so that the usual line is one comparison.
+const USUAL: [&[u8]; 3] = [
+    b"application/json, text/event-stream",
+    b"text/event-stream, application/json",
+    b"application/json,text/event-stream",
+];
+
 impl Accepts {
     /// Reads all `Accept` lines.
     pub fn read(headers: &HeaderMap) -> Self {
+        let mut lines = headers.get_all(ACCEPT).iter();
+        if let (Some(only), None) = (lines.next(), lines.next())
+            && USUAL.contains(&only.as_bytes())
+        {
+            return Self { json: true, event_stream: true };
+        }
         let mut json = Verdict::default();
         let mut event_stream = Verdict::default();
         for line in headers.get_all(ACCEPT) {

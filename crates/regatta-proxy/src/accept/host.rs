@@ -5,7 +5,6 @@
 
 use http::header::HOST;
 use http::request::Parts;
-use http::uri::Authority;
 use regatta_policy::snapshot::Origins;
 
 use crate::fault::Fault;
@@ -31,11 +30,13 @@ fn plain_host(authority: &str) -> Result<&str, Fault> {
         let (host, rest) = inner.split_once(']').ok_or(Fault::BadHost)?;
         return port(rest).map(|()| host);
     }
-    match authority.split_once(':') {
-        None => Ok(authority),
-        Some((host, _)) if authority.parse::<Authority>().is_ok() => Ok(host),
-        Some(_) => Err(Fault::BadHost),
+    let end = authority.find(':').unwrap_or(authority.len());
+    let (host, rest) = authority.split_at(end);
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if host.is_empty() || !host.bytes().all(is_name) {
+        return Err(Fault::BadHost);
     }
+    port(rest).map(|()| host)
 }
 
 fn port(rest: &str) -> Result<(), Fault> {

@@ -14,7 +14,7 @@ use crate::fault::{Asker, Fault, Refusal};
 use crate::handover::{Admitted, Call, Subject, text_header};
 
 /// Understands the body and proves the headers against it.
-pub(crate) fn decode(admitted: Admitted) -> Result<Call, Refusal> {
+pub(crate) fn decode(admitted: Admitted) -> Result<Box<Call>, Refusal> {
     let Admitted { server, caller, head, text, permit } = admitted;
     let message = match parse(&text) {
         Ok(Decoded::One(message)) => Subject::One(message),
@@ -29,7 +29,7 @@ pub(crate) fn decode(admitted: Admitted) -> Result<Call, Refusal> {
         Subject::One(message) => era(message, &text, &head),
         Subject::Batch(_) => Era::Legacy,
     };
-    let call = Call { server, caller, head, text, message, era, permit };
+    let call = Box::new(Call { server, caller, head, text, message, era, permit });
     let asker = Asker { id: call.id(), era: Some(era), ..Asker::default() };
     match era {
         Era::Modern => check_modern(&call).map_err(|fault| fault.told(&asker))?,

@@ -6,6 +6,7 @@
 //! arrives; a lost upstream ends in one honest error event, never in a hang.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,6 +18,7 @@ use regatta_mcp::sse::{Event, Framer};
 use regatta_policy::ReplicaId;
 use regatta_seal::Fingerprint;
 use regatta_store::Uuid16;
+use tokio::sync::futures::OwnedNotified;
 
 use super::answer::{Marks, Role, mark};
 use super::fault::message;
@@ -50,6 +52,8 @@ pub(crate) struct Relay {
     form: Form,
     pace: Pace,
     pacemaker: Option<Pacemaker>,
+    /// Rings when the gateway has to leave; made at the first wait.
+    leaving: Option<Pin<Box<OwnedNotified>>>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one a call, and the large one is the ordinary case")]
@@ -70,13 +74,21 @@ impl Relay {
             form: Form::Events { framer, ready: VecDeque::new() },
             pace,
             pacemaker: None,
+            leaving: None,
         }
     }
 
     /// Relays JSON of which `held` was read already.
     pub fn json(to: Relaying, held: Bytes, body: UpstreamBody, pace: Pace) -> Relay {
         let pace = Pace { keep_alive: None, ..pace };
-        Relay { to, body: Some(body), form: Form::Json { held: Some(held) }, pace, pacemaker: None }
+        Relay {
+            to,
+            body: Some(body),
+            form: Form::Json { held: Some(held) },
+            pace,
+            pacemaker: None,
+            leaving: None,
+        }
     }
 
     /// The next bytes for the client.
@@ -104,7 +116,10 @@ impl Relay {
                         return Poll::Ready(Some(out));
                     }
                 }
-                Poll::Ready(Some(Err(_))) => self.lose("the connection to the server broke"),
+                Poll::Ready(Some(Err(_))) => {
+                    self.lose("the connection to the server broke");
+                    return Poll::Ready(self.rest());
+                }
                 Poll::Ready(None) => return Poll::Ready(self.finish()),
                 Poll::Pending => return self.poll_due(cx),
             }
@@ -188,16 +203,27 @@ impl Relay {
 
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         let pace = self.pace;
+        let bell = &self.to.gateway.last_words;
+        let leaving = self.leaving.get_or_insert_with(|| Box::pin(bell.clone().notified_owned()));
+        if leaving.as_mut().poll(cx).is_ready() {
+            self.lose("the gateway had to leave before the server answered");
+            return Poll::Ready(self.rest());
+        }
         let pacemaker = self.pacemaker.get_or_insert_with(|| Pacemaker::start(pace));
         match ready!(pacemaker.poll_due(cx)) {
             Due::KeepAlive => Poll::Ready(Some(Ok(KEEP_ALIVE))),
             Due::Silence | Due::End => {
                 self.lose("the server was silent for too long");
-                match &mut self.form {
-                    Form::Events { ready, .. } => Poll::Ready(ready.pop_front().map(Ok)),
-                    Form::Json { .. } => Poll::Ready(Some(Err(Cut("the server was silent for too long")))),
-                }
+                Poll::Ready(self.rest())
             }
+        }
+    }
+
+    /// What a stream's last event is, or a cut where half an answer has gone out.
+    fn rest(&mut self) -> Option<Result<Bytes, Cut>> {
+        match &mut self.form {
+            Form::Events { ready, .. } => ready.pop_front().map(Ok),
+            Form::Json { .. } => Some(Err(Cut("the answer did not come to its end"))),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod probe;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use regatta_policy::snapshot::CallBounds;
 use crate::headers;
 use crate::upstream::{NotWritten, SendError, UpstreamAnswer};
 use crate::view::ReplicaView;
+use crate::within::{Arming, Guarded};
 
 /// What goes up, besides the client's own headers.
 pub(crate) struct Upward<'a> {
@@ -43,6 +45,22 @@ pub(crate) enum Loss {
     Broken,
     /// Written, and nothing came in time.
     Silent,
+    /// Written, and this gateway has to leave before the answer.
+    Leaving,
+}
+
+/// How long the head of an answer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub time: Duration,
+    pub arming: Arming,
+}
+
+impl Patience {
+    /// A wait with a timer of its own.
+    pub fn of(time: Duration) -> Patience {
+        Patience { time, arming: Arming::AtOnce }
+    }
 }
 
 /// Sends one request and waits for the head of its answer, at most `patience` long.
@@ -51,7 +69,7 @@ pub(crate) async fn send(
     client: &Parts,
     upward: Upward<'_>,
     bounds: &CallBounds,
-    patience: Duration,
+    patience: Patience,
 ) -> Result<UpstreamAnswer, Loss> {
     let request = request(replica, &client.headers, upward);
     dispatch(replica, request, bounds, patience).await
@@ -62,12 +80,13 @@ pub(crate) async fn dispatch(
     replica: &ReplicaView,
     request: Request<Full<Bytes>>,
     bounds: &CallBounds,
-    patience: Duration,
+    patience: Patience,
 ) -> Result<UpstreamAnswer, Loss> {
     let lease = replica.upstream.lease();
-    match tokio::time::timeout(patience, replica.upstream.send(lease, request, bounds)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(SendError::NotWritten { why, .. })) => Err(match why {
+    let sending = pin!(replica.upstream.send(lease, request, bounds));
+    match Guarded::new(sending, patience.time, patience.arming).await {
+        Some(Ok(answer)) => Ok(answer),
+        Some(Err(SendError::NotWritten { why, .. })) => Err(match why {
             NotWritten::Refused => Loss::Refused,
             NotWritten::ConnectionsMax => Loss::Full,
             NotWritten::Unreachable
@@ -75,8 +94,8 @@ pub(crate) async fn dispatch(
             | NotWritten::Tls
             | NotWritten::StaleConnection => Loss::Unreachable,
         }),
-        Ok(Err(SendError::Written { .. })) => Err(Loss::Broken),
-        Err(_) => Err(Loss::Silent),
+        Some(Err(SendError::Written { .. })) => Err(Loss::Broken),
+        None => Err(Loss::Silent),
     }
 }
 

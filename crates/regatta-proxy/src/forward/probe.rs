@@ -14,7 +14,7 @@ use regatta_mcp::sse::Framer;
 use regatta_mcp::{Skim, SkimKind, skim};
 use regatta_policy::snapshot::CallBounds;
 
-use super::{Loss, Upward, send};
+use super::{Loss, Patience, Upward, send};
 use crate::upstream::{UpstreamAnswer, UpstreamBody};
 use crate::view::ReplicaView;
 
@@ -50,7 +50,8 @@ pub(crate) async fn initialize(
     bounds: &CallBounds,
 ) -> Result<Shaken, ProbeError> {
     let upward = Upward { method: Method::POST, text, session: None, cursor: None, rewritten: &[] };
-    let answer = send(replica, client, upward, bounds, PATIENCE).await.map_err(ProbeError::Lost)?;
+    let answer =
+        send(replica, client, upward, bounds, Patience::of(PATIENCE)).await.map_err(ProbeError::Lost)?;
     let session = answer.head.headers.get(MCP_SESSION_ID).cloned();
     let (text, skim) = response(answer).await?;
     Ok(Shaken { session, text, skim })
@@ -65,7 +66,8 @@ pub(crate) async fn tell(
     bounds: &CallBounds,
 ) -> Result<bool, ProbeError> {
     let upward = Upward { method: Method::POST, text, session: Some(session), cursor: None, rewritten: &[] };
-    let answer = send(replica, client, upward, bounds, PATIENCE).await.map_err(ProbeError::Lost)?;
+    let answer =
+        send(replica, client, upward, bounds, Patience::of(PATIENCE)).await.map_err(ProbeError::Lost)?;
     if answer.head.status == StatusCode::ACCEPTED || answer.head.status == StatusCode::NO_CONTENT {
         return Ok(true);
     }
@@ -87,7 +89,7 @@ pub(crate) async fn delete(
         cursor: None,
         rewritten: &[],
     };
-    let answer = send(replica, client, upward, bounds, PATIENCE).await?;
+    let answer = send(replica, client, upward, bounds, Patience::of(PATIENCE)).await?;
     Ok(answer.head.status)
 }
 

@@ -17,8 +17,9 @@ use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
 use regatta_policy::snapshot::Health;
 
 use super::rehome;
+use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
-use crate::forward::{self, Loss, Upward};
+use crate::forward::{self, Loss, Patience, Upward};
 use crate::gateway::Gateway;
 use crate::handover::Caller;
 use crate::route::handles::Maker;
@@ -27,6 +28,7 @@ use crate::session::Bound;
 use crate::slots::Permit;
 use crate::upstream::UpstreamAnswer;
 use crate::view::{ReplicaView, ServerView};
+use crate::within::Arming;
 
 /// One request to a server, with all that its answer needs.
 pub(crate) struct Errand {
@@ -59,9 +61,23 @@ pub(crate) enum Where {
 pub(crate) struct Answered {
     pub errand: Box<Errand>,
     pub answer: UpstreamAnswer,
+    /// What the answer's head announces.
+    pub kind: content::Kind,
     pub replica: ReplicaId,
     /// This errand found its session moved: its result says so.
     pub resumed: bool,
+}
+
+impl Answered {
+    fn new(errand: Box<Errand>, answer: UpstreamAnswer, replica: ReplicaId, resumed: bool) -> Answered {
+        let kind = content::kind(&answer.head.headers);
+        Answered { errand, answer, kind, replica, resumed }
+    }
+
+    /// Whether the answer is an event stream.
+    pub fn is_stream(&self) -> bool {
+        self.answer.head.status == StatusCode::OK && self.kind == content::Kind::Events
+    }
 }
 
 /// A replica that refuses connections is asked this often at most before an unbound request goes elsewhere for good.
@@ -118,7 +134,7 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
             }
             Ok(answer) => {
                 view.upstream.judge_gone(Attempt::Answered, server.server.call.gone_after);
-                return Ok(Answered { answer, replica: view.replica.id, resumed, errand });
+                return Ok(Answered::new(errand, answer, view.replica.id, resumed));
             }
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere => {
@@ -161,7 +177,7 @@ async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
             break;
         };
         match errand.send(view, None).await {
-            Ok(answer) => return Ok(Answered { answer, replica: view.replica.id, resumed: false, errand }),
+            Ok(answer) => return Ok(Answered::new(errand, answer, view.replica.id, false)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere | Next::Again => tried.add(&server, view.replica.id),
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
@@ -179,7 +195,7 @@ async fn made(errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal
     // The first loss may have been a stale connection; more would only keep the client waiting.
     for _ in 0..2 {
         match errand.send(view, None).await {
-            Ok(answer) => return Ok(Answered { answer, replica: maker, resumed: false, errand }),
+            Ok(answer) => return Ok(Answered::new(errand, answer, maker, false)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere | Next::Again => {}
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
@@ -207,6 +223,7 @@ impl Attempts {
         let how = match loss {
             Loss::Refused | Loss::Unreachable | Loss::Full => retry::Loss::Unwritten,
             Loss::Broken | Loss::Silent => retry::Loss::Written,
+            Loss::Leaving => return Next::Refuse(Fault::OutcomeUnknown { why: lost_how(loss) }),
         };
         let repeats = if self.spent { Repeats::Spent } else { Repeats::None };
         match retry::classify(how, errand.repeatability, retry::Answer::Unbegun, repeats) {
@@ -226,6 +243,7 @@ impl Attempts {
 fn lost_how(loss: Loss) -> &'static str {
     match loss {
         Loss::Silent => "the server did not answer in time",
+        Loss::Leaving => "the gateway had to leave before the server answered",
         Loss::Broken | Loss::Refused | Loss::Unreachable | Loss::Full => "the connection to the server broke",
     }
 }
@@ -234,7 +252,7 @@ fn attempt(loss: Loss) -> Attempt {
     match loss {
         Loss::Refused => Attempt::Refused,
         Loss::Broken => Attempt::Reset,
-        Loss::Unreachable | Loss::Silent | Loss::Full => Attempt::Unreachable,
+        Loss::Unreachable | Loss::Silent | Loss::Full | Loss::Leaving => Attempt::Unreachable,
     }
 }
 
@@ -274,11 +292,32 @@ impl Errand {
             rewritten: &self.rewritten,
         };
         let bounds = &self.server.server.call;
-        let sent = forward::send(view, &self.head, upward, bounds, bounds.request_timeout).await;
+        let sending = forward::send(view, &self.head, upward, bounds, self.patience());
+        let sent = match self.era {
+            // A legacy call has a stream by the time a drain ends, and its last words are said there.
+            Era::Legacy => sending.await,
+            Era::Modern => tokio::select! {
+                biased;
+                sent = sending => sent,
+                () = self.gateway.last_words.notified() => Err(Loss::Leaving),
+            },
+        };
         if let Err(Loss::Silent) = sent {
             view.upstream.timed_out();
         }
         sent
+    }
+
+    /// How long one attempt may take. A legacy request waits under the timer of `prime_after` first.
+    fn patience(&self) -> Patience {
+        let bounds = &self.server.server.call;
+        let primes = self.era == Era::Legacy && self.asker.id.is_some() && self.bound().is_some();
+        let arming =
+            match primes && bounds.prime_after < bounds.request_timeout && self.method == Method::POST {
+                true => Arming::WhenPolledAgain,
+                false => Arming::AtOnce,
+            };
+        Patience { time: bounds.request_timeout, arming }
     }
 
     /// Moves the session; true if it moved (and was not only found moved).

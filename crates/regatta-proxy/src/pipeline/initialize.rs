@@ -15,7 +15,7 @@ use regatta_policy::token::LegacyVersion;
 use super::exchange::{Answered, Errand, Where, exchange};
 use super::modern;
 use crate::bind::{self, mint};
-use crate::content::{self, Kind};
+use crate::content::Kind;
 use crate::encode;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::probe::{HANDSHAKE_MAX, collect, sse_response};
@@ -27,7 +27,7 @@ use crate::route::handles::Maker;
 /// Opens a session.
 pub(crate) async fn initialize(
     gateway: &Arc<Gateway>,
-    call: Call,
+    call: Box<Call>,
     asker: Asker,
 ) -> Result<Response<ReplyBody>, Refusal> {
     // A stale session id is no hindrance (RELIABILITY I102), a live one is (I105).
@@ -64,9 +64,8 @@ async fn answer(
     answered: Answered,
     packed: regatta_policy::token::PackedParams,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Answered { errand, answer, replica, .. } = answered;
+    let Answered { errand, answer, kind, replica, .. } = answered;
     let head = answer.head;
-    let kind = content::kind(&head.headers);
     let read = async {
         match kind {
             Kind::Json => collect(answer.body, HANDSHAKE_MAX).await,

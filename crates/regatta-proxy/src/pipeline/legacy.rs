@@ -29,12 +29,13 @@ use crate::route::handles::Maker;
 use crate::session::Bound;
 use crate::streams::body::{Reading, StreamBody};
 use crate::streams::stream::{Carries, Source, Stream};
+use crate::within::within;
 use crate::{bind, content, encode};
 
 /// Serves one legacy POST.
 pub(crate) async fn post(
     gateway: &Arc<Gateway>,
-    call: Call,
+    call: Box<Call>,
     mut asker: Asker,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let method = call.one().and_then(|message| message.method).map(|name| name.method);
@@ -67,7 +68,7 @@ pub(crate) async fn post(
 /// A request that a later home of the session must be told of.
 async fn noted(
     gateway: &Arc<Gateway>,
-    call: Call,
+    call: Box<Call>,
     asker: Asker,
     bound: Bound,
     note: notes::Note,
@@ -90,7 +91,7 @@ fn check_batch(call: &Call, bound: Option<&Bound>) -> Result<(), Fault> {
 }
 
 /// The errand of an ordinary legacy message.
-fn errand(gateway: &Arc<Gateway>, call: Call, asker: Asker, bound: Option<Bound>) -> Box<Errand> {
+fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<Bound>) -> Box<Errand> {
     let repeatability = repeatability(&call);
     let place = match bound {
         Some(bound) => Where::Home(bound),
@@ -130,7 +131,7 @@ pub(crate) fn repeatability(call: &Call) -> Repeatability {
 /// Carries a client's answer to the replica that asked, under the replica's own id.
 async fn answer_question(
     gateway: &Arc<Gateway>,
-    mut call: Call,
+    mut call: Box<Call>,
     asker: Asker,
     bound: Bound,
     message: &regatta_mcp::Message,
@@ -152,7 +153,7 @@ async fn answer_question(
 
 async fn request(
     gateway: &Arc<Gateway>,
-    call: Call,
+    call: Box<Call>,
     asker: Asker,
     bound: Option<Bound>,
 ) -> Result<Response<ReplyBody>, Refusal> {
@@ -168,14 +169,12 @@ async fn request(
     match tokio::time::timeout(wait, &mut exchange).await {
         Ok(answered) => {
             let answered = answered?;
-            match content::kind(&answered.answer.head.headers) {
-                content::Kind::Events if answered.answer.head.status == StatusCode::OK => {
-                    let replica = answered.replica;
-                    let source = CallSource::answered(gateway.clone(), asker, answered);
-                    Ok(opening.stream(replica, Box::new(source)))
-                }
-                _held_or_refused => self::answered(answered).await,
+            if !answered.is_stream() {
+                return self::answered(answered).await;
             }
+            let replica = answered.replica;
+            let source = CallSource::answered(gateway.clone(), asker, answered);
+            Ok(opening.stream(replica, Box::new(source)))
         }
         Err(_) => {
             let replica = opening.bound.home.replica;
@@ -221,8 +220,7 @@ pub(crate) fn priming(stream: &Stream) -> Bytes {
 
 /// Answers a session-less server's call, or a batch: events pass as they come.
 async fn unresumable(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
-    let head = &answered.answer.head;
-    match head.status == StatusCode::OK && content::kind(&head.headers) == content::Kind::Events {
+    match answered.is_stream() {
         true => Ok(modern::relay(answered, None)),
         false => self::answered(answered).await,
     }
@@ -230,14 +228,13 @@ async fn unresumable(answered: Answered) -> Result<Response<ReplyBody>, Refusal>
 
 /// Answers with what is not a stream: JSON that is held and judged, or whatever refuses.
 async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
-    let head = &answered.answer.head;
-    if head.status != StatusCode::OK || content::kind(&head.headers) != content::Kind::Json {
+    if answered.answer.head.status != StatusCode::OK || answered.kind != content::Kind::Json {
         return Box::pin(modern::pass(answered)).await;
     }
-    let Answered { errand, answer, replica, resumed } = answered;
+    let Answered { errand, answer, replica, resumed, .. } = answered;
     let max = errand.server.limits.event_max;
     let patience = errand.server.server.call.request_timeout;
-    let text = tokio::time::timeout(patience, collect(answer.body, max)).await.ok().flatten();
+    let text = within(patience, collect(answer.body, max)).await.flatten();
     let Some(text) = text else {
         errand.gateway.metrics.outcome_unknown.inc();
         return Err(errand.refuse(Fault::OutcomeUnknown { why: "the answer broke off" }));

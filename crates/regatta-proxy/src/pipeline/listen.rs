@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::content::{self, Kind};
 use crate::encode;
 use crate::fault::{Asker, Fault, Refusal};
-use crate::forward::{self, Upward};
+use crate::forward::{self, Patience, Upward};
 use crate::gateway::Gateway;
 use crate::handover::Call;
 use crate::listen::agreed::Agreed;
@@ -58,7 +58,7 @@ struct Leg {
 /// Serves one `subscriptions/listen`.
 pub(crate) async fn listen(
     gateway: &Arc<Gateway>,
-    call: Call,
+    call: Box<Call>,
     asker: Asker,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let Some(id) = asker.id.clone() else { return Err(Fault::BadHandle.told(&asker)) };
@@ -193,7 +193,7 @@ impl Leg {
             rewritten: &[],
         };
         let bounds = &server.server.call;
-        let answer = forward::send(view, &self.head, upward, bounds, bounds.request_timeout)
+        let answer = forward::send(view, &self.head, upward, bounds, Patience::of(bounds.request_timeout))
             .await
             .map_err(|_| Shut::Lost)?;
         let UpstreamAnswer { head, body } = answer;

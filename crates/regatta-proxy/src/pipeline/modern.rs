@@ -15,7 +15,7 @@ use regatta_seal::Fingerprint;
 
 use super::exchange::{Answered, Errand, Where, exchange};
 use super::legacy::repeatability;
-use crate::content::{self, Kind};
+use crate::content::Kind;
 use crate::encode;
 use crate::encode::answer::{Marks, Role, mark};
 use crate::encode::relay::{Relay, Relaying};
@@ -26,11 +26,12 @@ use crate::handover::Call;
 use crate::reply::ReplyBody;
 use crate::route::handles::directions;
 use crate::upstream::UpstreamBody;
+use crate::within::within;
 
 /// Serves one modern POST.
 pub(crate) async fn post(
     gateway: &Arc<Gateway>,
-    call: Call,
+    call: Box<Call>,
     asker: Asker,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let message = call.one();
@@ -67,8 +68,7 @@ pub(crate) async fn post(
 }
 
 async fn answer(answered: Answered, key: Option<Fingerprint>) -> Result<Response<ReplyBody>, Refusal> {
-    let head = &answered.answer.head;
-    match (head.status, content::kind(&head.headers)) {
+    match (answered.answer.head.status, answered.kind) {
         (StatusCode::OK, Kind::Events) => Ok(relay(answered, key)),
         (StatusCode::OK, Kind::Json) => json(answered, key).await,
         (_, _) => Box::pin(pass(answered)).await,
@@ -114,7 +114,7 @@ async fn json(answered: Answered, key: Option<Fingerprint>) -> Result<Response<R
     let (head, mut body) = (answer.head, answer.body);
     let max = errand.server.limits.answer_hold_max;
     let patience = errand.server.server.call.request_timeout;
-    let held = tokio::time::timeout(patience, hold(&mut body, max)).await.unwrap_or(Held::Broken);
+    let held = within(patience, hold(&mut body, max)).await.unwrap_or(Held::Broken);
     match held {
         Held::Whole(text) => {
             let text = judge(&errand, replica, key, &text)?;
@@ -197,9 +197,8 @@ fn judge(
 
 /// Passes an answer that is no stream and no judged JSON: 202, 4xx, a server's own 5xx.
 pub(crate) async fn pass(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
-    let Answered { errand, answer, .. } = answered;
+    let Answered { errand, answer, kind, .. } = answered;
     let status = answer.head.status;
-    let kind = content::kind(&answer.head.headers);
     if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT {
         return Ok(encode::head::like(&answer.head, ReplyBody::Empty));
     }

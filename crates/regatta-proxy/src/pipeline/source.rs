@@ -17,7 +17,7 @@ use regatta_mcp::sse::{Event, Framer};
 
 use super::detached::Exchange;
 use super::exchange::{Answered, Errand};
-use crate::content::{self, Kind};
+use crate::content::Kind;
 use crate::encode::answer::{Marks, Role, mark};
 use crate::encode::fault::message;
 use crate::fault::{Asker, Fault};
@@ -84,8 +84,7 @@ impl CallSource {
 
     /// The head is there: how will the answer be read?
     fn begin(&mut self, answered: Answered) {
-        let Answered { errand, answer, replica, resumed } = answered;
-        let kind = content::kind(&answer.head.headers);
+        let Answered { errand, answer, kind, replica, resumed } = answered;
         let form = match (answer.head.status, kind) {
             (_, Kind::Json) => Form::Json(BytesMut::new()),
             (StatusCode::OK, Kind::Events) => Form::Events(Framer::new(errand.server.limits.event_max)),

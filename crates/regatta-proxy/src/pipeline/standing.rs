@@ -15,14 +15,13 @@ use regatta_policy::budget::Verdict;
 use regatta_policy::retry::Repeatability;
 
 use super::detached::Detachable;
-use super::exchange::{Answered, Errand, Where, exchange};
+use super::exchange::{Errand, Where, exchange};
 use super::initialize::is_primed;
 use super::legacy::priming;
 use super::modern;
 use super::source::CallSource;
 use super::standing_source::StandingSource;
 use crate::callers::StreamPlace;
-use crate::content::{self, Kind};
 use crate::event_id::{self, EventId, Label};
 use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::gateway::Gateway;
@@ -152,7 +151,7 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
     let source = match tokio::time::timeout(listener.server.server.call.prime_after, &mut opening).await {
         Ok(answered) => {
             let answered = answered?;
-            if !is_stream(&answered) {
+            if !answered.is_stream() {
                 return modern::pass(answered).await;
             }
             StandingSource::opened(listener.clone(), answered)
@@ -179,12 +178,6 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
     listener.gateway.streams.insert(&stream);
     let priming = is_primed(listener.bound.session.content.version).then(|| priming(&stream));
     Ok(listener.read(stream, Reading { reader: 1, at: 1, priming, place: Some(place) }))
-}
-
-/// Whether an upstream answer is an event stream.
-pub(crate) fn is_stream(answered: &Answered) -> bool {
-    let head = &answered.answer.head;
-    head.status == StatusCode::OK && content::kind(&head.headers) == Kind::Events
 }
 
 /// Serves the rest of a stream.

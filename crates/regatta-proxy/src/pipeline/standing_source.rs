@@ -20,7 +20,7 @@ use regatta_policy::token::Capabilities;
 
 use super::detached::Exchange;
 use super::exchange::{Answered, exchange};
-use super::standing::{Listener, is_stream};
+use super::standing::Listener;
 use crate::bind;
 use crate::encode::answer::{Marks, Role, mark};
 use crate::fault::{Asker, Fault, Place, Refusal};
@@ -67,7 +67,7 @@ impl StandingSource {
     }
 
     fn begin(&mut self, answered: Answered) {
-        if !is_stream(&answered) {
+        if !answered.is_stream() {
             return self.refused(answered.answer.head.status);
         }
         if let Some(bound) = answered.errand.bound()

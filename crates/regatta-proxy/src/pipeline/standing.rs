@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{Method as Verb, Response, StatusCode};
+use http::{Method as Verb, Response};
 use regatta_mcp::era::Era;
 use regatta_mcp::headers::LAST_EVENT_ID;
 use regatta_policy::budget::Verdict;

@@ -53,6 +53,8 @@ pub struct Skim {
     pub result_type: Option<Text>,
     /// `result.isError` is true.
     pub is_error: bool,
+    /// `result.nextCursor`
+    pub next_cursor: Option<Text>,
     /// `result.requestState`
     pub request_state: Option<Text>,
     /// `result.taskId`, `result.task.taskId`, `result.tasks[].taskId`; `params.taskId` of task notifications.
@@ -158,6 +160,7 @@ impl Seen {
                 b"_meta" => self.skim.result_meta = self.meta(walker)?,
                 b"resultType" => self.skim.result_type = text(walker)?,
                 b"isError" => self.skim.is_error = walker.value()?.of(walker.text) == b"true",
+                b"nextCursor" => self.skim.next_cursor = text(walker)?,
                 b"requestState" => self.skim.request_state = text(walker)?,
                 b"taskId" => self.skim.task_ids.extend(text(walker)?),
                 b"task" => self.task(walker)?,
@@ -273,6 +276,7 @@ impl Skim {
             error_code_span: None,
             result_type: None,
             is_error: false,
+            next_cursor: None,
             request_state: None,
             task_ids: Vec::new(),
             result_meta: None,

@@ -11,7 +11,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use regatta_policy::admission::Bounds;
 use regatta_policy::ids::mix;
-use regatta_policy::retry::{ALLOWANCE, Budget, Spend};
+use regatta_policy::retry::{ALLOWANCE, Allowance, Budget, Spend};
 use regatta_policy::snapshot::{Limits, Snapshot};
 use regatta_seal::KeyRing;
 use regatta_store::{Store, Uuid16};
@@ -184,13 +184,17 @@ impl Gateway {
     /// A first sending earns a share of a retry.
     pub(crate) fn earn_retry(&self) {
         let mut budget = self.retries.lock().unwrap_or_else(PoisonError::into_inner);
-        *budget = budget.earn(ALLOWANCE, self.clock.now());
+        *budget = budget.earn(self.allowance(), self.clock.now());
+    }
+
+    fn allowance(&self) -> Allowance {
+        Allowance { percent: self.limits.load().retry_budget_percent, ..ALLOWANCE }
     }
 
     /// Whether one repeat is in the budget (10 % of requests, DESIGN 5).
     pub(crate) fn spend_retry(&self) -> bool {
         let mut budget = self.retries.lock().unwrap_or_else(PoisonError::into_inner);
-        let (next, spend) = budget.spend(ALLOWANCE, self.clock.now());
+        let (next, spend) = budget.spend(self.allowance(), self.clock.now());
         *budget = next;
         match spend {
             Spend::Granted => self.metrics.retries.inc(),

@@ -66,7 +66,12 @@ pub(crate) fn seal_task(
     ring.seal_same(Purpose::Task, &[&fleet], &[&maker.0, task.as_bytes()].concat(), key)
 }
 
-/// Opens a wrapped `requestState` or task id.
+/// Wraps a list cursor, where only its maker understands it (`cursors = "replica"`).
+pub(crate) fn seal_cursor(ring: &KeyRing, fleet: [u8; 8], maker: ReplicaId, cursor: &str) -> String {
+    ring.seal(Purpose::Cursor, &[&fleet], &[&maker.0, cursor.as_bytes()].concat())
+}
+
+/// Opens a wrapped `requestState`, task id or cursor.
 pub(crate) fn open(ring: &KeyRing, purpose: Purpose, fleet: [u8; 8], sealed: &str) -> Option<Handle> {
     let opened = ring.open(purpose, &[&fleet], sealed).ok()?;
     let (maker, text) = opened.plain.split_first_chunk()?;

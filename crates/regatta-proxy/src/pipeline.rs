@@ -20,6 +20,7 @@ pub(crate) mod standing_source;
 pub(crate) mod tend;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::ORIGIN;
 use http::{Method, Request, Response};
@@ -37,6 +38,7 @@ use crate::{accept, admit, decode, encode, identify, limit};
 /// Answers one request. Never fails: every fault has an answer.
 pub async fn serve(gateway: &Arc<Gateway>, peer: Peer, request: Request<Incoming>) -> Response<ReplyBody> {
     gateway.metrics.requests.inc();
+    let began = Instant::now();
     let view = gateway.view();
     let cors = match request.headers().contains_key(ORIGIN) {
         true => accept::cors(request.headers(), &view.admission),
@@ -46,6 +48,7 @@ pub async fn serve(gateway: &Arc<Gateway>, peer: Peer, request: Request<Incoming
         (Some(_), &Method::OPTIONS) => Ok(encode::head::preflight()),
         (_, _) => walk(gateway, &view, peer, request).await,
     };
+    gateway.metrics.duration.observe(began.elapsed().as_secs_f64());
     let mut response = answer.unwrap_or_else(|refusal| {
         gateway.metrics.faults.inc();
         encode::fault::answer(&refusal)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use regatta_mcp::era::Era;
 use regatta_mcp::{Skim, SkimKind, Span, Text, insert_member, skim, splice, write};
 use regatta_policy::ReplicaId;
+use regatta_policy::snapshot::Cursors;
 use regatta_seal::{Fingerprint, KeyRing};
 use regatta_store::Uuid16;
 
@@ -37,6 +38,8 @@ pub(crate) struct Marks<'a> {
     pub session: Option<(Uuid16, [u8; 16])>,
     /// The fleet, for modern handles.
     pub fleet: [u8; 8],
+    /// Whether list cursors are wrapped too.
+    pub cursors: Cursors,
     /// The key that opened the request's handles.
     pub handle_key: Option<Fingerprint>,
     /// Tell the client that its session moved (SESSIONS 4).
@@ -109,6 +112,10 @@ fn cancellation(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> Bytes {
 
 /// Wraps `requestState` and task ids with their maker (SESSIONS 7).
 fn modern_handles(marks: &Marks<'_>, text: &Bytes, seen: &Skim, mut cuts: Vec<(Span, Bytes)>) -> Bytes {
+    if let (Some(cursor), Cursors::Replica) = (seen.next_cursor, marks.cursors) {
+        let sealed = handles::seal_cursor(marks.ring, marks.fleet, marks.replica, &cursor.get(text));
+        cuts.push((cursor.outer(), Bytes::from(write::json_string(&sealed))));
+    }
     if let Some(state) = seen.request_state {
         let sealed = handles::seal_state(marks.ring, marks.fleet, marks.replica, &state.get(text));
         cuts.push((state.outer(), Bytes::from(write::json_string(&sealed))));
@@ -127,14 +134,15 @@ fn modern_handles(marks: &Marks<'_>, text: &Bytes, seen: &Skim, mut cuts: Vec<(S
 
 /// The same id, though the server may have spelled a string's escapes in another way. `1` is not `"1"`.
 pub(crate) fn same_id(asked: &[u8], answered: &[u8]) -> bool {
-    asked == answered || (is_string(asked) && is_string(answered) && unescape(asked) == unescape(answered))
+    asked == answered || (is_string(asked) && is_string(answered) && unquote(asked) == unquote(answered))
 }
 
 fn is_string(raw: &[u8]) -> bool {
     raw.len() >= 2 && raw[0] == b'"'
 }
 
-fn unescape(raw: &[u8]) -> Option<String> {
+/// The value of a JSON string with its quotes.
+pub(crate) fn unquote(raw: &[u8]) -> Option<String> {
     let end = u32::try_from(raw.len()).ok()?.checked_sub(1)?;
     Some(Text { span: Span { start: 1, end }, escaped: true }.get(raw).into_owned())
 }

@@ -14,16 +14,19 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use regatta_mcp::era::Era;
+use regatta_mcp::scan::{AnswerScanner, HandleKind, Piece};
 use regatta_mcp::sse::{Event, Framer};
 use regatta_policy::ReplicaId;
+use regatta_policy::snapshot::Cursors;
 use regatta_seal::Fingerprint;
 use regatta_store::Uuid16;
 use tokio::sync::futures::OwnedNotified;
 
-use super::answer::{Marks, Role, mark};
+use super::answer::{Marks, Role, mark, same_id, unquote};
 use super::fault::message;
 use crate::fault::{Asker, Fault};
 use crate::gateway::Gateway;
+use crate::handles;
 use crate::reply::Cut;
 use crate::slots::Permit;
 use crate::streams::pace::{Due, Pace, Pacemaker};
@@ -40,6 +43,7 @@ pub(crate) struct Relaying {
     pub session: Option<(Uuid16, [u8; 16])>,
     pub replica: ReplicaId,
     pub fleet: [u8; 8],
+    pub cursors: Cursors,
     pub handle_key: Option<Fingerprint>,
     /// Held as long as the body.
     pub _permit: Permit,
@@ -50,129 +54,129 @@ pub(crate) struct Relay {
     to: Relaying,
     body: Option<UpstreamBody>,
     form: Form,
+    ready: VecDeque<Bytes>,
+    /// A JSON answer came to its end.
+    whole: bool,
     pace: Pace,
     pacemaker: Option<Pacemaker>,
     /// Rings when the gateway has to leave; made at the first wait.
     leaving: Option<Pin<Box<OwnedNotified>>>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one a call, and the large one is the ordinary case")]
 enum Form {
     /// Event by event.
-    Events { framer: Framer, ready: VecDeque<Bytes> },
-    /// JSON too large to hold: what was held first, then chunk by chunk.
-    Json { held: Option<Bytes> },
+    Events(Framer),
+    /// JSON too large to hold, chunk by chunk.
+    Json(AnswerScanner),
 }
 
 impl Relay {
     /// Relays an event stream.
     pub fn events(to: Relaying, body: UpstreamBody, pace: Pace) -> Relay {
-        let framer = Framer::new(to.gateway.limits().event_max);
-        Relay {
-            to,
-            body: Some(body),
-            form: Form::Events { framer, ready: VecDeque::new() },
-            pace,
-            pacemaker: None,
-            leaving: None,
-        }
+        let form = Form::Events(Framer::new(to.gateway.limits().event_max));
+        Relay::with(to, body, form, pace)
     }
 
     /// Relays JSON of which `held` was read already.
     pub fn json(to: Relaying, held: Bytes, body: UpstreamBody, pace: Pace) -> Relay {
         let pace = Pace { keep_alive: None, ..pace };
-        Relay {
-            to,
-            body: Some(body),
-            form: Form::Json { held: Some(held) },
-            pace,
-            pacemaker: None,
-            leaving: None,
-        }
+        let form = Form::Json(AnswerScanner::new(to.gateway.limits().handle_max));
+        let mut relay = Relay::with(to, body, form, pace);
+        relay.take(held);
+        relay
+    }
+
+    fn with(to: Relaying, body: UpstreamBody, form: Form, pace: Pace) -> Relay {
+        let (ready, pacemaker, leaving) = (VecDeque::new(), None, None);
+        Relay { to, body: Some(body), form, ready, whole: false, pace, pacemaker, leaving }
     }
 
     /// The next bytes for the client.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         loop {
-            match &mut self.form {
-                Form::Events { ready, .. } => {
-                    if let Some(event) = ready.pop_front() {
-                        self.sent();
-                        return Poll::Ready(Some(Ok(event)));
-                    }
-                }
-                Form::Json { held } => {
-                    if let Some(held) = held.take() {
-                        return Poll::Ready(Some(Ok(held)));
-                    }
-                }
+            if let Some(bytes) = self.ready.pop_front() {
+                self.sent();
+                return Poll::Ready(Some(Ok(bytes)));
             }
-            let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            let Some(body) = &mut self.body else { return Poll::Ready(self.rest()) };
             match Pin::new(body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data()
-                        && let Some(out) = self.take(data)
-                    {
-                        return Poll::Ready(Some(out));
+                    if let Ok(data) = frame.into_data() {
+                        self.take(data);
                     }
                 }
-                Poll::Ready(Some(Err(_))) => {
-                    self.lose("the connection to the server broke");
-                    return Poll::Ready(self.rest());
-                }
-                Poll::Ready(None) => return Poll::Ready(self.finish()),
-                Poll::Pending => return self.poll_due(cx),
+                Poll::Ready(Some(Err(_))) => self.lose("the connection to the server broke"),
+                Poll::Ready(None) => self.finish(),
+                Poll::Pending => ready!(self.poll_due(cx)),
             }
         }
     }
 
-    /// What one chunk of the server's turns into at once; events wait in `ready`.
-    fn take(&mut self, data: Bytes) -> Option<Result<Bytes, Cut>> {
+    /// What one chunk of the server's turns into waits in `ready`.
+    fn take(&mut self, data: Bytes) {
         if let Some(pacemaker) = &mut self.pacemaker {
             pacemaker.heard();
         }
-        let Form::Events { framer, ready } = &mut self.form else { return Some(Ok(data)) };
-        framer.push(data);
+        match &mut self.form {
+            Form::Events(framer) => {
+                framer.push(data);
+                self.take_events();
+            }
+            Form::Json(_) => self.take_json(&data),
+        }
+    }
+
+    fn take_events(&mut self) {
         loop {
-            match framer.next() {
-                Ok(Some(event)) => match pass(&self.to, event) {
-                    Passed::On(bytes) => ready.push_back(bytes),
-                    Passed::Last(bytes) => {
-                        ready.push_back(bytes);
-                        // The response ends the stream; what a server says after it is for nobody.
-                        if let Some(body) = self.body.take() {
-                            body.let_end();
-                        }
-                        return None;
+            let Form::Events(framer) = &mut self.form else { return };
+            match framer.next().map(|event| event.map(|event| pass(&self.to, event))) {
+                Ok(None) => return,
+                Ok(Some(Passed::Nothing)) => {}
+                Ok(Some(Passed::On(bytes))) => self.ready.push_back(bytes),
+                Ok(Some(Passed::Last(bytes))) => {
+                    self.ready.push_back(bytes);
+                    // The response ends the stream; what a server says after it is for nobody.
+                    if let Some(body) = self.body.take() {
+                        body.let_end();
                     }
-                    Passed::Nothing => {}
-                    Passed::Broken => {
-                        self.spoil("an event is not a JSON-RPC message");
-                        return None;
-                    }
-                },
-                Ok(None) => return None,
-                Err(_) => {
-                    self.spoil("an event is larger than event_max");
-                    return None;
+                    return;
                 }
+                Ok(Some(Passed::Broken)) => return self.spoil("an event is not a JSON-RPC message"),
+                Err(_) => return self.spoil("an event is larger than event_max"),
             }
         }
     }
 
-    /// The server's connection ended without a response.
-    fn finish(&mut self) -> Option<Result<Bytes, Cut>> {
-        self.body = None;
-        match &mut self.form {
-            Form::Json { .. } => None,
-            // A batch, or one of notifications only, has no one response that could be missing.
-            Form::Events { .. } if self.to.asker.id.is_none() => None,
-            Form::Events { ready, .. } => {
-                let fault = Fault::OutcomeUnknown { why: "the server ended the stream without a response" };
-                self.to.gateway.metrics.outcome_unknown.inc();
-                ready.push_back(event(&message(&fault.told(&self.to.asker))));
-                ready.pop_front().map(Ok)
+    /// Passes JSON on as it flows; its handles are wrapped, and its id has to be the asked one.
+    fn take_json(&mut self, data: &Bytes) {
+        let Form::Json(scanner) = &mut self.form else { return };
+        let mut pieces = Vec::new();
+        let scanned = scanner.push(data, &mut pieces);
+        for piece in pieces {
+            match piece {
+                Piece::PassThrough(bytes) => self.ready.push_back(bytes),
+                Piece::Handle { kind, text } => match handle(&self.to, kind, &text) {
+                    Some(text) => self.ready.push_back(text),
+                    None => return self.spoil("it is not the response to the request"),
+                },
             }
+        }
+        if scanned.is_err() {
+            self.spoil("it is no JSON, or a handle in it is larger than handle_max");
+        }
+    }
+
+    /// The server's connection ended.
+    fn finish(&mut self) {
+        match &self.form {
+            Form::Json(scanner) if scanner.finish().is_ok() => {
+                self.body = None;
+                self.whole = true;
+            }
+            Form::Json(_) => self.lose("the answer broke off"),
+            // A batch, or one of notifications only, has no one response that could be missing.
+            Form::Events(_) if self.to.asker.id.is_none() => self.body = None,
+            Form::Events(_) => self.lose("the server ended the stream without a response"),
         }
     }
 
@@ -188,10 +192,10 @@ impl Relay {
 
     fn say_last(&mut self, fault: Fault) {
         self.body = None;
-        match &mut self.form {
-            Form::Events { ready, .. } => ready.push_back(event(&message(&fault.told(&self.to.asker)))),
-            // Half an answer must not look like a whole one: the next turn cuts the connection.
-            Form::Json { held } => *held = None,
+        match self.form {
+            Form::Events(_) => self.ready.push_back(event(&message(&fault.told(&self.to.asker)))),
+            // Half an answer must not look like a whole one: it ends in a cut.
+            Form::Json(_) => self.ready.clear(),
         }
     }
 
@@ -201,31 +205,40 @@ impl Relay {
         }
     }
 
-    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let pace = self.pace;
         let bell = &self.to.gateway.last_words;
         let leaving = self.leaving.get_or_insert_with(|| Box::pin(bell.clone().notified_owned()));
         if leaving.as_mut().poll(cx).is_ready() {
             self.lose("the gateway had to leave before the server answered");
-            return Poll::Ready(self.rest());
+            return Poll::Ready(());
         }
         let pacemaker = self.pacemaker.get_or_insert_with(|| Pacemaker::start(pace));
         match ready!(pacemaker.poll_due(cx)) {
-            Due::KeepAlive => Poll::Ready(Some(Ok(KEEP_ALIVE))),
-            Due::Silence | Due::End => {
-                self.lose("the server was silent for too long");
-                Poll::Ready(self.rest())
-            }
+            Due::KeepAlive => self.ready.push_back(KEEP_ALIVE),
+            Due::Silence | Due::End => self.lose("the server was silent for too long"),
         }
+        Poll::Ready(())
     }
 
-    /// What a stream's last event is, or a cut where half an answer has gone out.
-    fn rest(&mut self) -> Option<Result<Bytes, Cut>> {
-        match &mut self.form {
-            Form::Events { ready, .. } => ready.pop_front().map(Ok),
-            Form::Json { .. } => Some(Err(Cut("the answer did not come to its end"))),
+    /// What follows when there is nothing left to read: the end, or a cut where half an answer has gone out.
+    fn rest(&self) -> Option<Result<Bytes, Cut>> {
+        match &self.form {
+            Form::Json(_) if !self.whole => Some(Err(Cut("the answer did not come to its end"))),
+            Form::Json(_) | Form::Events(_) => None,
         }
     }
+}
+
+/// A handle as the client gets it; `None` for an id that nobody asked under.
+fn handle(to: &Relaying, kind: HandleKind, text: &Bytes) -> Option<Bytes> {
+    let ring = to.gateway.ring.load();
+    let sealed = match kind {
+        HandleKind::Id => return to.asker.id.as_ref().filter(|id| same_id(id, text)).map(|_| text.clone()),
+        HandleKind::RequestState => handles::seal_state(&ring, to.fleet, to.replica, &unquote(text)?),
+        HandleKind::TaskId => handles::seal_task(&ring, to.fleet, to.replica, &unquote(text)?, to.handle_key),
+    };
+    Some(Bytes::from(regatta_mcp::write::json_string(&sealed)))
 }
 
 enum Passed {
@@ -245,6 +258,7 @@ fn pass(to: &Relaying, event: Event) -> Passed {
         replica: to.replica,
         session: to.session,
         fleet: to.fleet,
+        cursors: to.cursors,
         handle_key: to.handle_key,
         resumed: false,
     };

@@ -10,6 +10,7 @@ use http::{Method as Verb, Response, StatusCode};
 use regatta_mcp::era::Era;
 use regatta_mcp::{Kind, Method, documents};
 use regatta_policy::retry::Repeatability;
+use regatta_policy::snapshot::Cursors;
 use regatta_policy::token::LegacyVersion;
 
 use super::detached::Detachable;
@@ -265,6 +266,7 @@ fn judge(
         replica,
         session: errand.bound().map(|bound| (bound.session.uuid, bound.home.etag)),
         fleet: errand.server.fleet,
+        cursors: Cursors::Shared,
         handle_key: None,
         resumed,
     };

@@ -102,6 +102,7 @@ fn relaying(
         session,
         replica,
         fleet,
+        cursors: errand.server.server.cursors,
         handle_key,
         _permit: errand.permit?,
     })
@@ -183,6 +184,7 @@ fn judge(
         replica,
         session: None,
         fleet: errand.server.fleet,
+        cursors: errand.server.server.cursors,
         handle_key,
         resumed: false,
     };

@@ -14,6 +14,7 @@ use http_body::Body;
 use regatta_mcp::documents;
 use regatta_mcp::era::Era;
 use regatta_mcp::sse::{Event, Framer};
+use regatta_policy::snapshot::Cursors;
 
 use super::detached::Exchange;
 use super::exchange::{Answered, Errand};
@@ -169,6 +170,7 @@ impl CallSource {
             replica: open.replica,
             session: open.bound.as_ref().map(|bound| (bound.session.uuid, bound.home.etag)),
             fleet: open.errand.server.fleet,
+            cursors: Cursors::Shared,
             handle_key: None,
             resumed: open.resumed,
         };

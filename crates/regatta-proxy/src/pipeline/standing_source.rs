@@ -15,7 +15,7 @@ use regatta_mcp::era::Era;
 use regatta_mcp::sse::{Event, Framer};
 use regatta_mcp::write;
 use regatta_policy::deviation::LogLevel;
-use regatta_policy::snapshot::UpstreamResume;
+use regatta_policy::snapshot::{Cursors, UpstreamResume};
 use regatta_policy::token::Capabilities;
 
 use super::detached::Exchange;
@@ -145,6 +145,7 @@ impl StandingSource {
             replica: bound.home.replica,
             session: Some((bound.session.uuid, bound.home.etag)),
             fleet: self.listener.server.fleet,
+            cursors: Cursors::Shared,
             handle_key: None,
             resumed: false,
         };

@@ -11,7 +11,7 @@ use regatta_mcp::headers::{MCP_NAME, encode_name};
 use regatta_mcp::{Method, NameSource, Text, splice, write};
 use regatta_policy::ReplicaId;
 use regatta_policy::ids::stable_hash;
-use regatta_policy::snapshot::Affinity;
+use regatta_policy::snapshot::{Affinity, Cursors};
 use regatta_seal::{Fingerprint, KeyRing, Purpose, random_u64};
 
 use crate::fault::Fault;
@@ -73,6 +73,11 @@ pub(crate) fn directions(call: &Call, ring: &KeyRing) -> Result<Directions, Faul
         };
         cuts.push(cut(task, &inner));
         directions.rewritten.push((MCP_NAME, encode_name(&inner)));
+    }
+    if let (Cursors::Replica, Some(cursor)) = (call.server.server.cursors, message.params.cursor) {
+        let handle = open(ring, Purpose::Cursor, fleet, &cursor.get(&call.text)).ok_or(Fault::BadHandle)?;
+        directions.maker = Maker::Only(handle.maker);
+        cuts.push(cut(cursor, &handle.text));
     }
     if !cuts.is_empty() {
         cuts.sort_unstable_by_key(|(span, _)| span.start);

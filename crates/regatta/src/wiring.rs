@@ -14,11 +14,14 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use regatta_control::Control;
+/// A replica as the control plane shows it.
+pub use regatta_control::ReplicaView;
 use regatta_control::admin::{self, Panel, Phase, Readiness};
-use regatta_control::{Control, ReplicaView};
 use regatta_policy::snapshot::Snapshot;
 use regatta_proxy::listener::{self, Drainer, Ended, Listener, ListenerStats, drain_signal};
-use regatta_proxy::upstream::ReplicaStatus;
+/// A replica as the data plane shows it.
+pub use regatta_proxy::upstream::ReplicaStatus;
 use regatta_proxy::{Gateway, Parts};
 use regatta_store::{Bounds, Embedded, embedded};
 use tokio::net::TcpListener;

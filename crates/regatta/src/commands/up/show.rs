@@ -8,13 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use owo_colors::{OwoColorize, Style};
-use regatta_control::ReplicaView;
-use regatta_proxy::upstream::ReplicaStatus;
 use serde_json::json;
 
 use super::flock::Flock;
 use crate::logging::{self, Sink};
-use crate::wiring::Started;
+use crate::wiring::{ReplicaStatus, ReplicaView, Started};
 
 /// How often the live status looks for something new.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

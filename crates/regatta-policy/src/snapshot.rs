@@ -314,7 +314,7 @@ impl Default for CallBounds {
             connect_timeout: Duration::from_secs(1),
             gone_after: Duration::from_secs(2),
             prime_after: Duration::from_secs(1),
-            connections_per_replica_max: 512,
+            connections_per_replica_max: 16_384,
         }
     }
 }

@@ -34,6 +34,8 @@ async fn a_session_goes_on_when_its_replica_is_killed_and_the_replica_comes_back
     let pid = who["structuredContent"]["pid"].as_u64().expect("a pid");
     let port = who["structuredContent"]["port"].as_u64().expect("a port");
     kill(pid);
+    // A call that is written while the kernel is still at it would rightly be told "outcome unknown".
+    eventually("the replica is dead", SOON, async || (!runs(pid)).then_some(())).await;
     let after = session.call("whoami", json!({})).await?.result()?;
     assert_ne!(after["structuredContent"]["pid"], pid);
     assert_eq!(after["_meta"]["io.regatta/sessionResumed"], true);

@@ -18,14 +18,23 @@ use crate::handover::{Accepted, Verb};
 use crate::listener::Peer;
 use crate::view::View;
 
+/// The methods of an MCP endpoint.
+const ALLOW: &str = "POST, GET, DELETE";
+
 /// Checks the head of `request`.
 pub(crate) fn accept(view: &View, peer: Peer, request: Request<Incoming>) -> Result<Accepted, Fault> {
     let (head, body) = request.into_parts();
     host::check(&head, &view.admission)?;
     origin::check(&head.headers, &view.admission)?;
+    // CONNECT names no path that could be looked up (RFC 9110 9.3.6).
+    if head.method == Method::CONNECT {
+        return Err(Fault::BadVerb { allow: ALLOW });
+    }
     let server = view.server_at(head.uri.path()).ok_or(Fault::NoSuchPath)?.clone();
     let verb = verb(&head)?;
     framing(&head.headers)?;
+    once(&head.headers, &headers::MCP_SESSION_ID, "Mcp-Session-Id")?;
+    once(&head.headers, &header::AUTHORIZATION, "Authorization")?;
     match verb {
         Verb::Post => post(&head.headers)?,
         Verb::Get if !headers::Accepts::read(&head.headers).event_stream => return Err(Fault::NotAcceptable),
@@ -41,7 +50,7 @@ fn verb(head: &Parts) -> Result<Verb, Fault> {
         Method::POST => return Ok(Verb::Post),
         Method::GET => Verb::Get,
         Method::DELETE => Verb::Delete,
-        _ => return Err(Fault::BadVerb { allow: "POST, GET, DELETE" }),
+        _ => return Err(Fault::BadVerb { allow: ALLOW }),
     };
     let version = head.headers.get(headers::MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
     if version.is_some_and(regatta_mcp::era::is_modern) {
@@ -69,11 +78,7 @@ fn post(map: &HeaderMap) -> Result<(), Fault> {
     if map.contains_key(header::CONTENT_ENCODING) || headers::check_content_type(map).is_err() {
         return Err(Fault::BadContentType);
     }
-    if !headers::Accepts::read(map).both() {
-        return Err(Fault::NotAcceptable);
-    }
-    once(map, &headers::MCP_SESSION_ID, "Mcp-Session-Id")?;
-    once(map, &header::AUTHORIZATION, "Authorization")
+    if headers::Accepts::read(map).both() { Ok(()) } else { Err(Fault::NotAcceptable) }
 }
 
 /// Refuses a header that stands twice: two readers could each believe another one.

@@ -11,7 +11,7 @@ mod raw;
 pub use answer::{Answer, Events, Outcome};
 pub use legacy::Session;
 pub use modern::Modern;
-pub use raw::{RawConnection, raw};
+pub use raw::{RawAnswer, RawConnection, raw};
 
 use crate::{Failure, Result, because};
 use bytes::Bytes;

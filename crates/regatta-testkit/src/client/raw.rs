@@ -11,6 +11,68 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct RawConnection {
     socket: TcpStream,
+    /// Read behind the last answer.
+    ahead: Vec<u8>,
+}
+
+/// One HTTP answer as it came.
+#[derive(Clone, Debug, Default)]
+pub struct RawAnswer {
+    /// 0 when there was none.
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    /// Without its framing.
+    pub body: Vec<u8>,
+}
+
+impl RawAnswer {
+    /// The first answer in `all` and where it ends; `is_over`: nothing more will come.
+    fn parse(all: &[u8], is_over: bool) -> Option<(RawAnswer, usize)> {
+        let start = all.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&all[..start]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        if (100..200).contains(&status) {
+            let (answer, end) = Self::parse(&all[start..], is_over)?;
+            return Some((answer, start + end));
+        }
+        let lower = head.to_ascii_lowercase();
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let (body, end) = if lower.contains("transfer-encoding: chunked") {
+            unchunk(&all[start..], is_over).map(|(body, end)| (body, start + end))?
+        } else {
+            let end = start + length.unwrap_or(0usize);
+            match all.get(start..end) {
+                Some(body) => (body.to_vec(), end),
+                None if is_over => (all[start..].to_vec(), all.len()),
+                None => return None,
+            }
+        };
+        Some((RawAnswer { status, head, body }, end))
+    }
+}
+
+/// The content of a chunked body and where it ends; `is_over`: what there is will do.
+fn unchunk(mut rest: &[u8], is_over: bool) -> Option<(Vec<u8>, usize)> {
+    let (all, mut body) = (rest.len(), Vec::new());
+    loop {
+        let chunk = || {
+            let line = rest.windows(2).position(|window| window == b"\r\n")?;
+            let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).ok()?, 16).ok()?;
+            let data = rest.get(line + 2..line + 2 + size)?;
+            Some((data, rest.get(line + 2 + size + 2..)?))
+        };
+        match chunk() {
+            Some((data, behind)) => {
+                body.extend_from_slice(data);
+                rest = behind;
+                if data.is_empty() {
+                    return Some((body, all - rest.len()));
+                }
+            }
+            None => return is_over.then_some((body, all)),
+        }
+    }
 }
 
 impl RawConnection {
@@ -18,7 +80,7 @@ impl RawConnection {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let socket = TcpStream::connect(address).await.map_err(because("connecting"))?;
         socket.set_nodelay(true).map_err(because("setting TCP_NODELAY"))?;
-        Ok(RawConnection { socket })
+        Ok(RawConnection { socket, ahead: Vec::new() })
     }
 
     /// Sends all of `bytes`.
@@ -54,9 +116,24 @@ impl RawConnection {
         tokio::time::timeout(PATIENCE, reading).await.map_err(because("no such text"))?
     }
 
+    /// Reads one answer to its end, as its own head frames it; 1xx heads are passed over. Status 0: the other side closed
+    /// without a whole head.
+    pub async fn read_answer(&mut self) -> RawAnswer {
+        let mut all = std::mem::take(&mut self.ahead);
+        loop {
+            if let Some((answer, end)) = RawAnswer::parse(&all, false) {
+                self.ahead = all.split_off(end);
+                return answer;
+            }
+            if !matches!(self.socket.read_buf(&mut all).await, Ok(1..)) {
+                return RawAnswer::parse(&all, true).map(|(answer, _)| answer).unwrap_or_default();
+            }
+        }
+    }
+
     /// Reads until the other side closes or says nothing for `silence`. The flag says whether it closed.
     pub async fn read_rest(&mut self, silence: Duration) -> (Vec<u8>, bool) {
-        let mut all = Vec::new();
+        let mut all = std::mem::take(&mut self.ahead);
         loop {
             match tokio::time::timeout(silence, self.socket.read_buf(&mut all)).await {
                 Err(_) => return (all, false),

@@ -2,11 +2,15 @@
 //!
 //! One test binary for all, because only this crate's tests know where the binary is.
 
+mod bad_http;
+mod bad_json;
+mod bad_modern;
 mod demo_eras;
 mod documents;
 mod example_config;
 mod harness;
 mod starting;
+mod table;
 mod up;
 
 /// The binary under test.

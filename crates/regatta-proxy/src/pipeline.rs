@@ -79,7 +79,10 @@ async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response
     let (admitted, standing) = admit::admit(gateway, identified).await.map_err(Fault::alone)?;
     let mut call = decode::decode(admitted)?;
     let asker = Asker { id: call.id(), era: Some(call.era), ..Asker::default() };
-    admit::settle(gateway, &mut call, standing).await.map_err(|fault| fault.told(&asker))?;
+    if let Err(fault) = admit::settle(gateway, &mut call, standing).await {
+        let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
+        return Err(fault.told(&asker));
+    }
     limit::limit(gateway, &call).map_err(|fault| fault.told(&asker))?;
     match call.era {
         Era::Legacy => legacy::post(gateway, call, asker).await,

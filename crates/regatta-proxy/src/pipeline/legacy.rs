@@ -66,6 +66,14 @@ pub(crate) async fn post(
     }
 }
 
+/// Who asks, for a call that is refused before it is bound: inside a live session its fault rides on HTTP 200.
+pub(crate) async fn placed(gateway: &Arc<Gateway>, call: &Call, asker: Asker) -> Asker {
+    match bind::bind(gateway, &call.server, &call.head).await {
+        Ok(Some(_)) if call.era == Era::Legacy => Asker { place: Place::Session, ..asker },
+        Ok(_) | Err(_) => asker,
+    }
+}
+
 /// A request that a later home of the session must be told of.
 async fn noted(
     gateway: &Arc<Gateway>,

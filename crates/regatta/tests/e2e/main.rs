@@ -5,11 +5,26 @@
 mod bad_http;
 mod bad_json;
 mod bad_modern;
+mod balance;
+mod cancel;
 mod demo_eras;
 mod documents;
+mod drain;
 mod example_config;
+mod fleet;
+mod handles;
 mod harness;
+mod kill_gateway;
+mod kill_replica;
+mod kill_replica_in_call;
+mod listen;
+mod overload;
+mod questions;
+mod reload;
+mod resume;
 mod starting;
+mod stopped_replica;
+mod streams;
 mod table;
 mod up;
 

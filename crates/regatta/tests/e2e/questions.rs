@@ -1,0 +1,131 @@
+//! A server asks its client through the gateway: the answer reaches who asked, once, and never anybody else.
+
+use crate::REGATTA;
+use crate::fleet::{demos, receiver, urls};
+use regatta_testkit::gateway::Plan;
+use regatta_testkit::stub::answers;
+use regatta_testkit::{Gateway, Reply, Result, Stub};
+use serde_json::{Value, json};
+
+/// A legacy stub whose tool `ask` asks under the id `q1`.
+async fn stub() -> Stub {
+    let base = answers::legacy();
+    Stub::start(move |seen| match seen.tool() {
+        "ask" => {
+            let id = seen.id().clone();
+            let params = json!({"message": "?", "requestedSchema": {"type": "object", "properties": {}}});
+            Reply::sse().ask(&json!("q1"), "elicitation/create", params, move |answer| {
+                let text = answer["result"]["content"]["answer"].to_string();
+                json!({"jsonrpc": "2.0", "id": id, "result": {"content": [{"type": "text", "text": text}]}})
+            })
+        }
+        _ => base(seen),
+    })
+    .await
+}
+
+fn accept(answer: &str) -> Value {
+    json!({"action": "accept", "content": {"answer": answer}})
+}
+
+/// How many answers a stub received.
+fn answers_at(stub: &Stub) -> usize {
+    stub.seen()
+        .iter()
+        .filter(|seen| seen.rpc().is_empty() && !seen.json["result"]["action"].is_null())
+        .count()
+}
+
+#[tokio::test]
+async fn an_elicitation_and_a_sampling_are_answered_at_their_own_replica() -> Result<()> {
+    let demos = demos(3, &["--eras", "legacy"]).await;
+    let gateway =
+        Gateway::start(REGATTA, Plan::over(urls(&demos)).on_server("balance = \"round-robin\"")).await;
+    let mut asked = Vec::new();
+    for number in 0..6 {
+        let session = gateway.client().initialize().await?;
+        let params = json!({"name": "ask", "arguments": {"question": number.to_string()}});
+        let mut events = session.request("tools/call", params).await?.events();
+        let question = events.until("elicitation/create").await?.json();
+        assert_eq!(question["params"]["message"], number.to_string());
+        asked.push((session, events, question["id"].clone(), number));
+    }
+    for (session, events, id, number) in asked {
+        assert_eq!(session.answer(&id, accept(&format!("a{number}"))).await?.status, 202);
+        let last = events.rest().await?.pop().expect("a response").json();
+        assert_eq!(last["result"]["content"][0]["text"], format!("answer: a{number}"));
+    }
+    let session = gateway.client().initialize().await?;
+    let params = json!({"name": "sample", "arguments": {"prompt": "p"}});
+    let mut events = session.request("tools/call", params).await?.events();
+    let question = events.until("sampling/createMessage").await?.json();
+    let sampled = json!({"role": "assistant", "content": {"type": "text", "text": "s"}, "model": "m"});
+    assert_eq!(session.answer(&question["id"], sampled).await?.status, 202);
+    assert_eq!(
+        events.rest().await?.pop().expect("a response").json()["result"]["content"][0]["text"],
+        "model: s"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_answer_is_taken_and_reaches_nobody() -> Result<()> {
+    let stub = stub().await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
+    let session = gateway.client().initialize().await?;
+    let params = json!({"name": "ask", "arguments": {"op": "asks"}});
+    let mut events = session.request("tools/call", params).await?.events();
+    let question = events.until("elicitation/create").await?.json();
+    assert_eq!(session.answer(&question["id"], accept("first")).await?.status, 202);
+    assert_eq!(session.answer(&question["id"], accept("second")).await?.status, 202);
+    let last = events.rest().await?.pop().expect("a response").json();
+    assert_eq!(last["result"]["content"][0]["text"], "\"first\"");
+    assert_eq!(answers_at(&stub), 1);
+    let answered = stub.seen().into_iter().find(|seen| !seen.json["result"]["action"].is_null());
+    assert_eq!(answered.expect("an answer").id(), "q1", "under the server's own id");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_else_can_answer() -> Result<()> {
+    let stub = stub().await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
+    let (session, other) = (gateway.client().initialize().await?, gateway.client().initialize().await?);
+    let params = json!({"name": "ask", "arguments": {"op": "asks"}});
+    let mut events = session.request("tools/call", params).await?.events();
+    let question = events.until("elicitation/create").await?.json();
+    assert_eq!(other.answer(&question["id"], accept("stolen")).await?.status, 202);
+    assert_eq!(session.answer(&json!("q1"), accept("guessed")).await?.status, 202);
+    assert_eq!(answers_at(&stub), 0);
+    assert_eq!(session.answer(&question["id"], accept("own")).await?.status, 202);
+    assert_eq!(
+        events.rest().await?.pop().expect("a response").json()["result"]["content"][0]["text"],
+        "\"own\""
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_to_a_replica_that_is_gone_never_answers_a_new_question() -> Result<()> {
+    let stubs = [stub().await, stub().await];
+    let gateway = Gateway::start(REGATTA, Plan::over(stubs.each_ref().map(Stub::url))).await;
+    let session = gateway.client().initialize().await?;
+    let ask = async |op: &str| {
+        let params = json!({"name": "ask", "arguments": {"op": op}});
+        let mut events = session.request("tools/call", params).await?.events();
+        let id = events.until("elicitation/create").await?.json()["id"].clone();
+        Ok::<_, regatta_testkit::Failure>((events, id))
+    };
+    let (old_events, old) = ask("old").await?;
+    let at = receiver(&stubs, "old").await;
+    stubs[at].die().await;
+    assert_eq!(old_events.rest().await?.pop().expect("a last word").json()["error"]["code"], -31001);
+    let (events, new) = ask("new").await?;
+    assert_ne!(old, new);
+    assert_eq!(session.answer(&old, accept("stale")).await?.status, 202);
+    assert_eq!(answers_at(&stubs[1 - at]), 0, "a stale approval");
+    assert_eq!(session.answer(&new, accept("fresh")).await?.status, 202);
+    let last = events.rest().await?.pop().expect("a response").json();
+    assert_eq!(last["result"]["content"][0]["text"], "\"fresh\"");
+    Ok(())
+}

@@ -34,6 +34,8 @@ def measure(options, programs, name: str, round_: int) -> list:
         load = rig.load(port, *shape, "--seconds", 8, "--record", record, popen=True)
         time.sleep(3)
         upstreams[round_ % 2].kill()
+        # Until it is reaped, its sockets still take in what nobody will read.
+        upstreams[round_ % 2].wait()
         killed = time.time()
         report = host.report_of(load)
         calls = [json.loads(line) for line in record.read_text().splitlines()]

@@ -112,7 +112,8 @@ where
 {
     let stream = Unstalled::new(stream, WRITE_TIMEOUT, Arc::clone(&shared.stats));
     let service = service_fn(|request| {
-        let answering = (shared.handler)(peer, request);
+        // On the heap: hyper keeps room for this future as long as the connection lives, and most connections wait.
+        let answering = Box::pin((shared.handler)(peer, request));
         async { Ok::<_, Infallible>(answering.await) }
     });
     let mut connection = pin!(builder(limits).serve_connection(TokioIo::new(stream), service));

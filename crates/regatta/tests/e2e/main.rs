@@ -5,6 +5,7 @@
 mod bad_http;
 mod bad_json;
 mod bad_modern;
+mod bad_servers;
 mod balance;
 mod cancel;
 mod demo_eras;
@@ -14,19 +15,25 @@ mod example_config;
 mod fleet;
 mod handles;
 mod harness;
+mod isolation;
 mod kill_gateway;
 mod kill_replica;
 mod kill_replica_in_call;
+mod leaks;
 mod listen;
+mod network;
 mod overload;
 mod questions;
 mod reload;
 mod resume;
 mod starting;
 mod stopped_replica;
+mod storm;
 mod streams;
 mod table;
+mod two_gateways;
 mod up;
+mod versions;
 
 /// The binary under test.
 const REGATTA: &str = env!("CARGO_BIN_EXE_regatta");

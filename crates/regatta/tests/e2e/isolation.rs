@@ -1,0 +1,90 @@
+//! Many clients at once, with the same ids: every answer goes to who asked, and no secret goes anywhere else.
+
+use crate::REGATTA;
+use crate::fleet::{demos, urls};
+use regatta_testkit::client::Session;
+use regatta_testkit::gateway::Plan;
+use regatta_testkit::stub::answers;
+use regatta_testkit::{Gateway, Result, Stub};
+use serde_json::{Value, json};
+
+/// What the stub says about a call: `{op, principal, session}`.
+fn said(outcome: &regatta_testkit::client::Outcome) -> Value {
+    serde_json::from_str(outcome.text()).unwrap_or_else(|error| panic!("{error} in {}", outcome.message))
+}
+
+#[tokio::test]
+async fn every_answer_carries_its_askers_op_principal_and_session() -> Result<()> {
+    let stubs = [Stub::start(answers::dual()).await, Stub::start(answers::dual()).await];
+    let gateway = Gateway::start(REGATTA, Plan::over(stubs.each_ref().map(Stub::url))).await;
+    let mut clients = Vec::new();
+    for number in 0..12 {
+        let principal = format!("Bearer client-{number}");
+        let client = gateway.client().header("authorization", &principal);
+        clients.push(tokio::spawn(async move {
+            let (session, modern) = (client.initialize().await?, client.modern());
+            let home = said(&session.call("work", json!({"op": "home"})).await?)["session"].clone();
+            for turn in 0..15 {
+                let op = format!("{number}/{turn}");
+                let expected = json!({"op": op, "principal": principal, "session": home});
+                let call = json!({"op": op});
+                let (legacy, modern) =
+                    tokio::join!(session.call("work", call.clone()), modern.call("work", call));
+                assert_eq!(said(&legacy?), expected);
+                assert_eq!(said(&modern?), json!({"op": op, "principal": principal, "session": ""}));
+            }
+            Ok::<_, regatta_testkit::Failure>(home)
+        }));
+    }
+    let mut homes = Vec::new();
+    for client in clients {
+        homes.push(client.await.expect("a client")?.to_string());
+    }
+    homes.sort();
+    homes.dedup();
+    assert_eq!(homes.len(), 12, "each session is one of its own upstream");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_server_says_by_itself_is_heard_on_one_stream_of_its_session() -> Result<()> {
+    let demos = demos(2, &["--eras", "legacy"]).await;
+    let gateway = Gateway::start(REGATTA, Plan::over(urls(&demos))).await;
+    let (one, two) = (gateway.client().initialize().await?, gateway.client().initialize().await?);
+    let (mut heard_by_one, mut heard_by_two) = (one.listen().await?.events(), two.listen().await?.events());
+    let clock = json!({"uri": "demo://clock"});
+    one.request("resources/subscribe", clock).await?.outcome().await?.result()?;
+    heard_by_one.until("notifications/resources/updated").await?;
+    for session in [&one, &two] {
+        session.call("log", json!({"text": "own", "level": "error"})).await?.result()?;
+    }
+    let foreign = heard_by_two.next_within(std::time::Duration::from_millis(1300)).await;
+    let is_priming = |event: &regatta_testkit::sse::Event| event.json().is_null();
+    assert!(foreign.is_err() || matches!(&foreign, Ok(Some(event)) if is_priming(event)), "{foreign:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_secret_is_written_anywhere() -> Result<()> {
+    let demos = demos(2, &["--eras", "dual"]).await;
+    let plan = Plan::over(urls(&demos)).on_gateway("log_filter = \"trace\"");
+    let mut gateway = Gateway::start(REGATTA, plan).await;
+    let client = gateway.client().header("authorization", "Bearer canary-token");
+    let session: Session = client.initialize().await?;
+    session.call("echo", json!({"text": "canary-argument"})).await?.result()?;
+    client.modern().call("echo", json!({"text": "canary-argument"})).await?.result()?;
+    session.request("resources/read", json!({"uri": "demo://canary-uri"})).await?.bytes().await?;
+    session.request("canary-method", json!({})).await?.bytes().await?;
+    client
+        .post(&[("mcp-session-id", "canary-session")], &json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}))
+        .await?;
+    let mut written = gateway.log();
+    for page in ["/metrics", "/status", "/ready", "/health"] {
+        written += &gateway.admin(page).await.expect("the admin listener answers").1;
+    }
+    gateway.process.kill();
+    written += &gateway.log();
+    assert!(!written.contains("canary"), "{:?}", written.lines().find(|line| line.contains("canary")));
+    assert!(!written.contains(&session.id), "{:?}", written.lines().find(|line| line.contains(&session.id)));
+    Ok(())
+}

@@ -137,6 +137,11 @@ impl Admission {
         (next, Parking::Parked(who))
     }
 
+    /// A returning call is asked to wait for a person again, before it got a place in flight.
+    pub fn park_again(self) -> Admission {
+        Admission { returning: self.returning.saturating_sub(1), ..self }
+    }
+
     /// The person of a parked call has answered.
     pub fn unpark(self, bounds: Bounds) -> (Admission, Unparking) {
         if self.inflight < bounds.inflight_max && self.returning == 0 {

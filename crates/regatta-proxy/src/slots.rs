@@ -128,13 +128,6 @@ impl Slots {
         Permit { slots: self.clone(), place: Held::Plain(place) }
     }
 
-    fn leave(self: &Arc<Self>, place: Place) {
-        let mut state = self.lock();
-        let (counts, next) = state.counts.leave(state.bounds, place);
-        state.counts = counts;
-        self.wake(&mut state, next);
-    }
-
     /// Hands the place that `next` now holds to whoever it is.
     fn wake(self: &Arc<Self>, state: &mut State, next: Next) {
         match next {
@@ -209,19 +202,28 @@ impl Drop for Waiting<'_> {
 }
 
 impl Permit {
-    /// The call waits for a person: its place in flight goes to somebody. False if `parked_max` is reached.
+    /// The call waits for a person: its place in flight goes to somebody. False if `parked_max` is reached, and then
+    /// it keeps the place that it has; a reserved place is kept too.
     pub fn park(&mut self) -> bool {
         let slots = self.slots.clone();
         let mut state = slots.lock();
-        let (counts, parking) = state.counts.park(state.bounds);
-        match parking {
-            Parking::Full => false,
-            Parking::Parked(next) => {
+        match self.now() {
+            Some(Place::Parked) => true,
+            Some(Place::Returning) => {
+                self.leave_line(&mut state);
+                state.counts = state.counts.park_again();
+                self.put(Place::Parked);
+                true
+            }
+            Some(Place::Inflight) => {
+                let (counts, parking) = state.counts.park(state.bounds);
+                let Parking::Parked(next) = parking else { return false };
                 state.counts = counts;
                 self.put(Place::Parked);
                 slots.wake(&mut state, next);
                 true
             }
+            Some(Place::Reserved | Place::Queued | Place::ReservedQueued) | None => false,
         }
     }
 
@@ -229,6 +231,10 @@ impl Permit {
     pub fn unpark(&mut self) {
         let slots = self.slots.clone();
         let mut state = slots.lock();
+        // One that found no parking place has kept its place in flight.
+        if self.now() != Some(Place::Parked) {
+            return;
+        }
         let (counts, unparking) = state.counts.unpark(state.bounds);
         state.counts = counts;
         match unparking {
@@ -238,6 +244,33 @@ impl Permit {
                 state.returning.push_back(shared.clone());
                 self.place = Held::Shared(shared);
             }
+        }
+    }
+
+    /// Gives the place back before the permit ends.
+    pub fn give_back(&mut self) {
+        let mut state = self.slots.lock();
+        let Some(place) = self.now() else { return };
+        // In one step with the counts: whoever leaves in between would step a call in that has left the line.
+        self.leave_line(&mut state);
+        self.place = Held::Nothing;
+        let (counts, next) = state.counts.leave(state.bounds, place);
+        state.counts = counts;
+        self.slots.wake(&mut state, next);
+    }
+
+    /// The place held now; to be asked under the lock of the slots, because a returning call is moved from outside.
+    fn now(&self) -> Option<Place> {
+        match &self.place {
+            Held::Nothing => None,
+            Held::Plain(place) => Some(*place),
+            Held::Shared(shared) => Some(*lock(shared)),
+        }
+    }
+
+    fn leave_line(&self, state: &mut State) {
+        if let Held::Shared(shared) = &self.place {
+            state.returning.retain(|other| !Arc::ptr_eq(other, shared));
         }
     }
 
@@ -253,15 +286,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        match &self.place {
-            Held::Nothing => {}
-            Held::Plain(place) => self.slots.leave(*place),
-            Held::Shared(shared) => {
-                self.slots.lock().returning.retain(|other| !Arc::ptr_eq(other, shared));
-                let place = *lock(shared);
-                self.slots.leave(place);
-            }
-        }
+        self.give_back();
     }
 }
 
@@ -276,3 +301,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The counts change in single steps that leave them whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,15 +35,13 @@ pub(crate) async fn admit(
 ) -> Result<(Admitted, Standing), Fault> {
     let Identified { accepted, caller } = identified;
     let limits = accepted.server.limits.clone();
-    // A claim, good enough for a place: if the body says otherwise, the request ends as a header mismatch.
+    // A claim, good enough for a place to read the body in; *settle* looks at what it turned out to be.
     let discovers =
         text_header(&accepted.head, &headers::MCP_METHOD).is_some_and(|method| method == "server/discover");
-    let (permit, standing) = if discovers {
-        (enter(gateway, Class::Exempt, &limits).await?, Standing::Settled)
-    } else if let Some(permit) = gateway.slots.try_enter(Class::Ordinary) {
-        (permit, Standing::Settled)
-    } else {
-        (enter(gateway, Class::Exempt, &limits).await?, Standing::Provisional)
+    let at_once = if discovers { None } else { gateway.slots.try_enter(Class::Ordinary) };
+    let (permit, standing) = match at_once {
+        Some(permit) => (permit, Standing::Settled),
+        None => (enter(gateway, Class::Exempt, &limits).await?, Standing::Provisional),
     };
     let max = match standing {
         Standing::Settled => limits.body_max,
@@ -65,6 +63,8 @@ pub(crate) async fn settle(gateway: &Arc<Gateway>, call: &mut Call, standing: St
     if standing == Standing::Settled || class(call) == Class::Exempt {
         return Ok(());
     }
+    // First back, then into the queue: waiting in a reserved place would keep out those that it is reserved for.
+    call.permit.give_back();
     call.permit = enter(gateway, Class::Ordinary, &call.server.limits).await?;
     Ok(())
 }

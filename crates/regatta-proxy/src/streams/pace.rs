@@ -81,6 +81,9 @@ impl Pacemaker {
             let stood = since.elapsed();
             self.heard += stood;
             self.started += stood;
+            // While they stood the timer was moved behind them.
+            let next = self.next();
+            self.sleep.as_mut().reset(next);
         }
     }
 
@@ -122,5 +125,23 @@ impl Pacemaker {
             return keep_alive;
         }
         keep_alive.min(at(self.heard, self.pace.silence_max)).min(at(self.started, self.pace.whole_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_servers_clocks_run_on_after_a_pause_that_outlived_them() {
+        let silence = Duration::from_millis(20);
+        let pace = Pace { silence_max: Some(silence), whole_max: None, keep_alive: None };
+        let mut pacemaker = Pacemaker::start(pace);
+        pacemaker.pause();
+        let standing = std::future::poll_fn(|cx| pacemaker.poll_due(cx));
+        assert!(tokio::time::timeout(silence * 2, standing).await.is_err(), "a person may take their time");
+        pacemaker.resume();
+        let due = std::future::poll_fn(|cx| pacemaker.poll_due(cx));
+        assert_eq!(tokio::time::timeout(Duration::from_secs(5), due).await, Ok(Due::Silence));
     }
 }

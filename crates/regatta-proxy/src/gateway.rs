@@ -24,7 +24,7 @@ use crate::pipeline::rehome::Untold;
 use crate::session::{Home, SessionCache};
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
-use crate::streams::table::StreamTable;
+use crate::streams::table::{Resting, StreamTable};
 use crate::upstream::{ReplicaStatus, Upstreams};
 use crate::view::View;
 
@@ -171,12 +171,13 @@ impl Gateway {
         LONGER_THAN_ANY_CALL
     }
 
-    /// Keeps the table right when a stream ended.
+    /// Keeps the table right when a stream came to rest.
     pub(crate) fn note_turn(&self, stream: &Stream, turned: Turned) {
         match turned {
             Turned::No => {}
-            Turned::Ended { bytes } => {
-                self.streams.ended(stream, bytes, self.clock.now(), self.limits.load().ring_total_max);
+            Turned::Rests { rest, bytes } => {
+                let resting = Resting { number: stream.number, rest, at: self.clock.now(), bytes };
+                self.streams.rests(stream, resting, self.limits.load().ring_total_max);
             }
         }
     }

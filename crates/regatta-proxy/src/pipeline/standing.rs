@@ -190,19 +190,32 @@ async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Respon
         false => None,
     };
     let found = found.filter(|stream| stream.context == listener.caller.context);
+    let next = sequence.checked_add(1).ok_or_else(|| Fault::UnusableEventId.told(&asker))?;
     match (found, label.id) {
-        (Some(stream), id) if stream.can_serve(sequence + 1) => {
+        (Some(stream), Some(id)) if stream.can_serve(next) => {
             let place = listener.place(&asker)?;
             gateway.metrics.resumed.inc();
-            if let (Phase::Paused { cursor }, Some(id)) = (stream.phase(), id) {
+            if let Phase::Paused { cursor } = stream.phase() {
+                // The cursor means something to its maker only; another home would open a standing stream for it.
+                if listener.bound.home.replica != label.replica {
+                    return Ok(lost(&gateway, id, asker));
+                }
                 feed(&listener, &stream, label.replica, &cursor, id);
             }
             let (reader, _) = stream.attach();
-            Ok(listener.read(stream, Reading { reader, at: sequence + 1, priming: None, place: Some(place) }))
+            Ok(listener.read(stream, Reading { reader, at: next, priming: None, place: Some(place) }))
+        }
+        (Some(stream), None) if matches!(stream.phase(), Phase::Live) => {
+            let place = listener.place(&asker)?;
+            gateway.metrics.resumed.inc();
+            let (reader, _) = stream.attach();
+            // A standing stream has gaps by nature, so one more is better than a cut that comes again and again.
+            let at = stream.nearest(next);
+            Ok(listener.read(stream, Reading { reader, at, priming: None, place: Some(place) }))
         }
         // A standing stream has nothing to finish: it starts anew.
-        (None, None) => open(listener, asker).await,
-        (Some(_) | None, id) => Ok(lost(&gateway, id, asker)),
+        (Some(_) | None, None) => open(listener, asker).await,
+        (Some(_) | None, Some(id)) => Ok(lost(&gateway, id, asker)),
     }
 }
 
@@ -216,9 +229,9 @@ fn feed(listener: &Listener, stream: &Stream, replica: regatta_policy::ReplicaId
 }
 
 /// The rest cannot be had: the request's last word is that nobody knows (SESSIONS 5).
-fn lost(gateway: &Gateway, id: Option<Bytes>, asker: Asker) -> Response<ReplyBody> {
+fn lost(gateway: &Gateway, id: Bytes, asker: Asker) -> Response<ReplyBody> {
     gateway.metrics.outcome_unknown.inc();
-    let asker = Asker { id, ..asker };
+    let asker = Asker { id: Some(id), ..asker };
     let text = encode::fault::message(&Fault::StreamLost.told(&asker));
     let mut out = BytesMut::with_capacity(text.len() + 32);
     regatta_mcp::events::write(&mut out, None, Some(b"message"), &text);

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use regatta_mcp::era::Era;
 
 use super::pace::{Due, Pace, Pacemaker};
 use super::ring::Sequence;
 use super::stream::{Read, Stream, Turned};
 use crate::callers::StreamPlace;
+use crate::encode::fault::message;
+use crate::fault::{Asker, Fault, Place};
 use crate::gateway::Gateway;
 
 /// A comment: keeps the way open and means nothing (WHATWG SSE 9.2.5).
@@ -84,16 +87,18 @@ impl StreamBody {
 impl Drop for StreamBody {
     fn drop(&mut self) {
         if self.stream.leave(self.reader) {
-            detach(self.gateway.clone(), self.stream.clone());
+            detach(self.gateway.clone(), self.stream.clone(), self.reader);
         }
     }
 }
 
-/// Drives `stream` without a reader, if the bounds allow one more; else ends it.
-pub(crate) fn detach(gateway: Arc<Gateway>, stream: Arc<Stream>) {
+/// Drives `stream` after `reader` left it, until another reader takes over; if the bounds allow no more, ends it.
+fn detach(gateway: Arc<Gateway>, stream: Arc<Stream>, reader: u64) {
     let Some(place) = gateway.callers.detach(&stream.context, &gateway.limits()) else {
         gateway.metrics.detached_refused.inc();
-        let turned = stream.end(None);
+        // A client that comes back for the rest learns that there is none.
+        let words = stream.last_words(&cut_off);
+        let turned = stream.end(words.as_ref());
         gateway.note_turn(&stream, turned);
         return;
     };
@@ -102,15 +107,22 @@ pub(crate) fn detach(gateway: Arc<Gateway>, stream: Arc<Stream>) {
     gateway.metrics.detached.inc();
     tokio::spawn(async move {
         let _place = place;
-        let drive = std::future::poll_fn(|cx: &mut Context<'_>| stream.poll_drive(cx));
+        let drive = std::future::poll_fn(|cx: &mut Context<'_>| stream.poll_drive(reader, cx));
         let turned = match tokio::time::timeout(wait, drive).await {
             Ok(turned) => turned,
-            Err(_) if stream.hand_back() => Turned::No,
-            Err(_) => stream.end(None),
+            Err(_) if stream.is_driven_after(reader) => stream.end(None),
+            Err(_) => Turned::No,
         };
         gateway.note_turn(&stream, turned);
         gateway.metrics.detached.dec();
     });
+}
+
+fn cut_off(id: &Bytes) -> Bytes {
+    let asker = Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session };
+    message(
+        &Fault::OutcomeUnknown { why: "its client left, and too many calls run without one" }.told(&asker),
+    )
 }
 
 impl http_body::Body for StreamBody {

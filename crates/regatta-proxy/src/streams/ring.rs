@@ -54,6 +54,11 @@ impl Ring {
         self.first + self.events.len() as u64
     }
 
+    /// The number nearest to `at` whose event is here or the next to come.
+    pub fn nearest(&self, at: Sequence) -> Sequence {
+        at.clamp(self.first, self.next())
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -2,7 +2,7 @@
 //!
 //! A stream outlives its connection (DESIGN 3). While a client reads, the client's body drives the source, so
 //! an undisturbed stream costs no task and pushes back on the server; when the body is dropped a task of its
-//! own drives on. Every event is numbered and kept in the ring; a resume reads from there.
+//! own drives on, until a resume takes over. Every event is numbered and kept in the ring; a resume reads from there.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -76,7 +76,12 @@ struct State {
     read: bool,
     /// The first event that no reader has taken.
     untaken: Sequence,
+    /// Of the reader.
     waker: Option<Waker>,
+    /// Of the driving task: its source does not wake it when the stream is ended or taken over.
+    task_waker: Option<Waker>,
+    /// Rises each time the stream comes to rest, paused or ended.
+    rests: u64,
 }
 
 /// How far a stream is.
@@ -90,10 +95,12 @@ pub(crate) enum Phase {
     Ended,
 }
 
+/// Who polls the source: one at a time, because a source wakes only who polled it last.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Driver {
     Reader,
-    Task,
+    /// The task that follows this reader.
+    Task(u64),
 }
 
 /// A reader's turn at a stream.
@@ -112,8 +119,8 @@ pub(crate) enum Read {
 /// A change that the gateway must note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turned {
-    /// The stream just ended with this many bytes in its ring.
-    Ended { bytes: usize },
+    /// The stream just came to rest, paused or ended, for the `rest`th time and with this many bytes in its ring.
+    Rests { rest: u64, bytes: usize },
     /// It did not.
     No,
 }
@@ -138,6 +145,8 @@ impl Stream {
             read: true,
             untaken: 1,
             waker: None,
+            task_waker: None,
+            rests: 0,
         };
         Stream { number, session, context, carries, label, ring_bytes_max, state: Mutex::new(state) }
     }
@@ -162,21 +171,35 @@ impl Stream {
         self.lock().read
     }
 
-    /// Makes the caller the reader; any other ends at its next turn. Gives the reader's number and the first event
-    /// that no reader has taken.
+    /// How often it came to rest, if it rests now.
+    pub fn rest(&self) -> Option<u64> {
+        let state = self.lock();
+        match state.phase {
+            Phase::Live => None,
+            Phase::Paused { .. } | Phase::Ended => Some(state.rests),
+        }
+    }
+
+    /// Makes the caller the reader and the driver; any other reader ends at its next turn, and so does a driving task.
+    /// Gives the reader's number and the first event that no reader has taken.
     pub fn attach(&self) -> (u64, Sequence) {
         let mut state = self.lock();
         state.reader += 1;
         state.read = true;
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
-        (state.reader, state.untaken)
+        state.driver = Driver::Reader;
+        state.wake_all();
+        (state.reader, state.ring.nearest(state.untaken))
     }
 
-    /// Whether event `at` can still be read, now or later.
+    /// Whether event `at` can still be read, now or as the next one.
     pub fn can_serve(&self, at: Sequence) -> bool {
-        self.lock().ring.look(at) != Look::Lost
+        let state = self.lock();
+        at <= state.ring.next() && state.ring.look(at) != Look::Lost
+    }
+
+    /// The event to go on with for who wants `at`: itself, the first that is still there, or the next to come.
+    pub fn nearest(&self, at: Sequence) -> Sequence {
+        self.lock().ring.nearest(at)
     }
 
     /// Gives a paused stream a new source; false if it is not paused.
@@ -208,10 +231,6 @@ impl Stream {
                 Look::NotYet if !matches!(state.phase, Phase::Live) => return (Read::Over, turned),
                 Look::NotYet => {}
             }
-            if state.driver == Driver::Task {
-                state.waker = Some(cx.waker().clone());
-                return (Read::NotYet, turned);
-            }
             match self.advance(&mut state, cx) {
                 Poll::Ready(now) => turned = now,
                 Poll::Pending => {
@@ -222,28 +241,26 @@ impl Stream {
         }
     }
 
-    /// The turn of a driving task: runs the source as far as it goes. Ready when there is nothing to drive.
-    pub fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<Turned> {
+    /// The turn of the driving task that follows `reader`: runs the source as far as it goes. Ready when there is
+    /// nothing to drive, or somebody else drives.
+    pub fn poll_drive(&self, reader: u64, cx: &mut Context<'_>) -> Poll<Turned> {
         let mut state = self.lock();
         loop {
-            if !matches!(state.phase, Phase::Live) {
+            if state.driver != Driver::Task(reader) || !matches!(state.phase, Phase::Live) {
                 return Poll::Ready(Turned::No);
             }
             match self.advance(&mut state, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(turned) => {
-                    if let Some(waker) = state.waker.take() {
-                        waker.wake();
-                    }
-                    if turned != Turned::No {
-                        return Poll::Ready(turned);
-                    }
+                Poll::Pending => {
+                    state.task_waker = Some(cx.waker().clone());
+                    return Poll::Pending;
                 }
+                Poll::Ready(Turned::No) => {}
+                Poll::Ready(turned) => return Poll::Ready(turned),
             }
         }
     }
 
-    /// `reader` leaves; true if the stream now needs a task to drive it.
+    /// `reader` leaves; true if the stream now needs a task that follows it.
     pub fn leave(&self, reader: u64) -> bool {
         let mut state = self.lock();
         if state.reader != reader {
@@ -252,21 +269,14 @@ impl Stream {
         state.read = false;
         let orphaned = state.driver == Driver::Reader && matches!(state.phase, Phase::Live);
         if orphaned {
-            state.driver = Driver::Task;
+            state.driver = Driver::Task(reader);
         }
         orphaned
     }
 
-    /// The driving task gives up; true if a reader is there, who drives from now on.
-    pub fn hand_back(&self) -> bool {
-        let mut state = self.lock();
-        if state.read && matches!(state.phase, Phase::Live) {
-            state.driver = Driver::Reader;
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
-        }
-        state.read
+    /// Whether the task that follows `reader` still drives: then nobody reads.
+    pub fn is_driven_after(&self, reader: u64) -> bool {
+        self.lock().driver == Driver::Task(reader)
     }
 
     /// Tells the client how long to wait before it comes back.
@@ -274,6 +284,7 @@ impl Stream {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Live) {
             self.push_retry(&mut state, milliseconds);
+            state.wake_all();
         }
     }
 
@@ -295,11 +306,9 @@ impl Stream {
             if let Some(data) = last {
                 self.push(&mut state, None, data);
             }
-            state.phase = Phase::Ended;
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
-            (state.source.take(), Turned::Ended { bytes: state.ring.bytes() })
+            let turned = state.come_to_rest(Phase::Ended);
+            state.wake_all();
+            (state.source.take(), turned)
         };
         // Outside the lock: dropping a source closes connections and frees places.
         drop(source);
@@ -315,13 +324,12 @@ impl Stream {
             Produced::Event { name, data } => self.push(state, name.as_ref(), &data),
             Produced::Retry { milliseconds } => self.push_retry(state, milliseconds),
             Produced::Pause { cursor } => {
-                state.phase = Phase::Paused { cursor };
                 state.source = None;
+                return Poll::Ready(state.come_to_rest(Phase::Paused { cursor }));
             }
             Produced::End => {
-                state.phase = Phase::Ended;
                 state.source = None;
-                return Poll::Ready(Turned::Ended { bytes: state.ring.bytes() });
+                return Poll::Ready(state.come_to_rest(Phase::Ended));
             }
         }
         Poll::Ready(Turned::No)
@@ -347,3 +355,20 @@ impl Stream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl State {
+    fn come_to_rest(&mut self, phase: Phase) -> Turned {
+        self.phase = phase;
+        self.rests += 1;
+        Turned::Rests { rest: self.rests, bytes: self.ring.bytes() }
+    }
+
+    fn wake_all(&mut self) {
+        for waker in [self.waker.take(), self.task_waker.take()].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

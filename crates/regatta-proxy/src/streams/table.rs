@@ -1,7 +1,7 @@
 //! Every legacy stream of this gateway that can still be resumed, by number.
 //!
-//! Live streams are bounded by the permits and places that they hold; ended ones by `ring_total_max` bytes and
-//! by `resume_window`, whichever comes first, oldest first.
+//! Live streams are bounded by the permits and places that they hold; those that rest (ended, or paused and not asked
+//! for again) by `ring_total_max` bytes and by `resume_window`, whichever comes first, oldest first.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,14 +26,17 @@ struct Inner {
     by_number: HashMap<u64, Arc<Stream>>,
     /// Standing stream of each session that has one.
     standing: HashMap<Uuid16, u64>,
-    ended: VecDeque<Ended>,
-    ended_bytes: usize,
+    resting: VecDeque<Resting>,
+    resting_bytes: usize,
 }
 
-struct Ended {
-    number: u64,
-    at: Micros,
-    bytes: usize,
+/// A stream that came to rest.
+pub(crate) struct Resting {
+    pub number: u64,
+    /// Which of its rests; if it moved on since, this one says nothing any more.
+    pub rest: u64,
+    pub at: Micros,
+    pub bytes: usize,
 }
 
 impl StreamTable {
@@ -58,24 +61,24 @@ impl StreamTable {
         inner.by_number.get(number).cloned()
     }
 
-    /// Notes that a stream came to its end: from now on it can be displaced.
-    pub fn ended(&self, stream: &Stream, bytes: usize, at: Micros, total_max: usize) {
+    /// Notes that a stream came to rest: from now on it can be displaced.
+    pub fn rests(&self, stream: &Stream, resting: Resting, total_max: usize) {
         let mut inner = self.lock();
         if stream.is_standing() {
             // The rest of a standing stream is worth nothing without its upstream.
             inner.forget(stream.number);
             return;
         }
-        let bytes = bytes + OVERHEAD;
-        inner.ended.push_back(Ended { number: stream.number, at, bytes });
-        inner.ended_bytes += bytes;
-        while inner.ended_bytes > total_max && inner.displace_oldest() {}
+        let resting = Resting { bytes: resting.bytes + OVERHEAD, ..resting };
+        inner.resting_bytes += resting.bytes;
+        inner.resting.push_back(resting);
+        while inner.resting_bytes > total_max && inner.displace_oldest() {}
     }
 
-    /// Drops streams that ended longer than `window` ago.
+    /// Drops streams that came to rest longer than `window` ago.
     pub fn sweep(&self, now: Micros, window: Duration) {
         let mut inner = self.lock();
-        while inner.ended.front().is_some_and(|ended| now.since(ended.at) > window) {
+        while inner.resting.front().is_some_and(|resting| now.since(resting.at) > window) {
             inner.displace_oldest();
         }
     }
@@ -98,9 +101,12 @@ impl StreamTable {
 
 impl Inner {
     fn displace_oldest(&mut self) -> bool {
-        let Some(ended) = self.ended.pop_front() else { return false };
-        self.ended_bytes -= ended.bytes;
-        self.forget(ended.number);
+        let Some(resting) = self.resting.pop_front() else { return false };
+        self.resting_bytes -= resting.bytes;
+        let still = |stream: &Arc<Stream>| stream.rest() == Some(resting.rest);
+        if self.by_number.get(&resting.number).is_some_and(still) {
+            self.forget(resting.number);
+        }
         true
     }
 

@@ -11,14 +11,19 @@ SIZES = (50, 250)
 GATE = 1.3
 
 
+def words(era: str, pause_ms: int) -> list[str]:
+    """The loader's words but for the number of events."""
+    shape = ["--kind", "sse-events", "--tool", "events", "--era", era, "--connections", str(STREAMS)]
+    return [*shape, "--count", str(STREAMS), "--event-every-ms", str(pause_ms)]
+
+
 def run(options, programs):
     """Counts paced and burst events for all proxies; gate: 1.3 x nginx."""
     names = proxies.available(options.proxies, programs)
     works = []
     for name, pause_ms in (("paced", 4), ("burst", 0)):
         for era in ("legacy", "modern"):
-            shape = ["--kind", "sse-events", "--tool", "events", "--era", era, "--connections", str(STREAMS)]
-            shape += ["--count", str(STREAMS), "--event-every-ms", str(pause_ms)]
+            shape = words(era, pause_ms)
             sizes = SIZES if pause_ms else tuple(size * 4 for size in SIZES)
             small, large = ([*shape, "--events", str(size)] for size in sizes)
             works.append(instructions.Work(f"{name}-{era}", small, large, STREAMS * (sizes[1] - sizes[0])))

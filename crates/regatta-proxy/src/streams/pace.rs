@@ -87,16 +87,22 @@ impl Pacemaker {
         }
     }
 
-    /// Ready when something is due.
+    /// Ready when something is due. The clock decides and the timer only wakes: a server that talks without a pause uses
+    /// up the task's budget, and for a task without budget a timer that ran out stays pending.
     pub fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        while self.sleep.as_mut().poll(cx).is_ready() {
-            if let Some(due) = self.due(Instant::now()) {
-                return Poll::Ready(due);
+        loop {
+            let now = Instant::now();
+            if self.sleep.deadline() <= now {
+                if let Some(due) = self.due(now) {
+                    return Poll::Ready(due);
+                }
+                let next = self.next();
+                self.sleep.as_mut().reset(next);
             }
-            let next = self.next();
-            self.sleep.as_mut().reset(next);
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
         }
-        Poll::Pending
     }
 
     fn due(&mut self, now: Instant) -> Option<Due> {

@@ -46,7 +46,6 @@ pub struct Gateway {
     pub(crate) metrics: Metrics,
     pub(crate) rehoming: Rehoming,
     retries: Mutex<Budget>,
-    turns: AtomicU64,
     rolls: AtomicU64,
     draining: AtomicBool,
     /// Rings once, when a drain begins.
@@ -100,7 +99,6 @@ impl Gateway {
             metrics: Metrics::new(),
             rehoming: Rehoming::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
-            turns: AtomicU64::new(0),
             rolls: AtomicU64::new(regatta_seal::random_u64()),
             draining: AtomicBool::new(false),
             leaving: Arc::default(),
@@ -158,11 +156,6 @@ impl Gateway {
     /// 64 random bits for a choice that nobody should foresee but that protects nothing.
     pub(crate) fn dice(&self) -> u64 {
         mix(self.rolls.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
-    }
-
-    /// The next turn of a round robin.
-    pub(crate) fn turn(&self) -> u64 {
-        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
     /// How long a call may run without a connection; its own clocks are shorter.

@@ -1,10 +1,12 @@
 //! A snapshot joined with what the data plane itself keeps of each replica.
 //!
 //! Made once per snapshot, read by every request: a request holds its `ServerView` to the end, so a reload
-//! never changes the rules in the middle of a call. It never changes after it was made.
+//! never changes the rules in the middle of a call. Nothing but its turns changes after it was made.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{Limits, Origins, Replica, Server, Snapshot};
 
@@ -23,6 +25,15 @@ pub(crate) struct ServerView {
     pub replicas: Vec<ReplicaView>,
     /// The fleet's name in sealed tokens: a token of one path is worth nothing at another.
     pub fleet: [u8; 8],
+    turns: Turns,
+}
+
+/// The turns of a round robin, counted for each era alone: by one count for all, requests that alternate between two
+/// eras (or servers) would each meet the same replica every time.
+#[derive(Default)]
+struct Turns {
+    legacy: AtomicU64,
+    modern: AtomicU64,
 }
 
 /// What the control plane says of a replica, and what we keep of it.
@@ -44,6 +55,7 @@ impl View {
                 limits: snapshot.limits.clone(),
                 replicas: replicas.collect(),
                 fleet: regatta_policy::ids::stable_hash(&[server.path.as_bytes()]).to_be_bytes(),
+                turns: Turns::default(),
             })
         });
         View { servers: servers.collect(), admission: snapshot.admission.clone() }
@@ -56,6 +68,15 @@ impl View {
 }
 
 impl ServerView {
+    /// The next turn of a round robin over the replicas that speak `era`.
+    pub fn turn(&self, era: Era) -> u64 {
+        let turns = match era {
+            Era::Legacy => &self.turns.legacy,
+            Era::Modern => &self.turns.modern,
+        };
+        turns.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// The replica `id`, unless it left the config.
     pub fn replica(&self, id: ReplicaId) -> Option<&ReplicaView> {
         self.replicas.iter().find(|view| view.replica.id == id)

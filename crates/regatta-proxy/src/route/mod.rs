@@ -49,7 +49,7 @@ pub(crate) fn any<'a>(
         Some(key) => (Balance::StickyIp, key),
         None => (server.server.balance, sticky_key(caller)),
     };
-    let facts = Facts { turn: gateway.turn(), dice: gateway.dice(), key };
+    let facts = Facts { turn: server.turn(era), dice: gateway.dice(), key };
     choose(rule, &candidates, facts).map(|at| views[at])
 }
 

@@ -77,13 +77,14 @@ impl Relay {
         Relay::with(to, body, form, pace)
     }
 
-    /// Relays JSON of which `held` was read already.
-    pub fn json(to: Relaying, held: Bytes, body: UpstreamBody, pace: Pace) -> Relay {
+    /// Relays JSON of which `held` was read already; `None` if that shows that the answer is unusable: as long as nothing
+    /// has gone out, the client can still be told so.
+    pub fn json(to: Relaying, held: Bytes, body: UpstreamBody, pace: Pace) -> Option<Relay> {
         let pace = Pace { keep_alive: None, ..pace };
         let form = Form::Json(AnswerScanner::new(to.gateway.limits().handle_max));
         let mut relay = Relay::with(to, body, form, pace);
         relay.take(held);
-        relay
+        relay.body.is_some().then_some(relay)
     }
 
     fn with(to: Relaying, body: UpstreamBody, form: Form, pace: Pace) -> Relay {
@@ -273,9 +274,11 @@ fn pass(to: &Relaying, event: Event) -> Passed {
     }
 }
 
-/// The event as it came if nothing in it changed, else written anew. Event ids mean nothing in this era.
+/// The event as it came if nothing in it changed, else written anew. Nothing can be resumed here, so event ids and
+/// reconnection times mean nothing.
 fn again(event: &Event, data: &Bytes, text: Bytes) -> Bytes {
-    if event.id.is_none() && text.as_ptr() == data.as_ptr() && text.len() == data.len() {
+    let is_plain = event.id.is_none() && event.retry_ms.is_none();
+    if is_plain && text.as_ptr() == data.as_ptr() && text.len() == data.len() {
         return event.raw.clone();
     }
     let mut out = BytesMut::with_capacity(text.len() + 32);

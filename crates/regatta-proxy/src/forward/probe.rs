@@ -109,7 +109,7 @@ async fn response(answer: UpstreamAnswer) -> Result<(Bytes, Skim), ProbeError> {
 }
 
 async fn json_response(body: UpstreamBody) -> Option<(Bytes, Skim)> {
-    let text = collect(body, HANDSHAKE_MAX).await?;
+    let text = collect(body, HANDSHAKE_MAX).await.ok()?;
     let skim = skim(&text).ok()?;
     matches!(skim.kind, SkimKind::Response { .. }).then_some((text, skim))
 }
@@ -129,11 +129,20 @@ pub(crate) async fn sse_response(mut body: UpstreamBody) -> Option<(Bytes, Skim)
     None
 }
 
+/// Why a body was not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// The connection broke.
+    Broken,
+    /// It is larger than was allowed.
+    TooLarge,
+}
+
 /// All of a body, if it is no larger than `max`.
-pub(crate) async fn collect(mut body: UpstreamBody, max: usize) -> Option<Bytes> {
+pub(crate) async fn collect(mut body: UpstreamBody, max: usize) -> Result<Bytes, Unread> {
     let mut first = Bytes::new();
     let mut rest: Option<BytesMut> = None;
-    while let Some(chunk) = next_chunk(&mut body).await? {
+    while let Some(chunk) = next_chunk(&mut body).await.ok_or(Unread::Broken)? {
         match &mut rest {
             None if first.is_empty() => first = chunk,
             None => {
@@ -144,10 +153,10 @@ pub(crate) async fn collect(mut body: UpstreamBody, max: usize) -> Option<Bytes>
             Some(whole) => whole.extend_from_slice(&chunk),
         }
         if rest.as_ref().map_or(first.len(), BytesMut::len) > max {
-            return None;
+            return Err(Unread::TooLarge);
         }
     }
-    Some(rest.map_or(first, BytesMut::freeze))
+    Ok(rest.map_or(first, BytesMut::freeze))
 }
 
 /// The next data of a body: `Some(None)` at its end, `None` if it broke.

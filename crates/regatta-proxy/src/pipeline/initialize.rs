@@ -68,7 +68,7 @@ async fn answer(
     let head = answer.head;
     let read = async {
         match kind {
-            Kind::Json => collect(answer.body, HANDSHAKE_MAX).await,
+            Kind::Json => collect(answer.body, HANDSHAKE_MAX).await.ok(),
             Kind::Events => sse_response(answer.body).await.map(|(text, _)| text),
             Kind::None | Kind::Foreign => None,
         }

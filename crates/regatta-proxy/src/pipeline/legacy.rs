@@ -22,7 +22,7 @@ use crate::bind::questions::{Delivery, deliver};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
 use crate::fault::{Asker, Fault, Place, Refusal};
-use crate::forward::probe::collect;
+use crate::forward::probe::{Unread, collect};
 use crate::gateway::Gateway;
 use crate::handover::{Call, Subject};
 use crate::reply::ReplyBody;
@@ -243,10 +243,16 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
     let Answered { errand, answer, replica, resumed, .. } = answered;
     let max = errand.server.limits.event_max;
     let patience = errand.server.server.call.request_timeout;
-    let text = within(patience, collect(answer.body, max)).await.flatten();
-    let Some(text) = text else {
-        errand.gateway.metrics.outcome_unknown.inc();
-        return Err(errand.refuse(Fault::OutcomeUnknown { why: "the answer broke off" }));
+    let text = match within(patience, collect(answer.body, max)).await {
+        Some(Ok(text)) => text,
+        Some(Err(Unread::TooLarge)) => {
+            errand.gateway.metrics.bad_answers.inc();
+            return Err(errand.refuse(Fault::BadAnswer { why: "it is larger than event_max" }));
+        }
+        Some(Err(Unread::Broken)) | None => {
+            errand.gateway.metrics.outcome_unknown.inc();
+            return Err(errand.refuse(Fault::OutcomeUnknown { why: "the answer broke off" }));
+        }
     };
     let text = judge(&errand, replica, resumed, text)?;
     let body = match errand.permit {

@@ -199,7 +199,7 @@ impl Leg {
         let UpstreamAnswer { head, body } = answer;
         if head.status != StatusCode::OK || content::kind(&head.headers) != Kind::Events {
             let text =
-                forward::probe::collect(body, forward::probe::HANDSHAKE_MAX).await.ok_or(Shut::Lost)?;
+                forward::probe::collect(body, forward::probe::HANDSHAKE_MAX).await.map_err(|_| Shut::Lost)?;
             return Err(Shut::Refused(encode::head::like(&head, ReplyBody::whole(text))));
         }
         let mut stream = Stream { body, framer: Framer::new(server.limits.event_max), filter: Bytes::new() };

@@ -126,9 +126,12 @@ async fn json(answered: Answered, key: Option<Fingerprint>) -> Result<Response<R
             Ok(encode::head::like(&head, body))
         }
         Held::Part(text) => {
-            let refusal = errand.refuse(Fault::NoReplica);
-            let to = relaying(errand, replica, key).ok_or(refusal)?;
-            Ok(encode::head::like(&head, ReplyBody::relay(Relay::json(to, text, body, pace))))
+            let asker = errand.asker.clone();
+            let to = relaying(errand, replica, key).ok_or_else(|| Fault::NoReplica.told(&asker))?;
+            let relay = Relay::json(to, text, body, pace);
+            let relay =
+                relay.ok_or_else(|| Fault::BadAnswer { why: "it is no JSON-RPC response" }.told(&asker))?;
+            Ok(encode::head::like(&head, ReplyBody::relay(relay)))
         }
         Held::Broken => {
             errand.gateway.metrics.outcome_unknown.inc();
@@ -201,7 +204,11 @@ fn judge(
 pub(crate) async fn pass(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
     let Answered { errand, answer, kind, .. } = answered;
     let status = answer.head.status;
-    if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT {
+    let is_empty = status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT;
+    let is_bare = status.is_success() && kind == Kind::None && errand.method == Verb::POST;
+    // A notification is taken with 202 (2026-07-28 streamable-http, *Sending Messages* 5; 2025-11-25 alike), and some
+    // servers mean it by a bare 200. A request so answered would wait for ever: it falls through and is told so.
+    if errand.asker.id.is_none() && (is_empty || is_bare) {
         return Ok(encode::head::like(&answer.head, ReplyBody::Empty));
     }
     let may_pass = status.is_client_error() || (status.is_server_error() && kind == Kind::Json);
@@ -212,7 +219,7 @@ pub(crate) async fn pass(answered: Answered) -> Result<Response<ReplyBody>, Refu
     let text =
         tokio::time::timeout(errand.server.server.call.request_timeout, collect(answer.body, HANDSHAKE_MAX))
             .await;
-    let Some(text) = text.ok().flatten() else {
+    let Ok(Ok(text)) = text else {
         return Err(errand.refuse(Fault::BadAnswer { why: "its error broke off or is too large" }));
     };
     Ok(encode::head::like(&answer.head, ReplyBody::whole(text)))

@@ -25,7 +25,7 @@ use crate::callers::StreamPlace;
 use crate::event_id::{self, EventId, Label};
 use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::gateway::Gateway;
-use crate::handover::{Accepted, Caller, Identified, text_header};
+use crate::handover::{Accepted, Caller, Identified};
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 use crate::session::Bound;
@@ -57,9 +57,12 @@ pub(crate) async fn get(
     }
     let Some(bound) = bound else { return without_session(gateway, server, caller, head, asker).await };
     let listener = Listener { gateway: gateway.clone(), server, caller, head, bound };
-    let cursor = text_header(&listener.head, &LAST_EVENT_ID).map(str::to_owned);
-    match cursor {
-        Some(cursor) => resume(listener, &cursor, asker).await,
+    match listener.head.headers.get(LAST_EVENT_ID).cloned() {
+        // Ours are text, so what is not text is not ours: no reason to take it for a new stream.
+        Some(cursor) => match cursor.to_str() {
+            Ok(cursor) => resume(listener, cursor, asker).await,
+            Err(_) => Err(Fault::UnusableEventId.told(&asker)),
+        },
         None => open(listener, asker).await,
     }
 }

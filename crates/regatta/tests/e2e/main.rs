@@ -4,8 +4,10 @@
 
 mod bad_http;
 mod bad_json;
+mod bad_legacy;
 mod bad_modern;
 mod bad_servers;
+mod bad_upstream;
 mod balance;
 mod cancel;
 mod demo_eras;

@@ -184,8 +184,7 @@ impl Want {
 
     fn complaint(&self, told: &RawAnswer) -> Option<String> {
         let body = String::from_utf8_lossy(&told.body);
-        let code = serde_json::from_slice::<Value>(&told.body).ok();
-        let code = code.and_then(|message| message["error"]["code"].as_i64());
+        let code = message(told)["error"]["code"].as_i64();
         if !self.statuses.contains(&told.status) {
             return Some(format!("{} instead of {:?}: {body:.300}", told.status, self.statuses));
         }
@@ -197,6 +196,16 @@ impl Want {
         }
         None
     }
+}
+
+/// The JSON-RPC message of an answer; of events the last one.
+fn message(told: &RawAnswer) -> Value {
+    let body = String::from_utf8_lossy(&told.body);
+    let last = match told.head.contains("text/event-stream") {
+        true => body.lines().filter_map(|line| line.strip_prefix("data: ")).next_back().unwrap_or_default(),
+        false => &body,
+    };
+    serde_json::from_str(last).unwrap_or_default()
 }
 
 /// One row: its number in RELIABILITY B, what it is, the bytes, what must come back.
@@ -282,7 +291,7 @@ impl Bench {
         if row.want.closes && !closed {
             complaints.push("the connection is open, or more was said on it".to_owned());
         }
-        if row.want.forwarded == 0 && self.shows_a_secret(&told) {
+        if (row.want.forwarded == 0 || row.want.code.is_some()) && self.shows_a_secret(&told) {
             complaints.push("the answer shows a secret".to_owned());
         }
         if let Err(why) = self.normal().await {

@@ -1,0 +1,117 @@
+//! Sessions that move: one move for all calls at once, again and again, with what was wished for and nothing else.
+
+use crate::REGATTA;
+use crate::fleet::{demos, home, is_resumed, receiver, urls};
+use regatta_testkit::gateway::Plan;
+use regatta_testkit::stub::answers;
+use regatta_testkit::{Gateway, Result, Stub, eventually};
+use serde_json::json;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(9);
+
+#[tokio::test]
+async fn many_calls_of_one_session_move_it_once() -> Result<()> {
+    let mut demos = demos(3, &["--eras", "legacy"]).await;
+    let gateway = Gateway::start(REGATTA, Plan::over(urls(&demos))).await;
+    let session = gateway.client().initialize().await?;
+    let lost = home(&demos, &session).await?;
+    demos[lost].process.kill();
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move { session.call("counter", json!({})).await })
+        })
+        .collect();
+    let (mut counts, mut resumed) = (Vec::new(), 0);
+    for call in calls {
+        let outcome = call.await.expect("the call's task")?;
+        resumed += usize::from(is_resumed(&outcome));
+        counts.push(outcome.text().parse::<u64>().unwrap_or_else(|_| panic!("{}", outcome.message)));
+    }
+    counts.sort_unstable();
+    assert_eq!(counts, (1..=20).collect::<Vec<_>>(), "all in one new session");
+    assert_eq!(resumed, 1, "its client is told once");
+    assert_eq!(gateway.metric("regatta_rehomed_total").await, Some(1.0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_outlives_one_replica_after_the_other_and_the_gateway_in_between() -> Result<()> {
+    let mut demos = demos(4, &["--eras", "legacy"]).await;
+    let mut gateway = Gateway::start(REGATTA, Plan::over(urls(&demos))).await;
+    let session = gateway.client().initialize().await?;
+    for _ in 0..3 {
+        let lost = home(&demos, &session).await?;
+        demos[lost].process.kill();
+        let moved = session.call("counter", json!({})).await?;
+        assert!(is_resumed(&moved), "{}", moved.message);
+        assert_eq!(moved.text(), "1");
+        gateway.restart_after_kill().await;
+        let next = session.call("counter", json!({})).await?;
+        assert_eq!((next.text(), is_resumed(&next)), ("2", false));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_new_home_hears_what_is_still_wished_for() -> Result<()> {
+    let stubs = [Stub::start(answers::legacy()).await, Stub::start(answers::legacy()).await];
+    let gateway = Gateway::start(REGATTA, Plan::over(stubs.each_ref().map(Stub::url))).await;
+    let session = gateway.client().initialize().await?;
+    for (method, params) in [
+        ("resources/subscribe", json!({"uri": "a://kept"})),
+        ("resources/subscribe", json!({"uri": "a://dropped"})),
+        ("resources/unsubscribe", json!({"uri": "a://dropped"})),
+        ("logging/setLevel", json!({"level": "error"})),
+        ("logging/setLevel", json!({"level": "debug"})),
+    ] {
+        session.request(method, params).await?.outcome().await?.result()?;
+    }
+    session.call("work", json!({"op": "before"})).await?.result()?;
+    let old = receiver(&stubs, "before").await;
+    let (old, new) = (&stubs[old], &stubs[1 - old]);
+    let home = old.seen_rpc("tools/call")[0].header("mcp-session-id").to_owned();
+    old.die().await;
+    session.call("work", json!({"op": "after"})).await?.result()?;
+
+    let told = new.seen_rpc("tools/call")[0].header("mcp-session-id").to_owned();
+    let in_session = |seen: &&std::sync::Arc<regatta_testkit::Seen>| seen.header("mcp-session-id") == told;
+    let all = new.seen();
+    let steps: Vec<_> =
+        all.iter().filter(in_session).map(|seen| (seen.rpc(), &seen.json["params"])).collect();
+    let methods: Vec<_> = steps.iter().map(|(method, _)| *method).collect();
+    let expected = ["notifications/initialized", "logging/setLevel", "resources/subscribe", "tools/call"];
+    assert_eq!(methods, expected);
+    assert_eq!((&steps[1].1["level"], &steps[2].1["uri"]), (&json!("debug"), &json!("a://kept")));
+    let opened = new.seen_rpc("initialize");
+    let ours = opened.iter().find(|seen| seen.json["params"]["clientInfo"]["name"] == "regatta-testkit");
+    let ours = ours.expect("the handshake is made in the client's name");
+    assert_eq!(ours.json["params"]["capabilities"], json!({"elicitation": {}, "sampling": {}}));
+
+    old.rise().await;
+    eventually("what was left at the old replica is ended there", SOON, async || {
+        let ends = old
+            .seen()
+            .into_iter()
+            .find(|seen| seen.method == "DELETE" && seen.header("mcp-session-id") == home);
+        ends.map(|_| ())
+    })
+    .await;
+    session.call("work", json!({"op": "stays"})).await?.result()?;
+    assert_eq!(new.journal().executions("stays"), 1, "it does not move back");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_that_its_replica_forgot_moves_though_the_replica_is_well() -> Result<()> {
+    let stub = Stub::start(answers::legacy()).await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
+    let session = gateway.client().initialize().await?;
+    session.call("work", json!({"op": "before"})).await?.result()?;
+    stub.behave(answers::legacy());
+    let after = session.call("work", json!({"op": "after"})).await?;
+    assert!(is_resumed(&after), "{}", after.message);
+    assert_eq!(stub.journal().executions("after"), 1);
+    Ok(())
+}

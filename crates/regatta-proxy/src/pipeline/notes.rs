@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
-use regatta_mcp::Method;
+use regatta_mcp::{Method, SkimKind, skim};
 use regatta_policy::deviation::{Change, LogLevel};
 
 use super::record;
@@ -50,7 +50,7 @@ pub(crate) async fn after(
     note: &Note,
     result: &Result<Response<ReplyBody>, Refusal>,
 ) {
-    let accepted = result.as_ref().is_ok_and(|response| response.status() == StatusCode::OK);
+    let accepted = result.as_ref().is_ok_and(is_accepted);
     let change = match (note, accepted) {
         (Note::Subscribed(_), true) | (Note::Level(_) | Note::Unsubscribed(_), false) => return,
         (Note::Level(level), true) => Change::SetLogLevel(*level),
@@ -59,4 +59,10 @@ pub(crate) async fn after(
     if record::change(gateway, bound, change).await.is_err() {
         tracing::warn!("a session's note could not be stored: a later home will not be told of it");
     }
+}
+
+/// An answer in events is taken for a yes: its response is still to come, and one too many does no harm.
+fn is_accepted(response: &Response<ReplyBody>) -> bool {
+    let said_no = |text| matches!(skim(text), Ok(skim) if skim.kind == SkimKind::Response { failed: true });
+    response.status() == StatusCode::OK && !response.body().text().is_some_and(|text| said_no(text))
 }

@@ -140,6 +140,11 @@ impl Listener {
 /// Opens the standing stream, or goes on with one that lost its reader.
 async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, Refusal> {
     let uuid = listener.bound.session.uuid;
+    let gateway = listener.gateway.clone();
+    // Before the look for an open one: else two requests at once would both find none.
+    let Some(_opening) = gateway.streams.open_standing(uuid) else {
+        return Err(Fault::StreamTaken.told(&asker));
+    };
     let place = listener.place(&asker)?;
     if let Some(stream) = listener.gateway.streams.standing(uuid) {
         if stream.is_read() || stream.context != listener.caller.context {

@@ -3,7 +3,7 @@
 //! Live streams are bounded by the permits and places that they hold; those that rest (ended, or paused and not asked
 //! for again) by `ring_total_max` bytes and by `resume_window`, whichever comes first, oldest first.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ struct Inner {
     by_number: HashMap<u64, Arc<Stream>>,
     /// Standing stream of each session that has one.
     standing: HashMap<Uuid16, u64>,
+    /// Sessions whose standing stream is being opened.
+    opening: HashSet<Uuid16>,
     resting: VecDeque<Resting>,
     resting_bytes: usize,
 }
@@ -37,6 +39,18 @@ pub(crate) struct Resting {
     pub rest: u64,
     pub at: Micros,
     pub bytes: usize,
+}
+
+/// A standing stream is being opened: of several requests at once, one opens it.
+pub(crate) struct OpeningStanding<'a> {
+    table: &'a StreamTable,
+    session: Uuid16,
+}
+
+impl Drop for OpeningStanding<'_> {
+    fn drop(&mut self) {
+        self.table.lock().opening.remove(&self.session);
+    }
 }
 
 impl StreamTable {
@@ -59,6 +73,13 @@ impl StreamTable {
         let inner = self.lock();
         let number = inner.standing.get(&session)?;
         inner.by_number.get(number).cloned()
+    }
+
+    /// The right to open the standing stream of `session`, for as long as the guard lives; `None` while another
+    /// request has it.
+    pub fn open_standing(&self, session: Uuid16) -> Option<OpeningStanding<'_>> {
+        let is_first = self.lock().opening.insert(session);
+        is_first.then(|| OpeningStanding { table: self, session })
     }
 
     /// Notes that a stream came to rest: from now on it can be displaced.

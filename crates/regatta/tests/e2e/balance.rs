@@ -92,3 +92,28 @@ async fn a_dead_replica_gets_nothing_and_takes_part_again_when_it_is_back() -> R
     regatta_testkit::eventually("it serves again", std::time::Duration::from_secs(9), back).await;
     Ok(())
 }
+
+#[tokio::test]
+async fn affinity_keeps_equal_requests_together_and_others_apart() -> Result<()> {
+    let demos = demos(3, &["--eras", "modern"]).await;
+    for affinity in ["principal", "header:x-shop", "argument:text"] {
+        let plan = balanced(urls(&demos), "round-robin").on_server(&format!("affinity = {affinity:?}"));
+        let gateway = Gateway::start(REGATTA, plan).await;
+        let mut homes = std::collections::HashSet::new();
+        for key in 0..12 {
+            let client = gateway.client().header("x-shop", &format!("shop {key}"));
+            let modern = client.header("authorization", &format!("Bearer {key}")).modern();
+            let mut visits = std::collections::HashSet::new();
+            for _ in 0..4 {
+                visits.insert(crate::fleet::who(
+                    &demos,
+                    &modern.call("whoami", json!({"text": key.to_string()})).await?,
+                )?);
+            }
+            assert_eq!(visits.len(), 1, "{affinity}: {visits:?}");
+            homes.extend(visits);
+        }
+        assert!(homes.len() > 1, "{affinity}: all keys went to one replica");
+    }
+    Ok(())
+}

@@ -88,3 +88,21 @@ async fn no_secret_is_written_anywhere() -> Result<()> {
     assert!(!written.contains(&session.id), "{:?}", written.lines().find(|line| line.contains(&session.id)));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_session_of_one_server_is_unknown_at_another() -> Result<()> {
+    let demos = demos(2, &["--eras", "legacy"]).await;
+    let plan = Plan::default().server("shop", [demos[0].url.clone()], "path = \"/shop\"").server(
+        "bank",
+        [demos[1].url.clone()],
+        "path = \"/bank\"",
+    );
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let at = |path: &str| regatta_testkit::Client::new(&gateway.url().replace("/mcp", path));
+    let (shop, bank) = (at("/shop").initialize().await?, at("/bank").initialize().await?);
+    assert_eq!(crate::fleet::home(&demos, &shop).await?, 0);
+    assert_eq!(crate::fleet::home(&demos, &bank).await?, 1);
+    assert_eq!(shop.through(&at("/bank")).request("ping", json!({})).await?.status, 404);
+    assert_eq!(at("/mcp").send(http::Method::GET, &[], "").await?.status, 404, "no server lives there");
+    Ok(())
+}

@@ -58,3 +58,18 @@ async fn a_stream_that_was_cut_by_it_ends_honestly_when_it_is_resumed() -> Resul
     assert_eq!(last["error"]["data"]["executed"], "unknown");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_standing_stream_is_opened_anew_when_it_is_resumed() -> Result<()> {
+    let demos = demos(1, &["--eras", "legacy"]).await;
+    let mut gateway = Gateway::start(REGATTA, Plan::over(urls(&demos))).await;
+    let session = gateway.client().initialize().await?;
+    let mut standing = session.listen().await?.events();
+    let id = standing.next().await?.expect("a priming event").id.expect("an id");
+    gateway.restart_after_kill().await;
+    let mut again = session.resume(&id).await?.events();
+    assert_eq!(again.status, 200);
+    session.call("toggle_tool", json!({"name": "later"})).await?.result()?;
+    again.until("notifications/tools/list_changed").await?;
+    Ok(())
+}

@@ -129,3 +129,24 @@ async fn an_answer_to_a_replica_that_is_gone_never_answers_a_new_question() -> R
     assert_eq!(last["result"]["content"][0]["text"], "\"fresh\"");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_question_on_the_standing_stream_is_answered_and_its_cancellation_names_it() -> Result<()> {
+    let stub = stub().await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
+    let session = gateway.client().initialize().await?;
+    let mut standing = session.listen().await?.events();
+    let ask = |id: Value| json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create", "params": {"message": "?"}});
+    stub.say(&ask(json!(7)));
+    let question = standing.until("elicitation/create").await?.json();
+    assert_eq!(session.answer(&question["id"], accept("seven")).await?.status, 202);
+    let answered = stub.seen().into_iter().find(|seen| !seen.json["result"]["action"].is_null());
+    assert_eq!(answered.expect("an answer").id(), 7, "a number, as the server asked");
+
+    stub.say(&ask(json!("7")));
+    let question = standing.until("elicitation/create").await?.json();
+    stub.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "7"}}));
+    let cancelled = standing.until("notifications/cancelled").await?.json();
+    assert_eq!(cancelled["params"]["requestId"], question["id"]);
+    Ok(())
+}

@@ -115,3 +115,28 @@ async fn a_session_that_its_replica_forgot_moves_though_the_replica_is_well() ->
     assert_eq!(stub.journal().executions("after"), 1);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_the_server_refused_is_not_wished_for_again() -> Result<()> {
+    let refusing = || {
+        let base = answers::legacy();
+        move |seen: &regatta_testkit::Seen| match seen.rpc() {
+            "resources/subscribe" | "logging/setLevel" => regatta_testkit::Reply::error(seen, -32002, "no"),
+            _ => base(seen),
+        }
+    };
+    let stubs = [Stub::start(refusing()).await, Stub::start(refusing()).await];
+    let gateway = Gateway::start(REGATTA, Plan::over(stubs.each_ref().map(Stub::url))).await;
+    let session = gateway.client().initialize().await?;
+    let subscribe =
+        session.request("resources/subscribe", json!({"uri": "a://none"})).await?.outcome().await?;
+    let level = session.request("logging/setLevel", json!({"level": "error"})).await?.outcome().await?;
+    assert_eq!((subscribe.code(), level.code()), (-32002, -32002));
+    session.call("work", json!({"op": "before"})).await?.result()?;
+    let old = receiver(&stubs, "before").await;
+    stubs[old].die().await;
+    session.call("work", json!({"op": "after"})).await?.result()?;
+    let new = &stubs[1 - old];
+    assert_eq!(new.seen_rpc("resources/subscribe").len() + new.seen_rpc("logging/setLevel").len(), 0);
+    Ok(())
+}

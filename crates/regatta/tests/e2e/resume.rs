@@ -4,7 +4,8 @@ use crate::REGATTA;
 use crate::fleet::{demos, urls};
 use regatta_testkit::client::{Events, RawConnection, Session};
 use regatta_testkit::gateway::Plan;
-use regatta_testkit::{Client, Gateway, Result, eventually};
+use regatta_testkit::stub::answers;
+use regatta_testkit::{Client, Gateway, Reply, Result, Stub, eventually};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -141,5 +142,60 @@ async fn a_client_that_half_closes_gets_its_answer_or_can_fetch_it() -> Result<(
     let id = head.split("id: ").nth(1).and_then(|rest| rest.split(['\r', '\n']).next()).expect("an id");
     let rest = session.resume(id).await?.outcome().await?;
     assert_eq!((rest.text(), &rest.message["id"]), ("slept 450 ms", &json!("half")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_many_standing_streams_at_once_one_is_opened() -> Result<()> {
+    // The stub gives as many as it is asked for, so that only the gateway says no.
+    let stub = Stub::start(answers::legacy()).await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
+    for _ in 0..5 {
+        let session = gateway.client().initialize().await?;
+        let gets: Vec<_> = (0..8)
+            .map(|_| {
+                let session = session.clone();
+                tokio::spawn(async move { session.listen().await })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for get in gets {
+            answers.push(get.await.expect("the task of a GET")?);
+        }
+        let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 409, 409, 409, 409, 409, 409, 409]);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_its_server_pauses_goes_on_from_the_servers_own_cursor() -> Result<()> {
+    let base = answers::legacy();
+    let id = std::sync::Mutex::new(Value::Null);
+    let stub = Stub::start(move |seen| {
+        let mut id = id.lock().expect("nobody panics");
+        match (seen.tool(), seen.header("last-event-id")) {
+            ("polled", _) => {
+                *id = seen.id().clone();
+                Reply::sse().body("id: cursor-1\nretry: 50\ndata: \n\n")
+            }
+            (_, "cursor-1") => {
+                let result = json!({"content": [{"type": "text", "text": "at last"}]});
+                Reply::sse().event_id("cursor-2", &json!({"jsonrpc": "2.0", "id": *id, "result": result}))
+            }
+            _ => base(seen),
+        }
+    })
+    .await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
+    let session = gateway.client().initialize().await?;
+    let answer = session.request("tools/call", json!({"name": "polled", "arguments": {}})).await?;
+    let told = answer.events().rest().await?;
+    assert!(told.iter().any(|event| event.retry_ms == Some(1000)), "a second at least: {told:?}");
+    let last_id = told.iter().rev().find_map(|event| event.id.clone()).expect("an id to resume from");
+    assert!(!last_id.contains("cursor"), "ids are the gateway's own");
+    let rest = session.resume(&last_id).await?.outcome().await?;
+    assert_eq!(rest.text(), "at last", "{}", rest.message);
     Ok(())
 }

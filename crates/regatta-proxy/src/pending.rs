@@ -69,7 +69,17 @@ impl Pending {
 
     /// Takes an answer back that could not be delivered, so that a repeat counts again.
     pub fn unanswer(&self, sealed: &str) {
-        self.lock().answered.remove(sealed);
+        let mut inner = self.lock();
+        inner.answered.remove(sealed);
+        inner.order.retain(|answered| answered != sealed);
+    }
+
+    /// The server asks no longer.
+    pub fn withdraw(&self, sealed: &str) {
+        let asking = self.lock().open.remove(sealed);
+        if let Some(asking) = asking {
+            asking.answered();
+        }
     }
 
     /// The call is over: its questions are void. Returns their sealed ids.
@@ -109,5 +119,32 @@ impl Asking {
         if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_waits_until_its_last_question_is_answered_or_withdrawn() {
+        let (pending, asking) = (Pending::default(), Arc::default());
+        pending.ask("a", &asking);
+        pending.ask("b", &asking);
+        pending.withdraw("a");
+        pending.withdraw("a");
+        assert!(asking.waits(Waker::noop()));
+        assert_eq!(pending.answer("b"), Answer::First);
+        assert_eq!(pending.answer("b"), Answer::Repeated);
+        assert!(!asking.waits(Waker::noop()));
+    }
+
+    #[test]
+    fn an_answer_that_was_not_delivered_counts_again() {
+        let pending = Pending::default();
+        assert_eq!(pending.answer("a"), Answer::First);
+        pending.unanswer("a");
+        assert_eq!(pending.answer("a"), Answer::First);
+        assert_eq!(pending.answer("a"), Answer::Repeated);
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Role {
     Final,
     /// A server's question to the client; the sealed id is what the client will answer to.
     Question { sealed: String },
+    /// A server takes its question back.
+    Withdrawal { sealed: String },
     /// Anything that may be said meanwhile.
     Said,
     /// Nothing that this client may get: it is dropped and counted.
@@ -54,7 +56,7 @@ pub(crate) fn mark(marks: &Marks<'_>, text: &Bytes) -> Option<(Role, Bytes)> {
         // A modern server MUST NOT ask on a stream (2026-07-28 streamable-http, *Receiving Messages*).
         (SkimKind::Request, Era::Modern) => (Role::Foreign, Bytes::new()),
         (SkimKind::Request, Era::Legacy) => question(marks, text, &seen),
-        (SkimKind::Notification, Era::Legacy) => (Role::Said, cancellation(marks, text, &seen)),
+        (SkimKind::Notification, Era::Legacy) => cancellation(marks, text, &seen),
         (SkimKind::Notification, Era::Modern) => (Role::Said, modern_handles(marks, text, &seen, Vec::new())),
     })
 }
@@ -102,12 +104,13 @@ fn question(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> (Role, Bytes) {
 }
 
 /// A server's cancellation of its own question names the sealed id too.
-fn cancellation(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> Bytes {
+fn cancellation(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> (Role, Bytes) {
     let (Some(id), Some((uuid, etag))) = (seen.cancelled_request_id, marks.session) else {
-        return text.clone();
+        return (Role::Said, text.clone());
     };
     let sealed = handles::seal_question(marks.ring, uuid, marks.replica, etag, id.of(text));
-    splice(text, &[(id, Bytes::from(write::json_string(&sealed)))])
+    let text = splice(text, &[(id, Bytes::from(write::json_string(&sealed)))]);
+    (Role::Withdrawal { sealed }, text)
 }
 
 /// Wraps `requestState` and task ids with their maker (SESSIONS 7).

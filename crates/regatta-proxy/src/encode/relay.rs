@@ -269,7 +269,9 @@ fn pass(to: &Relaying, event: Event) -> Passed {
             to.gateway.metrics.dropped_messages.inc();
             Passed::Nothing
         }
-        Some((Role::Said | Role::Question { .. }, text)) => Passed::On(again(&event, data, text)),
+        Some((Role::Said | Role::Question { .. } | Role::Withdrawal { .. }, text)) => {
+            Passed::On(again(&event, data, text))
+        }
         Some((Role::Final, text)) => Passed::Last(again(&event, data, text)),
     }
 }

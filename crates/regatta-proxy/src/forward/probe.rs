@@ -75,6 +75,19 @@ pub(crate) async fn tell(
     Ok(matches!(skim.kind, SkimKind::Response { failed: false }))
 }
 
+/// Sends a request inside a session; the status of its answer.
+pub(crate) async fn status(
+    replica: &ReplicaView,
+    client: &Parts,
+    session: &HeaderValue,
+    text: Bytes,
+    bounds: &CallBounds,
+) -> Result<StatusCode, Loss> {
+    let upward = Upward { method: Method::POST, text, session: Some(session), cursor: None, rewritten: &[] };
+    let answer = send(replica, client, upward, bounds, Patience::of(PATIENCE)).await?;
+    Ok(answer.head.status)
+}
+
 /// Ends an upstream session; its status.
 pub(crate) async fn delete(
     replica: &ReplicaView,

@@ -83,6 +83,9 @@ impl Answered {
 /// A replica that refuses connections is asked this often at most before an unbound request goes elsewhere for good.
 const ROUNDS_MAX: usize = 64;
 
+/// A request moves its session this often at most because a replica does not know it.
+const UNKNOWN_MAX: usize = 2;
+
 /// Runs the errand to the head of its answer.
 pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     errand.gateway.earn_retry();
@@ -109,7 +112,8 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     let server = errand.server.clone();
     let mut state = Attempts::default();
     let mut resumed = errand.take_untold();
-    for _ in 0..ROUNDS_MAX {
+    let mut unknown = 0;
+    for round in 0..ROUNDS_MAX {
         let Where::Home(home) = &errand.place else { break };
         let session = home.home.upstream_session.clone();
         let Some(view) = server.replica(home.home.replica) else {
@@ -126,16 +130,22 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
                 continue;
             }
         }
-        match errand.send(view, Some(&session)).await {
+        match errand.send(view, Some(&session), arming(&errand, round)).await {
+            // What fresh sessions answer too is about the request.
             Ok(answer)
-                if is_doubtful(&answer) && session_is_unknown(&errand, view, &session, &answer).await =>
+                if unknown < UNKNOWN_MAX
+                    && is_doubtful(&answer)
+                    && session_is_unknown(&errand, view, &session, &answer).await =>
             {
+                unknown += 1;
                 resumed |= errand.move_home(rehome::Reason::SessionUnknown).await?;
             }
             Ok(answer) => {
                 view.upstream.judge_gone(Attempt::Answered, server.server.call.gone_after);
                 return Ok(Answered::new(errand, answer, view.replica.id, resumed));
             }
+            // Our own bound, which says nothing of the replica: its sessions stay.
+            Err(Loss::Full) => return Err(errand.refuse(Fault::Overloaded)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere => {
                     match view.upstream.judge_gone(attempt(loss), server.server.call.gone_after) {
@@ -176,7 +186,7 @@ async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
         else {
             break;
         };
-        match errand.send(view, None).await {
+        match errand.send(view, None, Arming::AtOnce).await {
             Ok(answer) => return Ok(Answered::new(errand, answer, view.replica.id, false)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere | Next::Again => tried.add(&server, view.replica.id),
@@ -194,7 +204,7 @@ async fn made(errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal
     let mut state = Attempts::default();
     // The first loss may have been a stale connection; more would only keep the client waiting.
     for _ in 0..2 {
-        match errand.send(view, None).await {
+        match errand.send(view, None, Arming::AtOnce).await {
             Ok(answer) => return Ok(Answered::new(errand, answer, maker, false)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere | Next::Again => {}
@@ -261,7 +271,7 @@ fn is_doubtful(answer: &UpstreamAnswer) -> bool {
     answer.head.status == StatusCode::NOT_FOUND || answer.head.status == StatusCode::BAD_REQUEST
 }
 
-/// 404 in a session means that it is not there; 400 only if a `ping` in it fails as well (SESSIONS 4).
+/// 404 in a session means that it is not there; 400 only if a `ping` in it is refused as well (SESSIONS 4).
 async fn session_is_unknown(
     errand: &Errand,
     view: &ReplicaView,
@@ -273,13 +283,31 @@ async fn session_is_unknown(
     }
     let ping = regatta_mcp::write::request(&rehome::own_id(), "ping", None);
     let bounds = &errand.server.server.call;
-    let told = Box::pin(forward::probe::tell(view, &errand.head, session, ping, bounds)).await;
-    !matches!(told, Ok(true))
+    let told = Box::pin(forward::probe::status(view, &errand.head, session, ping, bounds)).await;
+    // A ping that is lost, or answered with 5xx, says that the replica is unwell, not that it forgot.
+    matches!(told, Ok(StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST))
+}
+
+/// When the timer of one attempt is armed. The first one of a legacy request waits under the timer of `prime_after`,
+/// which is shorter; of later ones nobody knows whether it still runs.
+fn arming(errand: &Errand, round: usize) -> Arming {
+    let bounds = &errand.server.server.call;
+    let primes = errand.era == Era::Legacy && errand.asker.id.is_some() && errand.bound().is_some();
+    match round == 0 && primes && bounds.prime_after < bounds.request_timeout && errand.method == Method::POST
+    {
+        true => Arming::WhenPolledAgain,
+        false => Arming::AtOnce,
+    }
 }
 
 impl Errand {
     /// One attempt at one replica.
-    async fn send(&self, view: &ReplicaView, session: Option<&HeaderValue>) -> Result<UpstreamAnswer, Loss> {
+    async fn send(
+        &self,
+        view: &ReplicaView,
+        session: Option<&HeaderValue>,
+        arming: Arming,
+    ) -> Result<UpstreamAnswer, Loss> {
         let upward = Upward {
             method: self.method.clone(),
             text: self.text.clone(),
@@ -292,7 +320,8 @@ impl Errand {
             rewritten: &self.rewritten,
         };
         let bounds = &self.server.server.call;
-        let sending = forward::send(view, &self.head, upward, bounds, self.patience());
+        let patience = Patience { time: bounds.request_timeout, arming };
+        let sending = forward::send(view, &self.head, upward, bounds, patience);
         let sent = match self.era {
             // A legacy call has a stream by the time a drain ends, and its last words are said there.
             Era::Legacy => sending.await,
@@ -306,18 +335,6 @@ impl Errand {
             view.upstream.timed_out();
         }
         sent
-    }
-
-    /// How long one attempt may take. A legacy request waits under the timer of `prime_after` first.
-    fn patience(&self) -> Patience {
-        let bounds = &self.server.server.call;
-        let primes = self.era == Era::Legacy && self.asker.id.is_some() && self.bound().is_some();
-        let arming =
-            match primes && bounds.prime_after < bounds.request_timeout && self.method == Method::POST {
-                true => Arming::WhenPolledAgain,
-                false => Arming::AtOnce,
-            };
-        Patience { time: bounds.request_timeout, arming }
     }
 
     /// Moves the session; true if it moved (and was not only found moved).

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{Method as Verb, Response, StatusCode};
 use regatta_mcp::era::Era;
+use regatta_mcp::headers::MCP_SESSION_ID;
 use regatta_mcp::{Kind, Method, documents};
 use regatta_policy::retry::Repeatability;
 use regatta_policy::snapshot::Cursors;
 use regatta_policy::token::LegacyVersion;
 
 use super::detached::Detachable;
-use super::exchange::{Answered, Errand, Where, exchange, prime_after};
+use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
 use super::source::CallSource;
 use super::{modern, notes};
@@ -27,7 +28,7 @@ use crate::gateway::Gateway;
 use crate::handover::{Call, Subject};
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
-use crate::session::Bound;
+use crate::session::{Bound, Home};
 use crate::streams::body::{Reading, StreamBody};
 use crate::streams::stream::{Carries, Source, Stream};
 use crate::within::within;
@@ -151,8 +152,18 @@ async fn answer_question(
     };
     call.text = text;
     let asker = Asker { id: None, ..asker };
-    match exchange(errand(gateway, call, asker, Some(bound))).await {
-        Ok(answered) => modern::pass(answered).await,
+    let Home { replica, upstream_session, .. } = bound.home;
+    let mut errand = errand(gateway, call, asker, None);
+    // To who asked and nowhere else: at another home the raw id may name another question (SESSIONS 6).
+    errand.place = Where::Any { maker: Maker::Only(replica), affinity: None };
+    errand.rewritten = vec![(MCP_SESSION_ID, upstream_session)];
+    match Detachable::new(errand).await {
+        Ok(answered) if answered.answer.head.status != StatusCode::NOT_FOUND => modern::pass(answered).await,
+        // Who asked has forgotten the session, or has left: nobody asks any more.
+        Ok(_) | Err(Refusal { fault: Fault::BadHandle, .. }) => {
+            gateway.metrics.dropped_messages.inc();
+            Ok(encode::fault::plain(StatusCode::ACCEPTED))
+        }
         Err(refusal) => {
             gateway.pending.unanswer(&sealed);
             Err(refusal)

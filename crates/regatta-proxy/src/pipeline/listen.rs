@@ -16,6 +16,7 @@ use regatta_policy::ReplicaId;
 use regatta_policy::budget::Verdict;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::content::{self, Kind};
 use crate::encode;
@@ -135,9 +136,9 @@ async fn run(leg: Leg, opened: Sender<Opened>) {
     let mut failures = 0u32;
     loop {
         let Some(server) = leg.server() else { return };
+        let since = Instant::now();
         match leg.open(&server).await {
             Ok(mut stream) => {
-                failures = 0;
                 match opened.take() {
                     Some(first) => _ = first.send(Opened::Acknowledged(stream.filter.clone())).await,
                     // What happened while nobody listened is not known.
@@ -145,6 +146,10 @@ async fn run(leg: Leg, opened: Sender<Opened>) {
                 }
                 if leg.relay(&mut stream).await.is_err() {
                     return;
+                }
+                // One that did not stand is a failure too, or its client is told that everything changed, again and again.
+                if since.elapsed() >= AGAIN_MAX {
+                    failures = 0;
                 }
             }
             Err(Shut::Refused(response)) => {
@@ -179,8 +184,10 @@ struct Stream {
 }
 
 impl Leg {
+    /// The server, as long as the replica is one of its own.
     fn server(&self) -> Option<Arc<ServerView>> {
-        self.gateway.view().server_at(&self.path).cloned()
+        let server = self.gateway.view().server_at(&self.path).cloned()?;
+        server.replica(self.replica).is_some().then_some(server)
     }
 
     async fn open(&self, server: &ServerView) -> Result<Stream, Shut> {

@@ -193,7 +193,7 @@ fn judge(
     };
     match mark(&marks, text) {
         Some((Role::Final, text)) => Ok(text),
-        Some((Role::Said | Role::Question { .. } | Role::Foreign, _)) | None => {
+        Some((Role::Said | Role::Question { .. } | Role::Withdrawal { .. } | Role::Foreign, _)) | None => {
             errand.gateway.metrics.bad_answers.inc();
             Err(errand.refuse(Fault::BadAnswer { why: "it is not the response to the request" }))
         }

@@ -189,6 +189,11 @@ impl CallSource {
                 self.ready.push_back(Produced::Event { name, data });
                 return true;
             }
+            Some((Role::Withdrawal { sealed }, data)) => {
+                self.gateway.pending.withdraw(&sealed);
+                self.ready.push_back(Produced::Event { name, data });
+                return true;
+            }
             Some((Role::Final, data)) => {
                 self.ready.push_back(Produced::Event { name, data });
                 self.answered_whole();
@@ -249,14 +254,16 @@ impl CallSource {
         }
         let pace = open.pace;
         let pacemaker = open.pacemaker.get_or_insert_with(|| Pacemaker::start(pace));
-        let Some(permit) = &mut open.errand.permit else { return };
+        let permit = open.errand.permit.as_mut();
         if waits {
-            if !permit.park() {
+            if permit.is_some_and(|permit| !permit.park()) {
                 self.gateway.metrics.park_refused.inc();
             }
             pacemaker.pause();
         } else {
-            permit.unpark();
+            if let Some(permit) = permit {
+                permit.unpark();
+            }
             pacemaker.resume();
         }
         open.parked = waits;

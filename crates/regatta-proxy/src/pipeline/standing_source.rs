@@ -17,6 +17,7 @@ use regatta_mcp::write;
 use regatta_policy::deviation::LogLevel;
 use regatta_policy::snapshot::{Cursors, UpstreamResume};
 use regatta_policy::token::Capabilities;
+use tokio::time::Instant;
 
 use super::detached::Exchange;
 use super::exchange::{Answered, exchange};
@@ -44,7 +45,7 @@ pub(crate) struct StandingSource {
 #[expect(clippy::large_enum_variant, reason = "one a call, and the large one is the ordinary case")]
 enum State {
     Opening(Exchange),
-    Open { body: UpstreamBody, framer: Framer },
+    Open { body: UpstreamBody, framer: Framer, since: Instant },
     Over,
 }
 
@@ -77,9 +78,8 @@ impl StandingSource {
             self.cursor = None;
             self.moved();
         }
-        self.failures = 0;
         let framer = Framer::new(self.listener.server.limits.event_max);
-        self.state = State::Open { body: answered.answer.body, framer };
+        self.state = State::Open { body: answered.answer.body, framer, since: Instant::now() };
     }
 
     /// The server offers no stream, or not now.
@@ -93,8 +93,14 @@ impl StandingSource {
         }
     }
 
-    /// Opens anew after a wait that grows with every failure.
+    /// Opens anew after a wait that grows with every failure; one that did not stand is a failure too, or a server that
+    /// closes at once would be asked twenty times a second for each of its sessions.
     fn again(&mut self) {
+        if let State::Open { since, .. } = &self.state
+            && since.elapsed() >= AGAIN_MAX
+        {
+            self.failures = 0;
+        }
         let wait = AGAIN_FIRST.saturating_mul(1 << self.failures.min(10)).min(AGAIN_MAX);
         self.failures = self.failures.saturating_add(1);
         self.state = State::Opening(Box::pin(reopen(self.listener.clone(), self.cursor.clone(), wait)));
@@ -153,6 +159,10 @@ impl StandingSource {
             None | Some((Role::Foreign, _)) => _ = gateway.metrics.dropped_messages.inc(),
             Some((Role::Question { sealed }, data)) => {
                 gateway.pending.ask(&sealed, &self.asking);
+                self.ready.push_back(Produced::Event { name: event.event, data });
+            }
+            Some((Role::Withdrawal { sealed }, data)) => {
+                gateway.pending.withdraw(&sealed);
                 self.ready.push_back(Produced::Event { name: event.event, data });
             }
             Some((Role::Said | Role::Final, data)) => {

@@ -20,14 +20,14 @@ use crate::handover::Account;
 #[derive(Default)]
 pub(crate) struct Callers {
     streams: Arc<Tally<Account>>,
-    detached: Arc<Tally<[u8; 16]>>,
+    detached: Arc<Tally<Account>>,
     sessions: Mutex<HashMap<Account, Micros>>,
 }
 
 /// A place among a caller's open streams.
 pub(crate) type StreamPlace = TallyPlace<Account>;
 /// A place among a caller's detached calls.
-pub(crate) type DetachedPlace = TallyPlace<[u8; 16]>;
+pub(crate) type DetachedPlace = TallyPlace<Account>;
 
 /// Rate entries kept at most; beyond it the ones that say nothing any more go.
 const SESSIONS_KEPT: usize = 65_536;
@@ -39,10 +39,10 @@ impl Callers {
         self.streams.take(account, bounds)
     }
 
-    /// One more call without a connection, of the caller with this context.
-    pub fn detach(&self, context: &[u8; 16], limits: &Limits) -> Option<DetachedPlace> {
+    /// One more call of `account` without a connection.
+    pub fn detach(&self, account: Account, limits: &Limits) -> Option<DetachedPlace> {
         let bounds = Bounds { own_max: limits.detached_per_principal_max, all_max: limits.detached_max };
-        self.detached.take(*context, bounds).ok()
+        self.detached.take(account, bounds).ok()
     }
 
     /// One more `initialize` of `account`; else how long it has to wait.

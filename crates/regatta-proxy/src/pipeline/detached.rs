@@ -13,6 +13,7 @@ use http_body::Body;
 use super::exchange::{Answered, Errand, exchange};
 use crate::fault::Refusal;
 use crate::gateway::Gateway;
+use crate::handover::Account;
 
 /// An exchange under way.
 pub(crate) type Exchange = Pin<Box<dyn Future<Output = Result<Answered, Refusal>> + Send>>;
@@ -20,15 +21,15 @@ pub(crate) type Exchange = Pin<Box<dyn Future<Output = Result<Answered, Refusal>
 /// An exchange that survives its owner.
 pub(crate) struct Detachable {
     gateway: Arc<Gateway>,
-    context: [u8; 16],
+    account: Account,
     exchange: Option<Exchange>,
 }
 
 impl Detachable {
     /// Begins the errand.
     pub fn new(errand: Box<Errand>) -> Detachable {
-        let (gateway, context) = (errand.gateway.clone(), errand.caller.context);
-        Detachable { gateway, context, exchange: Some(Box::pin(exchange(errand))) }
+        let (gateway, account) = (errand.gateway.clone(), errand.caller.account);
+        Detachable { gateway, account, exchange: Some(Box::pin(exchange(errand))) }
     }
 
     /// Takes the exchange out: from now on somebody else sees to it.
@@ -53,7 +54,7 @@ impl Future for Detachable {
 impl Drop for Detachable {
     fn drop(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
-        let Some(place) = self.gateway.callers.detach(&self.context, &self.gateway.limits()) else {
+        let Some(place) = self.gateway.callers.detach(self.account, &self.gateway.limits()) else {
             self.gateway.metrics.detached_refused.inc();
             return;
         };

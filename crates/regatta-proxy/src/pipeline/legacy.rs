@@ -25,7 +25,7 @@ use crate::event_id::Label;
 use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::forward::probe::{Unread, collect};
 use crate::gateway::Gateway;
-use crate::handover::{Call, Subject};
+use crate::handover::{Call, Caller, Subject};
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 use crate::session::{Bound, Home};
@@ -184,8 +184,7 @@ async fn request(
     let (Some(bound), Some(id)) = (bound, asker.id.clone()) else {
         return unresumable(exchange.await?).await;
     };
-    let opening =
-        Opening { gateway, bound, id, context: caller.context, ring_bytes_max: server.limits.ring_bytes_max };
+    let opening = Opening { gateway, bound, id, caller, ring_bytes_max: server.limits.ring_bytes_max };
     match tokio::time::timeout(wait, &mut exchange).await {
         Ok(answered) => {
             let answered = answered?;
@@ -210,7 +209,7 @@ struct Opening<'a> {
     gateway: &'a Arc<Gateway>,
     bound: Bound,
     id: Bytes,
-    context: [u8; 16],
+    caller: Caller,
     ring_bytes_max: usize,
 }
 
@@ -222,7 +221,7 @@ impl Opening<'_> {
         let label = Label { number, boot: self.gateway.boot, replica, id: Some(self.id.clone()) };
         let label = label.seal(&self.gateway.ring.load(), uuid);
         let carries = Carries::Call { id: self.id };
-        let stream = Stream::new(number, uuid, self.context, carries, label, self.ring_bytes_max, source);
+        let stream = Stream::new(number, uuid, self.caller, carries, label, self.ring_bytes_max, source);
         let stream = Arc::new(stream);
         self.gateway.streams.insert(&stream);
         let priming = is_primed(self.bound.session.content.version).then(|| priming(&stream));

@@ -147,7 +147,7 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
     };
     let place = listener.place(&asker)?;
     if let Some(stream) = listener.gateway.streams.standing(uuid) {
-        if stream.is_read() || stream.context != listener.caller.context {
+        if stream.is_read() || stream.caller.context != listener.caller.context {
             return Err(Fault::StreamTaken.told(&asker));
         }
         if matches!(stream.phase(), Phase::Live) {
@@ -176,7 +176,7 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
     let stream = Stream::new(
         number,
         uuid,
-        listener.caller.context,
+        listener.caller,
         Carries::Standing,
         label,
         ring_bytes_max,
@@ -197,7 +197,7 @@ async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Respon
         true => gateway.streams.find(label.number, listener.bound.session.uuid),
         false => None,
     };
-    let found = found.filter(|stream| stream.context == listener.caller.context);
+    let found = found.filter(|stream| stream.caller.context == listener.caller.context);
     let next = sequence.checked_add(1).ok_or_else(|| Fault::UnusableEventId.told(&asker))?;
     match (found, label.id) {
         (Some(stream), Some(id)) if stream.can_serve(next) => {

@@ -94,7 +94,7 @@ impl Drop for StreamBody {
 
 /// Drives `stream` after `reader` left it, until another reader takes over; if the bounds allow no more, ends it.
 fn detach(gateway: Arc<Gateway>, stream: Arc<Stream>, reader: u64) {
-    let Some(place) = gateway.callers.detach(&stream.context, &gateway.limits()) else {
+    let Some(place) = gateway.callers.detach(stream.caller.account, &gateway.limits()) else {
         gateway.metrics.detached_refused.inc();
         // A client that comes back for the rest learns that there is none.
         let words = stream.last_words(&cut_off);

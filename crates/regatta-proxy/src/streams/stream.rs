@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use regatta_store::Uuid16;
 
 use super::ring::{Look, Ring, Sequence};
+use crate::handover::Caller;
 
 /// Where the events of a stream come from.
 pub(crate) trait Source: Send {
@@ -56,7 +57,7 @@ pub(crate) struct Stream {
     /// Its session.
     pub session: Uuid16,
     /// Who opened it: nobody else resumes it (RELIABILITY T7).
-    pub context: [u8; 16],
+    pub caller: Caller,
     /// What it carries.
     pub carries: Carries,
     /// Sealed part of its event ids; `.` and the sequence number follow.
@@ -130,7 +131,7 @@ impl Stream {
     pub fn new(
         number: u64,
         session: Uuid16,
-        context: [u8; 16],
+        caller: Caller,
         carries: Carries,
         label: String,
         ring_bytes_max: usize,
@@ -148,7 +149,7 @@ impl Stream {
             task_waker: None,
             rests: 0,
         };
-        Stream { number, session, context, carries, label, ring_bytes_max, state: Mutex::new(state) }
+        Stream { number, session, caller, carries, label, ring_bytes_max, state: Mutex::new(state) }
     }
 
     /// Whether this is a session's standing stream.

@@ -1,6 +1,7 @@
 //! Readers that come and go, tasks that follow them, and a source that wakes only who polled it last.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use regatta_policy::Micros;
 
 use super::*;
+use crate::handover::Account;
 use crate::streams::table::{Resting, StreamTable};
 
 /// What a source will say, and whom it wakes.
@@ -71,11 +73,15 @@ fn read(stream: &Stream, reader: u64, at: Sequence, bell: &Arc<Bell>) -> Read {
     stream.poll_read(reader, at, &mut Context::from_waker(&Waker::from(bell.clone()))).0
 }
 
+fn nobody() -> Caller {
+    Caller { context: [0; 16], account: Account([2; 16]), ip: Ipv4Addr::LOCALHOST.into() }
+}
+
 fn stream() -> (Stream, Arc<Mutex<Script>>) {
     let script: Arc<Mutex<Script>> = Arc::default();
     let carries = Carries::Call { id: Bytes::from_static(b"1") };
     let source = Box::new(Scripted(script.clone()));
-    (Stream::new(7, Uuid16([1; 16]), [2; 16], carries, "label".into(), 1 << 20, source), script)
+    (Stream::new(7, Uuid16([1; 16]), nobody(), carries, "label".into(), 1 << 20, source), script)
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::modern;
 use crate::bind::{self, mint};
 use crate::content::Kind;
 use crate::encode;
+use crate::encode::answer::same_id;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::probe::{HANDSHAKE_MAX, collect, sse_response};
 use crate::gateway::Gateway;
@@ -74,9 +75,21 @@ async fn answer(
         }
     };
     let text = tokio::time::timeout(errand.server.server.call.request_timeout, read).await;
-    let unusable = |why| errand.refuse(Fault::BadAnswer { why });
+    let unusable = |why| {
+        errand.gateway.metrics.bad_answers.inc();
+        errand.refuse(Fault::BadAnswer { why })
+    };
     let text = text.ok().flatten().ok_or_else(|| unusable("it is no answer to initialize"))?;
     let skim = skim(&text).map_err(|_| unusable("it is no JSON-RPC message"))?;
+    let is_ours = match (&errand.asker.id, skim.id) {
+        (Some(asked), Some(answered)) => same_id(asked, answered.of(&text)),
+        // An error about a request that could not be read has no id.
+        (Some(_), None) => skim.kind == SkimKind::Response { failed: true },
+        (None, _) => true,
+    };
+    if !is_ours || !matches!(skim.kind, SkimKind::Response { .. }) {
+        return Err(unusable("it is not the response to initialize"));
+    }
     let session = head.headers.get(MCP_SESSION_ID);
     let mut response = match kind {
         Kind::Events => encode::head::events(ReplyBody::whole(event(&text))),

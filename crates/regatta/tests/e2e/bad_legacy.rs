@@ -3,12 +3,10 @@
 //! Left out: I101 and the other user's side of T5, T7 (need `[auth]`), I119 (no answer crosses the eras here). I98 and I115
 //! reach the server, because a server without sessions may serve what has none: 400 is its word.
 
-use crate::REGATTA;
 use crate::table::{Ask, Bench, Row, TOKEN, error, row, served, status};
-use regatta_testkit::client::Session;
+use regatta_testkit::eventually;
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{Gateway, Reply, Stub, eventually};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -249,33 +247,4 @@ async fn keeps_streams_to_their_session() {
         assert_eq!(who.resume(id).await.expect("an answer").status, 400, "I117");
     }
     bench.finish().await;
-}
-
-/// RELIABILITY 3.10: servers without sessions, without GET and without DELETE.
-#[tokio::test]
-async fn serves_servers_without_sessions() {
-    let stub = Stub::start(answers::sessionless()).await;
-    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
-    let session = gateway.client().initialize().await.expect("a handshake");
-    assert_eq!(session.id, "", "no session of the server's, none of ours");
-    assert!(session.call("work", json!({"op": "a"})).await.expect("an answer").text().contains("\"a\""));
-    assert_eq!(session.listen().await.expect("an answer").status, 405);
-    assert_eq!(session.end().await.expect("an answer"), 400);
-    assert_eq!(stub.journal().executions("a"), 1);
-}
-
-/// 405 on GET and DELETE inside a session: the client is told so, and the session lives on (L-TR *Session Management* 5).
-#[tokio::test]
-async fn passes_on_that_a_server_has_no_stream_and_no_end() {
-    let base = answers::legacy();
-    let stub = Stub::start(move |seen| match seen.method.as_str() {
-        "POST" => base(seen),
-        _ => Reply::status(405).header("allow", "POST"),
-    });
-    let stub = stub.await;
-    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
-    let session: Session = gateway.client().initialize().await.expect("a session");
-    assert_eq!(session.listen().await.expect("an answer").status, 405);
-    assert_eq!(session.end().await.expect("an answer"), 405);
-    assert!(session.call("work", json!({"op": "a"})).await.expect("an answer").text().contains("\"a\""));
 }

@@ -4,11 +4,10 @@
 //! Left out: I122 (cache), I126's namespacing (one server a path). I121 differs: an unknown `resultType` passes unchanged,
 //! because extensions may add values and it is the client that knows which (2026-07-28 basic, *ResultType*).
 
-use crate::REGATTA;
-use crate::table::{Ask, Bench, Row, TOKEN, Want, error, row, served, status};
+use crate::table::{Ask, Bench, Row, Want, error, row, served, status};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{Gateway, Reply, Seen, Stub, eventually};
+use regatta_testkit::{Reply, Seen};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -367,63 +366,108 @@ async fn takes_a_bare_200_for_a_notification() {
     bench.finish().await;
 }
 
-/// I128: a redirect to elsewhere is not followed, and one to another path of the same host is, by the probes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn follows_redirects_on_the_same_host_only() {
-    let elsewhere = Stub::start(answers::dual()).await;
-    let base = answers::dual();
-    let moved = Stub::start(move |seen| match seen.path.as_str() {
-        "/mcp" => Reply::redirect(307, "/mcp/"),
-        _ => base(seen),
-    });
-    let moved = moved.await;
-    let target = elsewhere.url();
-    let gone = Stub::start(move |_| Reply::redirect(307, &target)).await;
-    let plan = Plan::over([moved.url()]).server("gone", [gone.url()], "path = \"/gone\"");
-    let gateway = Gateway::start(REGATTA, plan).await;
-    let client = gateway.client().header("authorization", TOKEN);
-    let session = client.initialize().await.expect("a session behind the redirect");
-    assert!(session.call("work", json!({"op": "a"})).await.expect("an answer").text().contains("\"a\""));
-    assert!(
-        client.modern().call("work", json!({"op": "b"})).await.expect("an answer").text().contains("\"b\"")
-    );
-    let calls = moved.seen_rpc("tools/call");
-    assert!(calls.iter().all(|seen| seen.path == "/mcp/") && calls.len() == 2);
-    eventually("the other server was probed", Duration::from_secs(10), async || {
-        (!gone.seen().is_empty()).then_some(())
-    })
-    .await;
-    let url = gateway.url().replace("/mcp", "/gone");
-    let refused = regatta_testkit::Client::new(&url).modern().call("work", json!({"op": "c"})).await;
-    assert!(refused.is_ok_and(|outcome| outcome.result().is_err()));
-    assert_eq!(elsewhere.seen().len(), 0, "nobody went there");
+/// Bad answers to `initialize`, by the name of the client that asks; never a session out of one of them.
+const HANDSHAKES: &[Case] = &[
+    Case("a login page", |_| Reply::login_page(), [UNUSABLE; 2]),
+    Case("another's id", |seen| shaken(&json!(8), seen), [UNUSABLE; 2]),
+    Case("the id as text", |seen| shaken(&json!("7"), seen), [UNUSABLE; 2]),
+    Case("only a notification", |_| Reply::json(&note()), [UNUSABLE; 2]),
+    Case("a question", |_| Reply::json(&json!({"jsonrpc": "2.0", "id": 7, "method": "ping"})), [UNUSABLE; 2]),
+    Case("two documents", |seen| Reply::json_lines(&[result(seen), result(seen)]), [UNUSABLE; 2]),
+    Case("202", |_| Reply::accepted(), [UNUSABLE; 2]),
+    Case("events without an end", |_| Reply::sse().event(&note()), [UNUSABLE; 2]),
+    Case("another's event", |_| Reply::sse().event(&response(&json!(8), "x")), [UNUSABLE; 2]),
+    Case(
+        "an unknown version",
+        |seen| Reply::result(seen, answers::initialize_result("1900-01-01")),
+        [UNUSABLE; 2],
+    ),
+    Case("no version", |seen| Reply::result(seen, json!({})), [UNUSABLE; 2]),
+    Case("two megabytes", |seen| Reply::result(seen, json!({"x": "x".repeat(2 << 20)})), [UNUSABLE; 2]),
+    Case("an error", |seen| Reply::error(seen, -32603, "no"), [-32603; 2]),
+];
+
+fn shaken(id: &Value, _: &Seen) -> Reply {
+    Reply::json(&json!({"jsonrpc": "2.0", "id": id, "result": answers::initialize_result("2025-11-25")}))
 }
 
-/// RELIABILITY 3: replicas of several eras behind one path; each request finds one that speaks its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sends_each_era_where_it_is_spoken() {
-    let (old, new) = (Stub::start(answers::legacy()).await, Stub::start(answers::modern()).await);
-    let both = Stub::start(answers::dual()).await;
-    let plan = Plan::over([old.url(), new.url(), both.url()]).on_server("balance = \"round-robin\"");
-    let gateway = Gateway::start(REGATTA, plan).await;
-    let client = gateway.client().header("authorization", TOKEN);
-    let known = async || {
-        let (_, status) = gateway.admin("/status").await?;
-        (status.matches("\"healthy\"").count() >= 3).then_some(())
+async fn makes_no_session_out_of_a_bad_handshake() {
+    let base = answers::dual();
+    let stub = move |seen: &Seen| {
+        let asks = seen.json["params"]["clientInfo"]["name"].as_str().unwrap_or_default();
+        match HANDSHAKES.iter().find(|case| case.0 == asks) {
+            Some(case) => (case.1)(seen).header("mcp-session-id", "stub-own"),
+            None => base(seen),
+        }
     };
-    eventually("all three were probed", Duration::from_secs(10), known).await;
-    for at in 0..12 {
-        let session = client.initialize().await.expect("a legacy handshake");
-        let outcome = session.call("work", json!({"op": format!("legacy-{at}")})).await.expect("an answer");
-        assert!(outcome.result().is_ok());
-        let outcome =
-            client.modern().call("work", json!({"op": format!("modern-{at}")})).await.expect("an answer");
-        assert!(outcome.result().is_ok());
+    let mut bench = Bench::over(stub, Plan::default()).await;
+    for Case(name, _, codes) in HANDSHAKES {
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": name, "version": "1"}});
+        let body = json!({"jsonrpc": "2.0", "id": 7, "method": "initialize", "params": params});
+        let ask = Ask::legacy("").without("Mcp-Session-Id").body(body.to_string());
+        bench.one(&row(name, ask.clone(), error(&[200], codes[0]).reaching(1))).await;
+        let told = bench.ask(&ask.bytes()).await;
+        assert!(!told.head.contains("mcp-session-id"), "{name}: {}", told.head);
     }
-    let calls = |stub: &Stub, era: &str| {
-        stub.journal().entries().iter().filter(|entry| entry.op.starts_with(era)).count()
-    };
-    assert_eq!((calls(&old, "modern"), calls(&new, "legacy")), (0, 0));
-    assert!(calls(&old, "legacy") > 0 && calls(&new, "modern") > 0 && calls(&both, "modern") > 0);
-    assert!(calls(&both, "legacy") > 0);
+    bench.finish().await;
+}
+
+/// A standing stream that the server does not open as one: the client is told at once, and the session lives on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tells_what_became_of_a_bad_stream() {
+    let bad: [(u16, i64, Tool); 5] = [
+        (200, UNUSABLE, |_| Reply::login_page()),
+        (202, 0, |_| Reply::accepted()),
+        (200, UNUSABLE, |_| Reply::text(500, "text/html", "<p>no")),
+        (200, UNUSABLE, |seen| Reply::json(&result(seen))),
+        (405, 0, |_| Reply::status(405)),
+    ];
+    for (status, code, reply) in bad {
+        let base = answers::dual();
+        let stub = move |seen: &Seen| if seen.method == "GET" { reply(seen) } else { base(seen) };
+        let bench = Bench::over(stub, Plan::default()).await;
+        let get = Ask::legacy(&bench.session.id).line("GET /mcp HTTP/1.1").without("Content-Type").body("");
+        let told = bench.ask(&get.bytes()).await;
+        let message: Value = serde_json::from_slice(&told.body).unwrap_or_default();
+        assert_eq!(
+            (told.status, message["error"]["code"].as_i64().unwrap_or(0)),
+            (status, code),
+            "{}",
+            told.head
+        );
+        bench.normal().await.expect("the session lives on");
+        bench.finish().await;
+    }
+}
+
+/// The end of B.6 for servers: a thousand bad answers cost at most 1 MiB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn does_not_grow_by_bad_answers() {
+    const ROUNDS: usize = 1_000;
+    const GROWTH_MAX: u64 = 1 << 20;
+    let bench = Bench::over(stub(), Plan::default()).await;
+    let session = bench.session.id.clone();
+    let sample: Vec<_> = ["login page", "a wrong id", "cut JSON", "hang up", "no JSON"]
+        .into_iter()
+        .map(|name| Ask::modern().edit(|body| body["params"]["name"] = json!(name)).set("Mcp-Name", name))
+        .chain(
+            ["a wrong id", "longer than its body"]
+                .map(|name| Ask::legacy(&session).edit(|body| body["params"]["name"] = json!(name))),
+        )
+        .map(|ask| ask.bytes())
+        .collect();
+    let mut before = 0;
+    for round in 0..ROUNDS + 200 {
+        if round == 200 {
+            before = bench.gateway.process.rss();
+        }
+        for bytes in &sample {
+            assert_eq!(bench.ask(bytes).await.status, 200);
+        }
+    }
+    let grown = bench.gateway.process.rss().saturating_sub(before);
+    assert!(grown <= GROWTH_MAX, "{grown} bytes more after {ROUNDS} rounds");
+    assert_eq!(bench.normal().await, Ok(()));
+    bench.finish().await;
 }

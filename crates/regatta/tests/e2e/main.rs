@@ -27,6 +27,7 @@ mod leaks;
 mod listen;
 mod network;
 mod no_replica;
+mod odd_fleets;
 mod overload;
 mod questions;
 mod rehome;

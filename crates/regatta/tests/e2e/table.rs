@@ -8,7 +8,7 @@ use crate::REGATTA;
 use regatta_testkit::client::{RawAnswer, RawConnection, Session, address_of};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{Gateway, Reply, Seen, Stub};
+use regatta_testkit::{Gateway, Reply, Seen, Stub, eventually};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -346,6 +346,13 @@ impl Bench {
         if self.gateway.metric("regatta_listener_panics_total").await != Some(0.0) {
             failures.push("a handler panicked, or nobody counts".to_owned());
         }
+        // V12: whatever was tried holds no place any more.
+        let idle = async || {
+            let held = self.gateway.metric("regatta_inflight").await?
+                + self.gateway.metric("regatta_queued").await?;
+            (held == 0.0).then_some(())
+        };
+        eventually("no place is held any more", Duration::from_secs(10), idle).await;
         assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     }
 }

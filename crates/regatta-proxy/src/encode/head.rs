@@ -5,14 +5,14 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use regatta_mcp::headers::X_ACCEL_BUFFERING;
 
 use crate::cors::Cors;
-use crate::headers::copy_down;
+use crate::headers::inbound;
 use crate::reply::ReplyBody;
 
 /// An answer with the upstream's status and what may travel of its headers.
-pub(crate) fn like(upstream: &Parts, body: ReplyBody) -> Response<ReplyBody> {
+pub(crate) fn like(upstream: Parts, body: ReplyBody) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = upstream.status;
-    copy_down(&upstream.headers, response.headers_mut());
+    *response.headers_mut() = inbound(upstream.headers);
     response
 }
 

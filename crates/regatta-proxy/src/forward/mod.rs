@@ -9,13 +9,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderValue, Method, Request};
 use http_body_util::Full;
-use regatta_mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
+use regatta_mcp::headers::LAST_EVENT_ID;
 use regatta_policy::snapshot::CallBounds;
 
-use crate::headers;
+use crate::headers::Outbound;
 use crate::upstream::{NotWritten, SendError, UpstreamAnswer};
 use crate::view::ReplicaView;
 use crate::within::{Arming, Guarded};
@@ -66,12 +65,12 @@ impl Patience {
 /// Sends one request and waits for the head of its answer, at most `patience` long.
 pub(crate) async fn send(
     replica: &ReplicaView,
-    client: &Parts,
+    client: &Outbound,
     upward: Upward<'_>,
     bounds: &CallBounds,
     patience: Patience,
 ) -> Result<UpstreamAnswer, Loss> {
-    let request = request(replica, &client.headers, upward);
+    let request = request(replica, client, upward);
     dispatch(replica, request, bounds, patience).await
 }
 
@@ -99,18 +98,13 @@ pub(crate) async fn dispatch(
     }
 }
 
-fn request(replica: &ReplicaView, client: &HeaderMap, upward: Upward<'_>) -> Request<Full<Bytes>> {
+fn request(replica: &ReplicaView, client: &Outbound, upward: Upward<'_>) -> Request<Full<Bytes>> {
     let Upward { method, text, session, cursor, rewritten } = upward;
     let mut request = Request::new(Full::new(text));
     *request.method_mut() = method;
     *request.uri_mut() = replica.upstream.target.clone();
+    *request.headers_mut() = client.to(replica.upstream.authority.clone(), session);
     let map = request.headers_mut();
-    map.reserve(client.len() + 2);
-    map.insert(header::HOST, replica.upstream.authority.clone());
-    headers::copy_up(client, map);
-    if let Some(session) = session {
-        map.insert(MCP_SESSION_ID, session.clone());
-    }
     if let Some(cursor) = cursor {
         map.insert(LAST_EVENT_ID, cursor.clone());
     }

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body;
 use regatta_mcp::headers::MCP_SESSION_ID;
@@ -15,6 +14,7 @@ use regatta_mcp::{Skim, SkimKind, skim};
 use regatta_policy::snapshot::CallBounds;
 
 use super::{Loss, Patience, Upward, send};
+use crate::headers::Outbound;
 use crate::upstream::{UpstreamAnswer, UpstreamBody};
 use crate::view::ReplicaView;
 
@@ -45,7 +45,7 @@ pub(crate) struct Shaken {
 /// Sends `text` (an `initialize` request) and reads its answer whole.
 pub(crate) async fn initialize(
     replica: &ReplicaView,
-    client: &Parts,
+    client: &Outbound,
     text: Bytes,
     bounds: &CallBounds,
 ) -> Result<Shaken, ProbeError> {
@@ -60,7 +60,7 @@ pub(crate) async fn initialize(
 /// Sends a request or notification inside a session; true if the server took it.
 pub(crate) async fn tell(
     replica: &ReplicaView,
-    client: &Parts,
+    client: &Outbound,
     session: &HeaderValue,
     text: Bytes,
     bounds: &CallBounds,
@@ -78,7 +78,7 @@ pub(crate) async fn tell(
 /// Sends a request inside a session; the status of its answer.
 pub(crate) async fn status(
     replica: &ReplicaView,
-    client: &Parts,
+    client: &Outbound,
     session: &HeaderValue,
     text: Bytes,
     bounds: &CallBounds,
@@ -91,7 +91,7 @@ pub(crate) async fn status(
 /// Ends an upstream session; its status.
 pub(crate) async fn delete(
     replica: &ReplicaView,
-    client: &Parts,
+    client: &Outbound,
     session: &HeaderValue,
     bounds: &CallBounds,
 ) -> Result<StatusCode, Loss> {

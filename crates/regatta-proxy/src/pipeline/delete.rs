@@ -15,6 +15,7 @@ use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::probe;
 use crate::gateway::Gateway;
 use crate::handover::{Accepted, Identified};
+use crate::headers::Outbound;
 use crate::reply::ReplyBody;
 use crate::session::Bound;
 use crate::view::ServerView;
@@ -31,7 +32,7 @@ pub(crate) async fn delete(
     }
     let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
     let Some(bound) = bound else { return Err(Fault::SessionRequired.told(&asker)) };
-    let status = end_upstream(&server, &bound, &head).await;
+    let status = end_upstream(&server, &bound, &Outbound::of(head.headers)).await;
     if status == Some(StatusCode::METHOD_NOT_ALLOWED) {
         // The server does not let clients end sessions (2025-11-25 basic/transports, *Session Management* 5).
         return Err(Fault::BadVerb { allow: "POST, GET" }.told(&asker));
@@ -58,7 +59,7 @@ fn refused(status: StatusCode) -> Response<ReplyBody> {
     response
 }
 
-async fn end_upstream(server: &ServerView, bound: &Bound, head: &http::request::Parts) -> Option<StatusCode> {
+async fn end_upstream(server: &ServerView, bound: &Bound, headers: &Outbound) -> Option<StatusCode> {
     let view = server.replica(bound.home.replica)?;
-    probe::delete(view, head, &bound.home.upstream_session, &server.server.call).await.ok()
+    probe::delete(view, headers, &bound.home.upstream_session, &server.server.call).await.ok()
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
@@ -22,6 +21,7 @@ use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::{self, Loss, Patience, Upward};
 use crate::gateway::Gateway;
 use crate::handover::Caller;
+use crate::headers::Outbound;
 use crate::route::handles::Maker;
 use crate::route::{self, Tried};
 use crate::session::Bound;
@@ -35,7 +35,8 @@ pub(crate) struct Errand {
     pub gateway: Arc<Gateway>,
     pub server: Arc<ServerView>,
     pub caller: Caller,
-    pub head: Parts,
+    /// The client's headers, as far as they travel.
+    pub headers: Outbound,
     pub method: Method,
     pub text: Bytes,
     pub rewritten: Vec<(HeaderName, HeaderValue)>,
@@ -283,7 +284,7 @@ async fn session_is_unknown(
     }
     let ping = regatta_mcp::write::request(&rehome::own_id(), "ping", None);
     let bounds = &errand.server.server.call;
-    let told = Box::pin(forward::probe::status(view, &errand.head, session, ping, bounds)).await;
+    let told = Box::pin(forward::probe::status(view, &errand.headers, session, ping, bounds)).await;
     // A ping that is lost, or answered with 5xx, says that the replica is unwell, not that it forgot.
     matches!(told, Ok(StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST))
 }
@@ -321,7 +322,7 @@ impl Errand {
         };
         let bounds = &self.server.server.call;
         let patience = Patience { time: bounds.request_timeout, arming };
-        let sending = forward::send(view, &self.head, upward, bounds, patience);
+        let sending = forward::send(view, &self.headers, upward, bounds, patience);
         let sent = match self.era {
             // A legacy call has a stream by the time a drain ends, and its last words are said there.
             Era::Legacy => sending.await,
@@ -340,7 +341,7 @@ impl Errand {
     /// Moves the session; true if it moved (and was not only found moved).
     async fn move_home(&mut self, reason: rehome::Reason) -> Result<bool, Refusal> {
         let Where::Home(bound) = &self.place else { return Ok(false) };
-        let moved = Box::pin(rehome::rehome(&self.gateway, &self.server, bound, &self.head, reason)).await;
+        let moved = Box::pin(rehome::rehome(&self.gateway, &self.server, bound, &self.headers, reason)).await;
         match moved {
             Ok(bound) => {
                 self.place = Where::Home(bound);

@@ -22,6 +22,7 @@ use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::probe::{HANDSHAKE_MAX, collect, sse_response};
 use crate::gateway::Gateway;
 use crate::handover::Call;
+use crate::headers::Outbound;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 
@@ -42,7 +43,7 @@ pub(crate) async fn initialize(
         gateway: gateway.clone(),
         server: call.server,
         caller: call.caller,
-        head: call.head,
+        headers: Outbound::of(call.head.headers),
         method: http::Method::POST,
         text: call.text,
         rewritten: Vec::new(),
@@ -90,12 +91,12 @@ async fn answer(
     if !is_ours || !matches!(skim.kind, SkimKind::Response { .. }) {
         return Err(unusable("it is not the response to initialize"));
     }
-    let session = head.headers.get(MCP_SESSION_ID);
+    let session = head.headers.get(MCP_SESSION_ID).cloned();
     let mut response = match kind {
         Kind::Events => encode::head::events(ReplyBody::whole(event(&text))),
-        Kind::Json | Kind::None | Kind::Foreign => encode::head::like(&head, ReplyBody::whole(text.clone())),
+        Kind::Json | Kind::None | Kind::Foreign => encode::head::like(head, ReplyBody::whole(text.clone())),
     };
-    if let (Some(session), SkimKind::Response { failed: false }) = (session, skim.kind) {
+    if let (Some(session), SkimKind::Response { failed: false }) = (&session, skim.kind) {
         let negotiated = mint::Negotiated { text: &text, skim: &skim };
         let token = mint::mint(&errand.gateway, &errand.server, replica, session, &negotiated, packed)
             .map_err(|fault| errand.refuse(fault))?;

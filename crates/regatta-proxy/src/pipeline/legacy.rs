@@ -26,6 +26,7 @@ use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::forward::probe::{Unread, collect};
 use crate::gateway::Gateway;
 use crate::handover::{Call, Caller, Subject};
+use crate::headers::Outbound;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 use crate::session::{Bound, Home};
@@ -111,7 +112,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         gateway: gateway.clone(),
         server: call.server,
         caller: call.caller,
-        head: call.head,
+        headers: Outbound::of(call.head.headers),
         method: Verb::POST,
         text: call.text,
         rewritten: Vec::new(),
@@ -269,7 +270,7 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
         Some(permit) => ReplyBody::held(text, permit),
         None => ReplyBody::whole(text),
     };
-    Ok(encode::head::like(&answer.head, body))
+    Ok(encode::head::like(answer.head, body))
 }
 
 /// A JSON answer must hold the response to the request; what else it says passes too (RELIABILITY 3.11).

@@ -24,6 +24,7 @@ use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::{self, Patience, Upward};
 use crate::gateway::Gateway;
 use crate::handover::Call;
+use crate::headers::Outbound;
 use crate::listen::agreed::Agreed;
 use crate::listen::body::ListenBody;
 use crate::reply::ReplyBody;
@@ -50,7 +51,7 @@ struct Leg {
     gateway: Arc<Gateway>,
     path: Arc<str>,
     replica: ReplicaId,
-    head: http::request::Parts,
+    headers: Outbound,
     text: Bytes,
     id: Bytes,
     messages: Sender<Bytes>,
@@ -74,13 +75,14 @@ pub(crate) async fn listen(
     let (sender, messages) = channel(WAITING_MAX);
     let (opened, mut answers) = channel(server.replicas.len().max(1));
     let mut legs = JoinSet::new();
+    let headers = Outbound::of(call.head.headers).compact();
     let speakers = server.replicas.iter().filter(|view| view.replica.eras.speaks_modern());
     for view in speakers {
         let leg = Leg {
             gateway: gateway.clone(),
             path: server.server.path.as_str().into(),
             replica: view.replica.id,
-            head: call.head.clone(),
+            headers: headers.clone(),
             text: call.text.clone(),
             id: id.clone(),
             messages: sender.clone(),
@@ -200,14 +202,14 @@ impl Leg {
             rewritten: &[],
         };
         let bounds = &server.server.call;
-        let answer = forward::send(view, &self.head, upward, bounds, Patience::of(bounds.request_timeout))
+        let answer = forward::send(view, &self.headers, upward, bounds, Patience::of(bounds.request_timeout))
             .await
             .map_err(|_| Shut::Lost)?;
         let UpstreamAnswer { head, body } = answer;
         if head.status != StatusCode::OK || content::kind(&head.headers) != Kind::Events {
             let text =
                 forward::probe::collect(body, forward::probe::HANDSHAKE_MAX).await.map_err(|_| Shut::Lost)?;
-            return Err(Shut::Refused(encode::head::like(&head, ReplyBody::whole(text))));
+            return Err(Shut::Refused(encode::head::like(head, ReplyBody::whole(text))));
         }
         let mut stream = Stream { body, framer: Framer::new(server.limits.event_max), filter: Bytes::new() };
         let acknowledged = async {

@@ -23,6 +23,7 @@ use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::probe::{HANDSHAKE_MAX, collect};
 use crate::gateway::Gateway;
 use crate::handover::Call;
+use crate::headers::Outbound;
 use crate::reply::ReplyBody;
 use crate::route::handles::directions;
 use crate::upstream::UpstreamBody;
@@ -54,7 +55,7 @@ pub(crate) async fn post(
         repeatability: repeatability(&call),
         server: call.server,
         caller: call.caller,
-        head: call.head,
+        headers: Outbound::of(call.head.headers),
         method: Verb::POST,
         text: way.text,
         rewritten: way.rewritten,
@@ -83,7 +84,7 @@ pub(crate) fn relay(answered: Answered, key: Option<Fingerprint>) -> Response<Re
     let Some(to) = relaying(errand, replica, key) else {
         return encode::fault::plain(StatusCode::INTERNAL_SERVER_ERROR);
     };
-    let mut response = encode::head::like(&head, ReplyBody::relay(Relay::events(to, body, pace)));
+    let mut response = encode::head::like(head, ReplyBody::relay(Relay::events(to, body, pace)));
     encode::head::stream_headers(response.headers_mut());
     response
 }
@@ -123,7 +124,7 @@ async fn json(answered: Answered, key: Option<Fingerprint>) -> Result<Response<R
                 Some(permit) => ReplyBody::held(text, permit),
                 None => ReplyBody::whole(text),
             };
-            Ok(encode::head::like(&head, body))
+            Ok(encode::head::like(head, body))
         }
         Held::Part(text) => {
             let asker = errand.asker.clone();
@@ -131,7 +132,7 @@ async fn json(answered: Answered, key: Option<Fingerprint>) -> Result<Response<R
             let relay = Relay::json(to, text, body, pace);
             let relay =
                 relay.ok_or_else(|| Fault::BadAnswer { why: "it is no JSON-RPC response" }.told(&asker))?;
-            Ok(encode::head::like(&head, ReplyBody::relay(relay)))
+            Ok(encode::head::like(head, ReplyBody::relay(relay)))
         }
         Held::Broken => {
             errand.gateway.metrics.outcome_unknown.inc();
@@ -209,7 +210,7 @@ pub(crate) async fn pass(answered: Answered) -> Result<Response<ReplyBody>, Refu
     // A notification is taken with 202 (2026-07-28 streamable-http, *Sending Messages* 5; 2025-11-25 alike), and some
     // servers mean it by a bare 200. A request so answered would wait for ever: it falls through and is told so.
     if errand.asker.id.is_none() && (is_empty || is_bare) {
-        return Ok(encode::head::like(&answer.head, ReplyBody::Empty));
+        return Ok(encode::head::like(answer.head, ReplyBody::Empty));
     }
     let may_pass = status.is_client_error() || (status.is_server_error() && kind == Kind::Json);
     if !may_pass {
@@ -222,5 +223,5 @@ pub(crate) async fn pass(answered: Answered) -> Result<Response<ReplyBody>, Refu
     let Ok(Ok(text)) = text else {
         return Err(errand.refuse(Fault::BadAnswer { why: "its error broke off or is too large" }));
     };
-    Ok(encode::head::like(&answer.head, ReplyBody::whole(text)))
+    Ok(encode::head::like(answer.head, ReplyBody::whole(text)))
 }

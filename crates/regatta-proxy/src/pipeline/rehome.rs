@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
-use http::request::Parts;
 use regatta_mcp::{Method, write};
 use regatta_policy::ReplicaId;
 use regatta_policy::deviation::Change;
@@ -20,6 +19,7 @@ use crate::bind::{self, mint::Negotiated};
 use crate::fault::Fault;
 use crate::forward::probe;
 use crate::gateway::{Gateway, Rehoming};
+use crate::headers::Outbound;
 use crate::pipeline::record;
 use crate::route;
 use crate::session::{Bound, Home};
@@ -52,7 +52,7 @@ pub(crate) async fn rehome(
     gateway: &Arc<Gateway>,
     server: &Arc<ServerView>,
     bound: &Bound,
-    client: &Parts,
+    client: &Outbound,
     reason: Reason,
 ) -> Result<Bound, Fault> {
     if server.server.session_state == SessionState::Memory {
@@ -91,7 +91,7 @@ async fn settle(
     server: &ServerView,
     bound: &Bound,
     view: &ReplicaView,
-    client: &Parts,
+    client: &Outbound,
     reason: Reason,
 ) -> Result<Bound, Unsettled> {
     let home = shake_hands(server, bound, view, client).await.ok_or(Unsettled::NextPlease)?;
@@ -115,7 +115,12 @@ async fn settle(
 }
 
 /// The same params, the same version, at least the same capabilities.
-async fn shake_hands(server: &ServerView, bound: &Bound, view: &ReplicaView, client: &Parts) -> Option<Home> {
+async fn shake_hands(
+    server: &ServerView,
+    bound: &Bound,
+    view: &ReplicaView,
+    client: &Outbound,
+) -> Option<Home> {
     let params = String::from_utf8(bound.session.content.params.unpack().ok()?).ok()?;
     let text = write::request(&own_id(), Method::Initialize.as_str(), Some(&params));
     let bounds = &server.server.call;
@@ -138,7 +143,7 @@ async fn shake_hands(server: &ServerView, bound: &Bound, view: &ReplicaView, cli
 }
 
 /// Tells the new replica what the old one had been told: the log level, live subscriptions.
-async fn repeat(server: &ServerView, bound: &Bound, view: &ReplicaView, client: &Parts, home: &Home) {
+async fn repeat(server: &ServerView, bound: &Bound, view: &ReplicaView, client: &Outbound, home: &Home) {
     let Some(record) = &bound.record else { return };
     let bounds = &server.server.call;
     if let Some(level) = record.deviation.log_level {

@@ -26,6 +26,7 @@ use crate::event_id::{self, EventId, Label};
 use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::gateway::Gateway;
 use crate::handover::{Accepted, Caller, Identified};
+use crate::headers::Outbound;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 use crate::session::Bound;
@@ -40,7 +41,7 @@ pub(crate) struct Listener {
     pub gateway: Arc<Gateway>,
     pub server: Arc<ServerView>,
     pub caller: Caller,
-    pub head: Parts,
+    pub headers: Outbound,
     pub bound: Bound,
 }
 
@@ -56,8 +57,11 @@ pub(crate) async fn get(
         return Err(Fault::Draining.told(&asker));
     }
     let Some(bound) = bound else { return without_session(gateway, server, caller, head, asker).await };
-    let listener = Listener { gateway: gateway.clone(), server, caller, head, bound };
-    match listener.head.headers.get(LAST_EVENT_ID).cloned() {
+    let cursor = head.headers.get(LAST_EVENT_ID).cloned();
+    // Compact: a standing stream may stay for days.
+    let headers = Outbound::of(head.headers).compact();
+    let listener = Listener { gateway: gateway.clone(), server, caller, headers, bound };
+    match cursor {
         // Ours are text, so what is not text is not ours: no reason to take it for a new stream.
         Some(cursor) => match cursor.to_str() {
             Ok(cursor) => resume(listener, cursor, asker).await,
@@ -79,7 +83,7 @@ async fn without_session(
         gateway: gateway.clone(),
         server,
         caller,
-        head,
+        headers: Outbound::of(head.headers),
         method: Verb::GET,
         text: Bytes::new(),
         rewritten: Vec::new(),
@@ -119,7 +123,7 @@ impl Listener {
             gateway: self.gateway.clone(),
             server: self.server.clone(),
             caller: self.caller,
-            head: self.head.clone(),
+            headers: self.headers.clone(),
             method: Verb::GET,
             text: Bytes::new(),
             rewritten: Vec::new(),

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use regatta_policy::drain::{Drain, Step, reconnect_after};
 use regatta_policy::snapshot::Health;
 
 use crate::forward::probe;
 use crate::gateway::Gateway;
+use crate::headers::Outbound;
 
 /// Sweeps what is over, every second, for as long as the gateway lives.
 pub async fn tend(gateway: Arc<Gateway>) {
@@ -32,8 +32,7 @@ async fn end_retired(gateway: &Arc<Gateway>) {
     for server in &gateway.view().servers {
         for view in server.replicas.iter().filter(|view| view.replica.health == Health::Healthy) {
             for session in gateway.rehoming.take_retired(view.replica.id) {
-                let (head, ()) = Request::new(()).into_parts();
-                let _ = probe::delete(view, &head, &session, &server.server.call).await;
+                let _ = probe::delete(view, &Outbound::default(), &session, &server.server.call).await;
             }
         }
     }

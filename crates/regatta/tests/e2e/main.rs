@@ -5,6 +5,7 @@
 mod bad_http;
 mod bad_json;
 mod bad_legacy;
+mod bad_luck;
 mod bad_modern;
 mod bad_servers;
 mod bad_upstream;

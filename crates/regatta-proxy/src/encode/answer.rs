@@ -1,6 +1,6 @@
 //! Judges and re-marks messages from a server, one at a time, JSON and SSE alike.
 //!
-//! Pure but for the seals. Says what role a message plays for the request that waits, and makes the splices of
+//! Pure but for the seals and the news of a moved session. Says what role a message plays for the request that waits, and makes the splices of
 //! DESIGN 3; every other byte stays as the server wrote it.
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use regatta_policy::snapshot::Cursors;
 use regatta_seal::{Fingerprint, KeyRing};
 use regatta_store::Uuid16;
 
+use crate::gateway::Rehoming;
 use crate::handles;
 
 /// What a message is for the request that waits.
@@ -44,8 +45,8 @@ pub(crate) struct Marks<'a> {
     pub cursors: Cursors,
     /// The key that opened the request's handles.
     pub handle_key: Option<Fingerprint>,
-    /// Tell the client that its session moved (SESSIONS 4).
-    pub resumed: bool,
+    /// Where it stands which sessions moved without their clients knowing; none where no result is waited for.
+    pub news: Option<&'a Rehoming>,
 }
 
 /// Looks at one message; `None` if it is no JSON-RPC message at all.
@@ -70,11 +71,7 @@ fn response(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> (Role, Bytes) {
         (None, _) => Role::Said,
     };
     let mut cuts = Vec::new();
-    if marks.resumed
-        && let Some(cut) = resumed_cut(text, seen)
-    {
-        cuts.push(cut);
-    }
+    cuts.extend(resumed_cut(marks, text, seen));
     let text = match marks.era {
         Era::Legacy if cuts.is_empty() => text.clone(),
         Era::Legacy => splice(text, &cuts),
@@ -83,14 +80,17 @@ fn response(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> (Role, Bytes) {
     (role, text)
 }
 
-/// Says in the result that the session moved: never in an error, never over what is there.
-fn resumed_cut(text: &Bytes, seen: &Skim) -> Option<(Span, Bytes)> {
+/// Says in the result that the session moved, if nobody said so yet: never in an error, never over what is there
+/// (SESSIONS 4).
+fn resumed_cut(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> Option<(Span, Bytes)> {
     const MEMBER: &str = r#""io.regatta/sessionResumed":true"#;
-    if let Some(meta) = seen.result_meta {
-        return Some(insert_member(meta, MEMBER, text));
-    }
+    let (news, (session, _), _) = (marks.news?, marks.session?, marks.id?);
     let result = seen.result.filter(|result| result.of(text).first() == Some(&b'{'))?;
-    Some(insert_member(result, &format!(r#""_meta":{{{MEMBER}}}"#), text))
+    // Asked last, because the news is told with the asking.
+    news.take_untold(session).then(|| match seen.result_meta {
+        Some(meta) => insert_member(meta, MEMBER, text),
+        None => insert_member(result, &format!(r#""_meta":{{{MEMBER}}}"#), text),
+    })
 }
 
 /// A server's id means something to one replica only; the sealed one means the same at any gateway (SESSIONS 6).

@@ -261,7 +261,7 @@ fn pass(to: &Relaying, event: Event) -> Passed {
         fleet: to.fleet,
         cursors: to.cursors,
         handle_key: to.handle_key,
-        resumed: false,
+        news: None,
     };
     match mark(&marks, data) {
         None => Passed::Broken,

@@ -65,14 +65,12 @@ pub(crate) struct Answered {
     /// What the answer's head announces.
     pub kind: content::Kind,
     pub replica: ReplicaId,
-    /// This errand found its session moved: its result says so.
-    pub resumed: bool,
 }
 
 impl Answered {
-    fn new(errand: Box<Errand>, answer: UpstreamAnswer, replica: ReplicaId, resumed: bool) -> Answered {
+    fn new(errand: Box<Errand>, answer: UpstreamAnswer, replica: ReplicaId) -> Answered {
         let kind = content::kind(&answer.head.headers);
-        Answered { errand, answer, kind, replica, resumed }
+        Answered { errand, answer, kind, replica }
     }
 
     /// Whether the answer is an event stream.
@@ -112,18 +110,17 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
 async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     let server = errand.server.clone();
     let mut state = Attempts::default();
-    let mut resumed = errand.take_untold();
     let mut unknown = 0;
     for round in 0..ROUNDS_MAX {
         let Where::Home(home) = &errand.place else { break };
         let session = home.home.upstream_session.clone();
         let Some(view) = server.replica(home.home.replica) else {
-            resumed |= errand.move_home(rehome::Reason::Removed).await?;
+            errand.move_home(rehome::Reason::Removed).await?;
             continue;
         };
         if let Some(wait) = unreachable(view, &server) {
             match wait {
-                Verdict::Gone => resumed |= errand.move_home(rehome::Reason::OutOfReach).await?,
+                Verdict::Gone => errand.move_home(rehome::Reason::OutOfReach).await?,
                 Verdict::TryAgain { after } => tokio::time::sleep(after).await,
                 Verdict::Here => {}
             }
@@ -139,18 +136,18 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
                     && session_is_unknown(&errand, view, &session, &answer).await =>
             {
                 unknown += 1;
-                resumed |= errand.move_home(rehome::Reason::SessionUnknown).await?;
+                errand.move_home(rehome::Reason::SessionUnknown).await?;
             }
             Ok(answer) => {
                 view.upstream.judge_gone(Attempt::Answered, server.server.call.gone_after);
-                return Ok(Answered::new(errand, answer, view.replica.id, resumed));
+                return Ok(Answered::new(errand, answer, view.replica.id));
             }
             // Our own bound, which says nothing of the replica: its sessions stay.
             Err(Loss::Full) => return Err(errand.refuse(Fault::Overloaded)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere => {
                     match view.upstream.judge_gone(attempt(loss), server.server.call.gone_after) {
-                        Verdict::Gone => resumed |= errand.move_home(rehome::Reason::OutOfReach).await?,
+                        Verdict::Gone => errand.move_home(rehome::Reason::OutOfReach).await?,
                         Verdict::TryAgain { after } => tokio::time::sleep(after).await,
                         Verdict::Here => {}
                     }
@@ -188,7 +185,7 @@ async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
             break;
         };
         match errand.send(view, None, Arming::AtOnce).await {
-            Ok(answer) => return Ok(Answered::new(errand, answer, view.replica.id, false)),
+            Ok(answer) => return Ok(Answered::new(errand, answer, view.replica.id)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere | Next::Again => tried.add(&server, view.replica.id),
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
@@ -206,7 +203,7 @@ async fn made(errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal
     // The first loss may have been a stale connection; more would only keep the client waiting.
     for _ in 0..2 {
         match errand.send(view, None, Arming::AtOnce).await {
-            Ok(answer) => return Ok(Answered::new(errand, answer, maker, false)),
+            Ok(answer) => return Ok(Answered::new(errand, answer, maker)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere | Next::Again => {}
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
@@ -338,27 +335,16 @@ impl Errand {
         sent
     }
 
-    /// Moves the session; true if it moved (and was not only found moved).
-    async fn move_home(&mut self, reason: rehome::Reason) -> Result<bool, Refusal> {
-        let Where::Home(bound) = &self.place else { return Ok(false) };
+    /// Moves the session, or finds it moved.
+    async fn move_home(&mut self, reason: rehome::Reason) -> Result<(), Refusal> {
+        let Where::Home(bound) = &self.place else { return Ok(()) };
         let moved = Box::pin(rehome::rehome(&self.gateway, &self.server, bound, &self.headers, reason)).await;
         match moved {
             Ok(bound) => {
                 self.place = Where::Home(bound);
-                Ok(self.take_untold())
+                Ok(())
             }
             Err(fault) => Err(self.refuse(fault)),
-        }
-    }
-
-    /// Whether this errand is the one that tells its client that the session moved.
-    fn take_untold(&self) -> bool {
-        match &self.place {
-            // A notification has no result to tell it in.
-            Where::Home(bound) if self.asker.id.is_some() => {
-                self.gateway.rehoming.take_untold(bound.session.uuid)
-            }
-            Where::Home(_) | Where::Any { .. } => false,
         }
     }
 

@@ -251,7 +251,7 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
     if answered.answer.head.status != StatusCode::OK || answered.kind != content::Kind::Json {
         return Box::pin(modern::pass(answered)).await;
     }
-    let Answered { errand, answer, replica, resumed, .. } = answered;
+    let Answered { errand, answer, replica, .. } = answered;
     let max = errand.server.limits.event_max;
     let patience = errand.server.server.call.request_timeout;
     let text = match within(patience, collect(answer.body, max)).await {
@@ -265,7 +265,7 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
             return Err(errand.refuse(Fault::OutcomeUnknown { why: "the answer broke off" }));
         }
     };
-    let text = judge(&errand, replica, resumed, text)?;
+    let text = judge(&errand, replica, text)?;
     let body = match errand.permit {
         Some(permit) => ReplyBody::held(text, permit),
         None => ReplyBody::whole(text),
@@ -274,12 +274,7 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
 }
 
 /// A JSON answer must hold the response to the request; what else it says passes too (RELIABILITY 3.11).
-fn judge(
-    errand: &Errand,
-    replica: regatta_policy::ReplicaId,
-    resumed: bool,
-    text: Bytes,
-) -> Result<Bytes, Refusal> {
+fn judge(errand: &Errand, replica: regatta_policy::ReplicaId, text: Bytes) -> Result<Bytes, Refusal> {
     if errand.asker.id.is_none() {
         return Ok(text);
     }
@@ -293,7 +288,7 @@ fn judge(
         fleet: errand.server.fleet,
         cursors: Cursors::Shared,
         handle_key: None,
-        resumed,
+        news: Some(&errand.gateway.rehoming),
     };
     let mut spans = documents(&text);
     if let (Some(only), None) = (spans.next(), spans.next()) {

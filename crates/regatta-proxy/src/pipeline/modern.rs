@@ -190,7 +190,7 @@ fn judge(
         fleet: errand.server.fleet,
         cursors: errand.server.server.cursors,
         handle_key,
-        resumed: false,
+        news: None,
     };
     match mark(&marks, text) {
         Some((Role::Final, text)) => Ok(text),

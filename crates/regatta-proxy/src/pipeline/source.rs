@@ -52,7 +52,6 @@ struct Open {
     replica: regatta_policy::ReplicaId,
     body: UpstreamBody,
     form: Form,
-    resumed: bool,
     pace: Pace,
     pacemaker: Option<Pacemaker>,
     parked: bool,
@@ -85,7 +84,7 @@ impl CallSource {
 
     /// The head is there: how will the answer be read?
     fn begin(&mut self, answered: Answered) {
-        let Answered { errand, answer, kind, replica, resumed } = answered;
+        let Answered { errand, answer, kind, replica } = answered;
         let form = match (answer.head.status, kind) {
             (_, Kind::Json) => Form::Json(BytesMut::new()),
             (StatusCode::OK, Kind::Events) => Form::Events(Framer::new(errand.server.limits.event_max)),
@@ -97,7 +96,7 @@ impl CallSource {
         let bound = errand.bound().cloned();
         let body = answer.body;
         let (parked, pacemaker, cursor) = (false, None, None);
-        let open = Open { errand, bound, replica, body, form, resumed, pace, pacemaker, parked, cursor };
+        let open = Open { errand, bound, replica, body, form, pace, pacemaker, parked, cursor };
         self.state = State::Open(Box::new(open));
     }
 
@@ -172,7 +171,7 @@ impl CallSource {
             fleet: open.errand.server.fleet,
             cursors: Cursors::Shared,
             handle_key: None,
-            resumed: open.resumed,
+            news: Some(&self.gateway.rehoming),
         };
         match mark(&marks, data) {
             None => self.last(Fault::BadAnswer { why: "a message is not JSON-RPC" }),

@@ -153,7 +153,7 @@ impl StandingSource {
             fleet: self.listener.server.fleet,
             cursors: Cursors::Shared,
             handle_key: None,
-            resumed: false,
+            news: None,
         };
         match mark(&marks, &data) {
             None | Some((Role::Foreign, _)) => _ = gateway.metrics.dropped_messages.inc(),

@@ -55,6 +55,13 @@ async fn a_modern_client_that_leaves_cancels_its_call_within_a_second() -> Resul
         drop(raw);
         eventually(&format!("the server sees that {tool} was left"), SECOND, async || seen.fate().left).await;
     }
+    // A client that closes its sending side has left as well (RELIABILITY F41).
+    let (headers, message) = modern.build(&json!(3), "tools/call", json!({"name": "hang", "arguments": {}}));
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut raw = post(&gateway, &headers, &message).await?;
+    let seen = stub.wait_for("tools/call", 3).await;
+    raw.half_close().await?;
+    eventually("the server sees the half-close", SECOND, async || seen.fate().left).await;
     let idle = async || (gateway.metric("regatta_inflight").await? == 0.0).then_some(());
     eventually("the places are free", SOON, idle).await;
     Ok(())

@@ -150,3 +150,20 @@ async fn a_question_on_the_standing_stream_is_answered_and_its_cancellation_name
     assert_eq!(cancelled["params"]["requestId"], question["id"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_person_may_think_longer_than_request_timeout() -> Result<()> {
+    let stub = stub().await;
+    let plan = Plan::over([stub.url()]).on_server("request_timeout = \"300ms\"\nrequest_max = \"600ms\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let session = gateway.client().initialize().await?;
+    let params = json!({"name": "ask", "arguments": {"op": "asks"}});
+    let mut events = session.request("tools/call", params).await?.events();
+    let question = events.until("elicitation/create").await?.json();
+    let early = events.next_within(std::time::Duration::from_millis(1200)).await;
+    assert!(early.is_err(), "the clocks stand still meanwhile: {early:?}");
+    assert_eq!(session.answer(&question["id"], accept("late")).await?.status, 202);
+    let last = events.rest().await?.pop().expect("a response").json();
+    assert_eq!(last["result"]["content"][0]["text"], "\"late\"", "{last}");
+    Ok(())
+}

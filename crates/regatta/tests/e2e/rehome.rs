@@ -140,3 +140,17 @@ async fn what_the_server_refused_is_not_wished_for_again() -> Result<()> {
     assert_eq!(new.seen_rpc("resources/subscribe").len() + new.seen_rpc("logging/setLevel").len(), 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn the_first_result_says_that_the_session_moved_whatever_came_before_it() -> Result<()> {
+    let mut demos = demos(2, &["--eras", "legacy"]).await;
+    let gateway = Gateway::start(REGATTA, Plan::over(urls(&demos))).await;
+    let session = gateway.client().initialize().await?;
+    let lost = home(&demos, &session).await?;
+    demos[lost].process.kill();
+    let failed = session.call("no such tool", json!({})).await?;
+    assert_eq!(failed.code(), -32602, "an error carries no news: {}", failed.message);
+    assert!(is_resumed(&session.call("whoami", json!({})).await?));
+    assert!(!is_resumed(&session.call("whoami", json!({})).await?));
+    Ok(())
+}

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Method as Verb, Response, StatusCode};
 use http_body::Body;
+use regatta_mcp::era::Era;
 use regatta_mcp::sse::Framer;
 use regatta_mcp::{SkimKind, skim};
 use regatta_policy::ReplicaId;
@@ -20,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::content::{self, Kind};
 use crate::encode;
+use crate::encode::answer::same_id;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::{self, Patience, Upward};
 use crate::gateway::Gateway;
@@ -28,7 +31,7 @@ use crate::headers::Outbound;
 use crate::listen::agreed::Agreed;
 use crate::listen::body::ListenBody;
 use crate::reply::ReplyBody;
-use crate::upstream::UpstreamAnswer;
+use crate::upstream::{UpstreamAnswer, UpstreamBody};
 use crate::view::ServerView;
 
 /// How long the first acknowledgement waits for the slower replicas.
@@ -161,6 +164,11 @@ async fn run(leg: Leg, opened: Sender<Opened>) {
                     return;
                 }
             }
+            Err(Shut::Unusable(response)) => {
+                if let Some(first) = opened.take() {
+                    let _ = first.send(Opened::Refused(response)).await;
+                }
+            }
             Err(Shut::Lost) => {
                 if let Some(first) = opened.take() {
                     let _ = first.send(Opened::Lost).await;
@@ -174,13 +182,16 @@ async fn run(leg: Leg, opened: Sender<Opened>) {
 }
 
 enum Shut {
+    /// By the server's own word.
     Refused(Response<ReplyBody>),
+    /// By something that is no word of MCP; the answer is ours.
+    Unusable(Response<ReplyBody>),
     Lost,
 }
 
 /// An upstream subscription that was acknowledged.
 struct Stream {
-    body: crate::upstream::UpstreamBody,
+    body: UpstreamBody,
     framer: Framer,
     filter: Bytes,
 }
@@ -207,9 +218,7 @@ impl Leg {
             .map_err(|_| Shut::Lost)?;
         let UpstreamAnswer { head, body } = answer;
         if head.status != StatusCode::OK || content::kind(&head.headers) != Kind::Events {
-            let text =
-                forward::probe::collect(body, forward::probe::HANDSHAKE_MAX).await.map_err(|_| Shut::Lost)?;
-            return Err(Shut::Refused(encode::head::like(head, ReplyBody::whole(text))));
+            return Err(self.refused(head, body, bounds.request_timeout).await);
         }
         let mut stream = Stream { body, framer: Framer::new(server.limits.event_max), filter: Bytes::new() };
         let acknowledged = async {
@@ -232,6 +241,31 @@ impl Leg {
             .ok_or(Shut::Lost)?;
         stream.filter = filter;
         Ok(stream)
+    }
+
+    /// What an answer means that is no stream: the server's own word if it is one, else nothing that a client may see
+    /// (a login page, a redirect; RELIABILITY I128, I129).
+    async fn refused(&self, head: Parts, body: UpstreamBody, patience: Duration) -> Shut {
+        let kind = content::kind(&head.headers);
+        let text = forward::probe::collect(body, forward::probe::HANDSHAKE_MAX);
+        let Ok(Ok(text)) = tokio::time::timeout(patience, text).await else { return Shut::Lost };
+        let is_response = || {
+            let Ok(seen) = skim(&text) else { return false };
+            let is_ours = seen.id.is_some_and(|id| same_id(&self.id, id.of(&text)));
+            is_ours && matches!(seen.kind, SkimKind::Response { .. })
+        };
+        let may_pass = match kind {
+            Kind::Json if head.status == StatusCode::OK => is_response(),
+            Kind::Json => head.status.is_client_error() || head.status.is_server_error(),
+            Kind::Events | Kind::None | Kind::Foreign => head.status.is_client_error(),
+        };
+        if may_pass {
+            return Shut::Refused(encode::head::like(head, ReplyBody::whole(text)));
+        }
+        self.gateway.metrics.bad_answers.inc();
+        let asker = Asker { id: Some(self.id.clone()), era: Some(Era::Modern), ..Asker::default() };
+        let fault = Fault::BadAnswer { why: "it is neither a stream nor a response" };
+        Shut::Unusable(encode::fault::answer(&fault.told(&asker)))
     }
 
     /// Passes notifications on until the upstream ends; an error means that the client is gone.

@@ -329,6 +329,27 @@ impl Bench {
         }
     }
 
+    /// The end of B.6: a thousand times the same nonsense costs at most 1 MiB. The allocator's own pools may still fill in
+    /// the first thousand; what leaks grows in every one.
+    pub async fn stays_small(&self, sample: &[Vec<u8>]) {
+        const ROUNDS: usize = 1_000;
+        const GROWTH_MAX: u64 = 1 << 20;
+        let mut grown = Vec::new();
+        for rounds in [ROUNDS / 5, ROUNDS, ROUNDS, ROUNDS] {
+            let before = self.gateway.process.rss();
+            for _ in 0..rounds {
+                for bytes in sample {
+                    assert!(self.ask(bytes).await.status >= 200);
+                }
+            }
+            grown.push(self.gateway.process.rss().saturating_sub(before));
+            if rounds == ROUNDS && grown.last().is_some_and(|grown| *grown <= GROWTH_MAX) {
+                return;
+            }
+        }
+        panic!("bytes more after each round: {grown:?}");
+    }
+
     /// The end of a table: no failure, no panic, no secret where none may be (V10, V13).
     pub async fn finish(self) {
         let mut failures = self.failures.clone();

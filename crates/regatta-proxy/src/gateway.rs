@@ -141,7 +141,8 @@ impl Gateway {
         self.draining.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn begin_drain(&self) {
+    /// New work is refused from now on; `leave` does the rest.
+    pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 

@@ -221,6 +221,8 @@ async fn watch_over(signs: &mut Signs, mut certs: Option<Certs>, control: &Contr
 async fn end(signs: &mut Signs, serving: Serving, gateway: Arc<Gateway>, control: &Control, data: &Runtime) {
     let Serving { drainer, mut ended, patience } = serving;
     tracing::info!(?patience, "draining");
+    // Before anybody can read that this gateway drains: `leave` begins on another thread.
+    gateway.begin_drain();
     drainer.drain(patience);
     let left = data.spawn(async move { regatta_proxy::leave(&gateway, patience).await });
     let drained = async {

@@ -3,6 +3,7 @@
 //! Any replica may be the one where something changes, so all are listened to. The client hears one acknowledgement
 //! with the union, first; a lost leg is opened anew for as long as the client listens.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,24 +81,29 @@ pub(crate) async fn listen(
     let mut legs = JoinSet::new();
     let headers = Outbound::of(call.head.headers).compact();
     let speakers = server.replicas.iter().filter(|view| view.replica.eras.speaks_modern());
-    for view in speakers {
-        let leg = Leg {
+    let path: Arc<str> = server.server.path.as_str().into();
+    let speakers: Vec<Leg> = speakers
+        .map(|view| Leg {
             gateway: gateway.clone(),
-            path: server.server.path.as_str().into(),
+            path: path.clone(),
             replica: view.replica.id,
             headers: headers.clone(),
             text: call.text.clone(),
             id: id.clone(),
             messages: sender.clone(),
-        };
-        legs.spawn(run(leg, opened.clone()));
+        })
+        .collect();
+    let Some(pattern) = speakers.first().cloned() else {
+        return Err(Fault::EraNotSpoken.told(&asker));
+    };
+    let known = speakers.iter().map(|leg| leg.replica).collect();
+    for leg in speakers {
+        legs.spawn(run(leg, Some(opened.clone())));
     }
     drop((opened, sender));
-    if legs.is_empty() {
-        return Err(Fault::EraNotSpoken.told(&asker));
-    }
     match gather(&mut answers, legs.len()).await {
         Gathered::Agreed(agreed) => {
+            legs.spawn(welcome(pattern, known));
             let first = agreed.acknowledgement(&id);
             let body = ListenBody::new(gateway.clone(), id, first, messages, legs, place);
             Ok(encode::head::events(ReplyBody::listen(body)))
@@ -135,9 +141,25 @@ async fn gather(answers: &mut Receiver<Opened>, legs: usize) -> Gathered {
     }
 }
 
-/// One leg, until its client goes away or the replica leaves the config.
-async fn run(leg: Leg, opened: Sender<Opened>) {
-    let mut opened = Some(opened);
+/// Gives replicas that come later a leg of their own, made by `pattern`.
+async fn welcome(pattern: Leg, mut known: HashSet<ReplicaId>) {
+    let mut legs = JoinSet::new();
+    loop {
+        tokio::time::sleep(AGAIN_MAX).await;
+        while legs.try_join_next().is_some() {}
+        let Some(server) = pattern.gateway.view().server_at(&pattern.path).cloned() else { return };
+        known.retain(|id| server.replica(*id).is_some());
+        for view in server.replicas.iter().filter(|view| view.replica.eras.speaks_modern()) {
+            if known.insert(view.replica.id) {
+                legs.spawn(run(Leg { replica: view.replica.id, ..pattern.clone() }, None));
+            }
+        }
+    }
+}
+
+/// One leg, until its client goes away or the replica leaves the config. `opened` is told how the first opening went;
+/// a leg without it came later.
+async fn run(leg: Leg, mut opened: Option<Sender<Opened>>) {
     let mut failures = 0u32;
     loop {
         let Some(server) = leg.server() else { return };
@@ -158,10 +180,13 @@ async fn run(leg: Leg, opened: Sender<Opened>) {
                 }
             }
             Err(Shut::Refused(response)) => {
-                // Refused once, refused always: another replica may agree.
+                // Refused at first, refused always, unless the replica is only unwell: another one may agree.
+                let for_good = !response.status().is_server_error();
                 if let Some(first) = opened.take() {
                     let _ = first.send(Opened::Refused(response)).await;
-                    return;
+                    if for_good {
+                        return;
+                    }
                 }
             }
             Err(Shut::Unusable(response)) => {

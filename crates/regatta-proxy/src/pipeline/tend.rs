@@ -11,8 +11,13 @@ use crate::forward::probe;
 use crate::gateway::Gateway;
 use crate::headers::Outbound;
 
-/// Sweeps what is over, every second, for as long as the gateway lives.
+/// Does what is due every second, for as long as the gateway lives.
 pub async fn tend(gateway: Arc<Gateway>) {
+    // Side by side: a replica that is slow to end sessions must not hold up the sweeping.
+    tokio::join!(sweep(&gateway), end_retired(&gateway));
+}
+
+async fn sweep(gateway: &Arc<Gateway>) {
     let mut beat = tokio::time::interval(Duration::from_secs(1));
     let mut beats = 0u64;
     loop {
@@ -20,7 +25,6 @@ pub async fn tend(gateway: Arc<Gateway>) {
         beats += 1;
         gateway.upstreams.sweep();
         gateway.streams.sweep(gateway.clock.now(), gateway.limits().resume_window);
-        end_retired(&gateway).await;
         if beats.is_multiple_of(60) {
             gateway.store.tend();
         }
@@ -29,10 +33,13 @@ pub async fn tend(gateway: Arc<Gateway>) {
 
 /// Ends sessions that were left at a replica which is back (SESSIONS 4).
 async fn end_retired(gateway: &Arc<Gateway>) {
-    for server in &gateway.view().servers {
-        for view in server.replicas.iter().filter(|view| view.replica.health == Health::Healthy) {
-            for session in gateway.rehoming.take_retired(view.replica.id) {
-                let _ = probe::delete(view, &Outbound::default(), &session, &server.server.call).await;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for server in &gateway.view().servers {
+            for view in server.replicas.iter().filter(|view| view.replica.health == Health::Healthy) {
+                for session in gateway.rehoming.take_retired(view.replica.id) {
+                    let _ = probe::delete(view, &Outbound::default(), &session, &server.server.call).await;
+                }
             }
         }
     }

@@ -118,6 +118,11 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
             errand.move_home(rehome::Reason::Removed).await?;
             continue;
         };
+        // The rest of a call is at the replica that began it; elsewhere this GET would open a standing stream.
+        let is_rest = errand.asker.id.is_some();
+        if errand.cursor.as_ref().is_some_and(|(maker, _)| is_rest && *maker != view.replica.id) {
+            return Err(errand.refuse(Fault::StreamLost));
+        }
         if let Some(wait) = unreachable(view, &server) {
             match wait {
                 Verdict::Gone => errand.move_home(rehome::Reason::OutOfReach).await?,

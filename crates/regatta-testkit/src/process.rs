@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -161,10 +162,24 @@ fn collect(from: Option<impl Read + Send + 'static>) -> Lines {
     lines
 }
 
-/// A port of 127.0.0.1 that was free just now.
+/// Ports that the kernel never gives away by itself (Linux: 32768 and up), so that none is taken between the look and
+/// the bind, or while a process that is to come back is away.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// A port of 127.0.0.1 that was free just now; another one at every call.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let span = u32::from(PORTS.end - PORTS.start);
+    // Test binaries that run at the same time begin far from each other.
+    let start = std::process::id().wrapping_mul(7919);
+    for _ in 0..span {
+        let step = start.wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed)) % span;
+        let port = PORTS.start + u16::try_from(step).unwrap_or(0);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of 127.0.0.1 is free");
 }
 
 /// A demo replica as a process of its own.

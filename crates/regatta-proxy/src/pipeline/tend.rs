@@ -65,7 +65,11 @@ pub async fn leave(gateway: &Arc<Gateway>, patience: Duration) {
         let left = counts.inflight + counts.reserved + counts.parked;
         match drain.step(left, gateway.clock.now()) {
             Step::Exit => return,
-            Step::SayLastWords => return last_words(gateway),
+            // Again and again: a legacy call may get its stream only now.
+            Step::SayLastWords => {
+                last_words(gateway);
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
             Step::Wait(at_most) => tokio::time::sleep(at_most.min(LOOK_AGAIN)).await,
         }
     }

@@ -247,7 +247,8 @@ impl Bench {
         let plan = plan.server("stub", [stub.url()], "request_timeout = \"3s\"\nrequest_max = \"3s\"");
         let gateway = Gateway::start(REGATTA, plan.on_gateway("log_filter = \"debug\"")).await;
         let client = gateway.client().header("authorization", TOKEN).header("x-normal", "yes");
-        let session = client.initialize().await.expect("a session");
+        let session = client.initialize().await;
+        let session = session.unwrap_or_else(|why| panic!("no session: {why}; log:\n{}", gateway.log()));
         let pid = gateway.process.pid();
         Bench { stub, gateway, session, pid, failures: Vec::new() }
     }

@@ -1,6 +1,6 @@
 //! Writes server-sent events (WHATWG HTML, section 9.2).
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 /// Appends one event. Data with line ends (LF, CR or CRLF) is split over several `data:` lines, so that no content
 /// can end the event; the reader joins them with LF. The id and the name are ours or came off a line, and
@@ -36,8 +36,15 @@ pub fn write_retry(out: &mut BytesMut, retry_ms: u64) {
     out.put_u8(b'\n');
 }
 
-/// A comment that keeps a quiet connection alive.
-pub const KEEP_ALIVE: &[u8] = b":\n\n";
+/// One JSON-RPC message as an event of its own, without an id.
+pub fn message(text: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(text.len() + 32);
+    write(&mut out, None, Some(b"message"), text);
+    out.freeze()
+}
+
+/// A comment that keeps a quiet connection alive (WHATWG HTML, section 9.2.7).
+pub const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 
 fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.put_slice(name);

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use regatta_mcp::era::Era;
+use regatta_mcp::events;
 use regatta_mcp::scan::{AnswerScanner, HandleKind, Piece};
 use regatta_mcp::sse::{Event, Framer};
 use regatta_policy::ReplicaId;
@@ -31,8 +32,6 @@ use crate::reply::Cut;
 use crate::slots::Permit;
 use crate::streams::pace::{Due, Pace, Pacemaker};
 use crate::upstream::UpstreamBody;
-
-const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 
 /// Who gets the answer.
 pub(crate) struct Relaying {
@@ -194,7 +193,7 @@ impl Relay {
     fn say_last(&mut self, fault: Fault) {
         self.body = None;
         match self.form {
-            Form::Events(_) => self.ready.push_back(event(&message(&fault.told(&self.to.asker)))),
+            Form::Events(_) => self.ready.push_back(events::message(&message(&fault.told(&self.to.asker)))),
             // Half an answer must not look like a whole one: it ends in a cut.
             Form::Json(_) => self.ready.clear(),
         }
@@ -216,7 +215,7 @@ impl Relay {
         }
         let pacemaker = self.pacemaker.get_or_insert_with(|| Pacemaker::start(pace));
         match ready!(pacemaker.poll_due(cx)) {
-            Due::KeepAlive => self.ready.push_back(KEEP_ALIVE),
+            Due::KeepAlive => self.ready.push_back(events::KEEP_ALIVE),
             Due::Silence | Due::End => self.lose("the server was silent for too long"),
         }
         Poll::Ready(())
@@ -285,11 +284,5 @@ fn again(event: &Event, data: &Bytes, text: Bytes) -> Bytes {
     }
     let mut out = BytesMut::with_capacity(text.len() + 32);
     regatta_mcp::events::write(&mut out, None, event.event.as_deref(), &text);
-    out.freeze()
-}
-
-fn event(text: &Bytes) -> Bytes {
-    let mut out = BytesMut::with_capacity(text.len() + 16);
-    regatta_mcp::events::write(&mut out, None, Some(b"message"), text);
     out.freeze()
 }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use regatta_mcp::events;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 
@@ -14,8 +15,6 @@ use super::agreed::graceful_end;
 use crate::callers::StreamPlace;
 use crate::gateway::Gateway;
 use crate::streams::pace::{Due, Pace, Pacemaker};
-
-const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 
 /// See the module.
 pub(crate) struct ListenBody {
@@ -46,7 +45,7 @@ impl ListenBody {
             gateway,
             id,
             messages,
-            first: Some(event(&first)),
+            first: Some(events::message(&first)),
             pacemaker: Pacemaker::start(pace),
             leaving,
             over: false,
@@ -65,23 +64,17 @@ impl ListenBody {
         }
         if self.gateway.is_draining() || self.leaving.as_mut().poll(cx).is_ready() {
             self.over = true;
-            return Poll::Ready(Some(event(&graceful_end(&self.id))));
+            return Poll::Ready(Some(events::message(&graceful_end(&self.id))));
         }
         if let Poll::Ready(message) = self.messages.poll_recv(cx) {
             self.pacemaker.sent();
-            return Poll::Ready(message.map(|message| event(&message)));
+            return Poll::Ready(message.map(|message| events::message(&message)));
         }
         match self.pacemaker.poll_due(cx) {
-            Poll::Ready(Due::KeepAlive) => Poll::Ready(Some(KEEP_ALIVE)),
+            Poll::Ready(Due::KeepAlive) => Poll::Ready(Some(events::KEEP_ALIVE)),
             Poll::Ready(Due::Silence | Due::End) | Poll::Pending => Poll::Pending,
         }
     }
 }
 
 use std::future::Future;
-
-fn event(text: &Bytes) -> Bytes {
-    let mut out = BytesMut::with_capacity(text.len() + 32);
-    regatta_mcp::events::write(&mut out, None, Some(b"message"), text);
-    out.freeze()
-}

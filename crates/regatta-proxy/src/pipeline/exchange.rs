@@ -343,8 +343,10 @@ impl Errand {
     /// Moves the session, or finds it moved.
     async fn move_home(&mut self, reason: rehome::Reason) -> Result<(), Refusal> {
         let Where::Home(bound) = &self.place else { return Ok(()) };
-        let moved = Box::pin(rehome::rehome(&self.gateway, &self.server, bound, &self.headers, reason)).await;
-        match moved {
+        let moving = Box::pin(rehome::rehome(&self.gateway, &self.server, bound, &self.headers, reason));
+        // Candidates that take connections and say nothing must not hold the session's requests one after the other.
+        let moved = tokio::time::timeout(rehome::WHOLE_MAX, moving).await;
+        match moved.unwrap_or(Err(Fault::NoReplica)) {
             Ok(bound) => {
                 self.place = Where::Home(bound);
                 Ok(())

@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use regatta_mcp::headers::MCP_SESSION_ID;
-use regatta_mcp::{SkimKind, skim};
+use regatta_mcp::{SkimKind, events, skim};
 use regatta_policy::retry::Repeatability;
 use regatta_policy::token::LegacyVersion;
 
@@ -93,7 +92,7 @@ async fn answer(
     }
     let session = head.headers.get(MCP_SESSION_ID).cloned();
     let mut response = match kind {
-        Kind::Events => encode::head::events(ReplyBody::whole(event(&text))),
+        Kind::Events => encode::head::events(ReplyBody::whole(events::message(&text))),
         Kind::Json | Kind::None | Kind::Foreign => encode::head::like(head, ReplyBody::whole(text.clone())),
     };
     if let (Some(session), SkimKind::Response { failed: false }) = (&session, skim.kind) {
@@ -104,13 +103,6 @@ async fn answer(
         errand.gateway.metrics.sessions_opened.inc();
     }
     Ok(response)
-}
-
-/// One event with the whole answer. It needs no id: the stream ends with it, and nothing can be resumed.
-fn event(text: &Bytes) -> Bytes {
-    let mut out = BytesMut::with_capacity(text.len() + 32);
-    regatta_mcp::events::write(&mut out, None, Some(b"message"), text);
-    out.freeze()
 }
 
 /// Whether clients of this version know an event without content (2025-11-25 basic/transports, 6.1).

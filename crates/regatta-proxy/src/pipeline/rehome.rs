@@ -44,6 +44,8 @@ pub(crate) struct Untold {
 
 /// Moved sessions remembered until they are told; beyond it the news is lost, not the session.
 const UNTOLD_MAX: usize = 65_536;
+/// The longest that a re-homing may take, whatever its candidates do.
+pub(crate) const WHOLE_MAX: std::time::Duration = std::time::Duration::from_secs(15);
 /// Homes remembered for their end.
 const RETIRED_MAX: usize = 4096;
 

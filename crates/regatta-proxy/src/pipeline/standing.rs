@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Method as Verb, Response};
 use regatta_mcp::era::Era;
+use regatta_mcp::events;
 use regatta_mcp::headers::LAST_EVENT_ID;
 use regatta_policy::budget::Verdict;
 use regatta_policy::retry::Repeatability;
@@ -245,7 +246,5 @@ fn lost(gateway: &Gateway, id: Bytes, asker: Asker) -> Response<ReplyBody> {
     gateway.metrics.outcome_unknown.inc();
     let asker = Asker { id: Some(id), ..asker };
     let text = encode::fault::message(&Fault::StreamLost.told(&asker));
-    let mut out = BytesMut::with_capacity(text.len() + 32);
-    regatta_mcp::events::write(&mut out, None, Some(b"message"), &text);
-    encode::head::events(ReplyBody::whole(out.freeze()))
+    encode::head::events(ReplyBody::whole(events::message(&text)))
 }

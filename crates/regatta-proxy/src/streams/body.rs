@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use regatta_mcp::era::Era;
+use regatta_mcp::events;
 
 use super::pace::{Due, Pace, Pacemaker};
 use super::ring::Sequence;
@@ -17,9 +18,6 @@ use crate::callers::StreamPlace;
 use crate::encode::fault::message;
 use crate::fault::{Asker, Fault, Place};
 use crate::gateway::Gateway;
-
-/// A comment: keeps the way open and means nothing (WHATWG SSE 9.2.5).
-const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// One reader of one stream.
 pub(crate) struct StreamBody {
@@ -78,7 +76,7 @@ impl StreamBody {
         let pace = Pace { silence_max: None, whole_max: None, keep_alive: Some(keep_alive) };
         let pacemaker = self.pacemaker.get_or_insert_with(|| Pacemaker::start(pace));
         match pacemaker.poll_due(cx) {
-            Poll::Ready(Due::KeepAlive) => Poll::Ready(Some(KEEP_ALIVE)),
+            Poll::Ready(Due::KeepAlive) => Poll::Ready(Some(events::KEEP_ALIVE)),
             Poll::Ready(Due::Silence | Due::End) | Poll::Pending => Poll::Pending,
         }
     }

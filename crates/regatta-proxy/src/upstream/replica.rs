@@ -124,6 +124,11 @@ impl Upstream {
         }
     }
 
+    /// Tells what probes say of it.
+    pub(super) fn hear(&self, health: Health) {
+        self.vitals.hear(health, self.common.now());
+    }
+
     /// Tells that a call was silent for `request_timeout`: only the caller has that clock.
     pub fn timed_out(&self) {
         self.record(Outcome::TimedOut, None, self.common.now());

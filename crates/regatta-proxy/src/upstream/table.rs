@@ -76,7 +76,7 @@ impl Upstreams {
             if let Entry::Vacant(vacant) = after.entry(replica.id) {
                 let stays = before.get(&replica.id).cloned();
                 let made = || Upstream::new(replica, Arc::clone(flock), Arc::clone(&self.common));
-                vacant.insert(stays.unwrap_or_else(made));
+                vacant.insert(stays.unwrap_or_else(made)).hear(replica.health);
             }
         }
     }

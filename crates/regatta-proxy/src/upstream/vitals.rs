@@ -10,6 +10,7 @@ use regatta_policy::Micros;
 use regatta_policy::eject::{Decision, Door, Ejection, Fleet, Outcome, RULE};
 use regatta_policy::ewma::{self, Ewma};
 use regatta_policy::gone::{self, Attempt, Verdict, Watch};
+use regatta_policy::snapshot::Health;
 
 /// What the replicas of one server share: how many they are, and how many of them are ejected.
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ pub(super) struct Seen {
     /// Since when it serves, or serves again.
     pub(super) since: Micros,
     watch: Watch,
+    /// What probes said of it last.
+    health: Health,
     /// It left the config: it is not counted in the flock any more.
     left: bool,
 }
@@ -47,6 +50,7 @@ impl Vitals {
             ejected_until: Micros(0),
             since: now,
             watch: Watch::default(),
+            health: Health::Unknown,
             left: false,
         };
         Vitals { flock, seen: Mutex::new(seen) }
@@ -87,6 +91,18 @@ impl Vitals {
         let (watch, verdict) = gone::judge(seen.watch, attempt, gone_after, now);
         seen.watch = watch;
         verdict
+    }
+
+    /// Probes say `health`. A replica that was down and is up again is a new one: what was held against the old one is
+    /// forgotten, and its share grows as a new one's does.
+    pub(super) fn hear(&self, health: Health, now: Micros) {
+        let mut seen = self.seen();
+        let was_down = matches!(seen.health, Health::Unhealthy | Health::Unreachable);
+        seen.health = health;
+        if was_down && health == Health::Healthy {
+            self.change(&mut seen, Ejection::default());
+            (seen.since, seen.ejected_until, seen.watch) = (now, now, Watch::default());
+        }
     }
 
     /// The replica left the config.
@@ -141,5 +157,28 @@ impl Seen {
     /// Average latency in microseconds, 0 while unknown.
     pub(super) fn latency_us(&self, now: Micros) -> u64 {
         self.latency.map_or(0, |latency| latency.read_us(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_was_down_and_is_up_again_starts_with_a_clean_slate() {
+        let flock = Arc::new(Flock::default());
+        flock.replicas.store(3, Ordering::Relaxed);
+        let vitals = Vitals::new(flock.clone(), Micros(0));
+        for at in 1..=5 {
+            vitals.record(Outcome::ConnectFailed, None, Micros(at));
+        }
+        assert!(vitals.look().is_shut(Micros(10)), "five failures eject");
+        vitals.hear(Health::Healthy, Micros(11));
+        assert!(vitals.look().is_shut(Micros(12)), "probes that never failed say nothing new");
+        vitals.hear(Health::Unreachable, Micros(13));
+        vitals.hear(Health::Healthy, Micros(14));
+        assert!(!vitals.look().is_shut(Micros(15)));
+        assert_eq!(vitals.look().since, Micros(14), "slow start, as for a new one");
+        assert_eq!(flock.ejected.load(Ordering::Relaxed), 0);
     }
 }

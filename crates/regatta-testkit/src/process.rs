@@ -192,9 +192,10 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts `binary demo` on a port of the system's choice with further arguments, and waits until it listens.
+    /// Starts `binary demo` on a free port with further arguments, and waits until it listens. Not one of the system's
+    /// choice: those are lent to outgoing connections too, and then nobody can come back where it was.
     pub async fn start(binary: &str, more: &[&str]) -> Self {
-        Self::start_at(binary, 0, more).await
+        Self::start_at(binary, free_port(), more).await
     }
 
     /// The same on a given port, to bring a replica back where it was.

@@ -22,6 +22,7 @@ pub use reply::Reply;
 pub use seen::{Fate, Seen};
 
 use crate::eventually;
+use crate::process::free_port;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -78,7 +79,8 @@ impl Stub {
             live: broadcast::Sender::new(4096),
             connections: AtomicU64::new(0),
         });
-        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)));
+        // A port that no outgoing connection is lent, so that `rise` finds it free.
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], free_port())));
         let address = listener.local_addr().expect("a bound socket has an address");
         let task = tokio::spawn(accept(listener, shared.clone()));
         Stub { address, shared, task: Mutex::new(Some(task)) }

@@ -18,6 +18,7 @@ pub mod ids;
 mod layout;
 pub mod lifetime;
 pub mod rate;
+pub mod registry;
 pub mod rendezvous;
 pub mod retry;
 pub mod snapshot;

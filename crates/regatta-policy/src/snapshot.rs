@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::glob::Glob;
 use crate::ids::ReplicaId;
+use crate::registry::Load;
 
 /// Everything the data plane needs to serve, as of one moment.
 #[derive(Clone, Debug)]
@@ -88,6 +89,8 @@ pub struct Replica {
     pub eras: Eras,
     /// Work it may get.
     pub duty: Duty,
+    /// What it says of its own load, if it is a node and its report is fresh.
+    pub load: Option<Load>,
 }
 
 /// Where a replica listens, taken apart once.

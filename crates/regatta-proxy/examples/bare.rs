@@ -48,7 +48,7 @@ fn replica(url: &str) -> Option<Replica> {
         path: format!("/{path}"),
     };
     let id = ReplicaId::of("bare", url);
-    Some(Replica { id, endpoint, health: Health::Unknown, eras: Eras::Dual, duty: Duty::Serving })
+    Some(Replica { id, endpoint, health: Health::Unknown, eras: Eras::Dual, duty: Duty::Serving, load: None })
 }
 
 fn snapshot(replicas: Vec<Replica>) -> Snapshot {

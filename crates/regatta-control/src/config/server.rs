@@ -131,7 +131,14 @@ fn replica(
     }
     seen.push(endpoint.url.clone());
     let id = ReplicaId::of(server, &endpoint.url);
-    Some(Replica { id, endpoint, health: Health::Unknown, eras: Eras::Unknown, duty: Duty::Serving })
+    Some(Replica {
+        id,
+        endpoint,
+        health: Health::Unknown,
+        eras: Eras::Unknown,
+        duty: Duty::Serving,
+        load: None,
+    })
 }
 
 fn call(section: &Section<'_>) -> CallBounds {

@@ -119,6 +119,7 @@ impl Upstream {
             id: self.id,
             in_flight: self.in_flight(),
             ewma_us: seen.latency_us(now),
+            load: replica.load,
             age: now.since(seen.since),
             standing,
         }

@@ -113,6 +113,7 @@ fn replica(port: u16) -> Replica {
         health: Health::Unknown,
         eras: Eras::Unknown,
         duty: Duty::Serving,
+        load: None,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::catalogue::Catalogue;
 use crate::glob::Glob;
 use crate::ids::ReplicaId;
 use crate::registry::Load;
@@ -55,8 +56,10 @@ pub struct Server {
     pub repeatable_tools: Vec<Glob>,
     /// The bounds of a call to this server.
     pub call: CallBounds,
-    /// The replicas, in the order of the config.
+    /// The replicas: those of the config in its order, then nodes by their id.
     pub replicas: Vec<Replica>,
+    /// Which replica has which tools, where that is looked after.
+    pub catalogue: Option<Arc<Catalogue>>,
 }
 
 /// The bounds of one call.
@@ -77,9 +80,9 @@ pub struct CallBounds {
 }
 
 /// One running copy of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// Stable name: hash of server and endpoint.
+    /// Stable name: hash of server and endpoint, or of a node's id and boot nonce.
     pub id: ReplicaId,
     /// Where it listens.
     pub endpoint: Endpoint,
@@ -148,7 +151,7 @@ pub enum Eras {
 pub enum Duty {
     /// Takes new sessions and calls.
     Serving,
-    /// Finishes what it has; bound sessions stay until it is gone.
+    /// Finishes what it has; bound sessions stay until it is gone. A node that is suspect or leaving, or not ready yet.
     Draining,
 }
 

@@ -63,6 +63,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         repeatable_tools: Vec::new(),
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
         replicas,
+        catalogue: None,
     };
     Snapshot {
         version: 1,

@@ -1,7 +1,7 @@
 //! A config whose every value fits, and whose values fit together.
 //!
 //! Loading is the same for `check`, `serve` and a reload: text in, [`Config`] or all complaints out. Nothing here
-//! opens a socket, and the only file read is the config itself.
+//! opens a socket, and the only files read are the config itself and those with the registry's secrets.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,6 +14,7 @@ use toml::de::DeTable;
 use super::complaint::{Complaint, Complaints, Place};
 use super::gateway::{self, Process};
 use super::raw::{Env, Findings, Section, line_at};
+use super::registry::{self, Door, Reading};
 use super::server;
 
 /// Everything a gateway needs to know from its operator.
@@ -23,6 +24,10 @@ pub struct Config {
     pub process: Process,
     /// The servers, with replicas that nobody has probed yet.
     pub servers: Vec<Arc<Server>>,
+    /// Who may join each of them, in the same order.
+    pub doors: Vec<Door>,
+    /// How the registry of nodes is read.
+    pub registry: Reading,
     /// The gateway's bounds.
     pub limits: Arc<Limits>,
     /// Whom it lets in.
@@ -94,17 +99,20 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
         let hint = "leave [store] out; the embedded store keeps sessions over restarts in gateway.state_dir";
         store.refuse(&found, "nothing here: this build has only the embedded store", Some(hint));
     }
+    let registry = registry::reading(&store);
     store.finish();
     for (key, what) in [("limit", "rate limits"), ("cache", "result cache")] {
         if let Some(found) = top.find(key) {
             top.refuse(&found, &format!("nothing here: this build has no {what} yet"), None);
         }
     }
-    let servers = servers(&top, findings, text);
+    let (servers, doors) = servers(&top, findings, text).into_iter().unzip();
     top.finish();
     Config {
         process,
         servers,
+        doors,
+        registry,
         limits: Arc::new(limits),
         admission: Arc::new(admission),
         sealing_keys,
@@ -133,8 +141,8 @@ fn table<'a>(
     }
 }
 
-fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<Arc<Server>> {
-    let mut servers: Vec<Arc<Server>> = Vec::new();
+fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<(Arc<Server>, Door)> {
+    let mut servers: Vec<(Arc<Server>, Door)> = Vec::new();
     let Some(found) = top.find("server") else {
         let hint = "[[server]] with replicas = [\"http://127.0.0.1:3001/mcp\"]";
         top.miss_in_file("no [[server]] is configured", "at least one server", hint);
@@ -147,7 +155,7 @@ fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<
     let (mut names, mut paths) = (HashMap::new(), HashMap::new());
     for (index, (table, span)) in tables.into_iter().enumerate() {
         let section = Section::new(findings, text, &format!("server[{}]", index + 1)).with_table(table, span);
-        let server = server::server(&section, index);
+        let (server, door) = server::server(&section, index);
         if let Some(first) = names.insert(server.name.clone(), index + 1) {
             let what =
                 format!("server[{}] and server[{first}] are both named \"{}\"", index + 1, server.name);
@@ -161,7 +169,7 @@ fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<
             section.miss(what, "a path of its own for each server", Some(hint));
         }
         section.finish();
-        servers.push(Arc::new(server));
+        servers.push((Arc::new(server), door));
     }
     servers
 }

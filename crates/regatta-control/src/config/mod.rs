@@ -8,6 +8,7 @@ pub mod endpoint;
 mod gateway;
 mod nearest;
 mod raw;
+pub mod registry;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -12,18 +12,20 @@ use regatta_policy::{Glob, ReplicaId};
 
 use super::endpoint;
 use super::raw::{Found, Section};
+use super::registry::{self, Door, Joining};
 
-/// Reads one server; `index` counts from 0.
-pub fn server(section: &Section<'_>, index: usize) -> Server {
+/// Reads one server, and who may join it; `index` counts from 0.
+pub fn server(section: &Section<'_>, index: usize) -> (Server, Door) {
     let default_name = if index == 0 { "default".to_owned() } else { format!("server-{}", index + 1) };
     let name = section.get("name", default_name, "1 to 64 letters, digits, - . or _", |found| {
         let name = found.text()?;
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         ((1..=64).contains(&name.len()) && name.bytes().all(fits)).then(|| name.to_owned())
     });
-    let replicas = replicas(section, &name);
+    let door = registry::door(section);
+    let replicas = replicas(section, &name, door.nodes);
     unserved(section);
-    Server {
+    let server = Server {
         path: section.get("path", endpoint::DEFAULT_PATH.to_owned(), PATH, path),
         balance: section.choice(
             "balance",
@@ -61,9 +63,11 @@ pub fn server(section: &Section<'_>, index: usize) -> Server {
             |found| found.text().filter(|text| !text.is_empty()).map(Glob::new),
         ),
         call: call(section),
+        catalogue: None,
         replicas,
         name,
-    }
+    };
+    (server, door)
 }
 
 const PATH: &str = "a path like \"/mcp\", compared byte for byte: no //, /./, /../, % or ?";
@@ -95,15 +99,15 @@ fn affinity(found: &Found<'_>) -> Option<Affinity> {
     }
 }
 
-fn replicas(section: &Section<'_>, server: &str) -> Vec<Replica> {
+fn replicas(section: &Section<'_>, server: &str, nodes: Joining) -> Vec<Replica> {
     let mut seen: Vec<String> = Vec::new();
     let mut written = false;
     let replicas = section.list("replicas", "a URL like \"http://127.0.0.1:3001/mcp\"", |found| {
         written = true;
         Some(replica(section, server, found, &mut seen))
     });
-    if !written {
-        let hint = "replicas = [\"http://127.0.0.1:3001/mcp\"]";
+    if !written && nodes == Joining::Closed {
+        let hint = "replicas = [\"http://127.0.0.1:3001/mcp\"], or registry = true";
         section.miss(format!("server \"{server}\" has no replicas"), "at least one URL", Some(hint));
     }
     replicas.into_iter().flatten().collect()
@@ -169,13 +173,6 @@ fn call(section: &Section<'_>) -> CallBounds {
 
 /// Keys of the design that come with later issues.
 fn unserved(section: &Section<'_>) {
-    if let Some(found) = section.find("registry").filter(|found| found.flag() != Some(false)) {
-        section.refuse(
-            &found,
-            "false: this build has no registry",
-            Some("list the replicas under replicas = […]"),
-        );
-    }
     if let Some(found) = section.find("trust_annotations").filter(|found| found.flag() != Some(false)) {
         let hint = "list the tools that may be sent again under repeatable_tools = […]";
         section.refuse(&found, "false: this build does not read annotations", Some(hint));

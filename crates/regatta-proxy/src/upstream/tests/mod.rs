@@ -129,6 +129,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         repeatable_tools: Vec::new(),
         call: CallBounds::default(),
         replicas,
+        catalogue: None,
     };
     Snapshot {
         version: 1,

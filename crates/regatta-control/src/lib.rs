@@ -11,6 +11,8 @@ mod control_tests;
 pub mod files;
 mod fleet;
 mod lists;
+#[cfg(test)]
+mod node_tests;
 pub mod probe;
 pub mod registry;
 #[cfg(test)]

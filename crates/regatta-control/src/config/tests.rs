@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use regatta_policy::snapshot::{Affinity, Balance, Limits, SessionState};
 
+use super::registry::{Joining, ToolSource};
 use super::{Config, Env, check};
 
 const SERVER: &str = "[[server]]\nreplicas = [\"http://127.0.0.1:3001/mcp\"]\n";
@@ -91,7 +92,7 @@ error: regatta.toml:11: server[1].replicas[2] = "http://…@h/mcp"
 #[test]
 fn what_comes_later_is_refused_with_a_word() {
     let text = format!(
-        "[store]\nurl = \"redis://user:secret@127.0.0.1:6379\"\n[[limit]]\nallow = 1\n[[cache]]\nttl = \"1s\"\n{SERVER}registry = true\n"
+        "[store]\nurl = \"redis://user:secret@127.0.0.1:6379\"\n[[limit]]\nallow = 1\n[[cache]]\nttl = \"1s\"\n{SERVER}"
     );
     assert_eq!(
         complaints(&text),
@@ -101,10 +102,7 @@ hint: leave [store] out; the embedded store keeps sessions over restarts in gate
 error: regatta.toml:3: limit = […]
   expected nothing here: this build has no rate limits yet
 error: regatta.toml:5: cache = […]
-  expected nothing here: this build has no result cache yet
-error: regatta.toml:9: server[1].registry = true
-  expected false: this build has no registry
-hint: list the replicas under replicas = […]"#
+  expected nothing here: this build has no result cache yet"#
     );
 }
 
@@ -131,7 +129,7 @@ fn a_file_without_servers_and_one_without_replicas_are_refused() {
     assert_eq!(
         complaints("[[server]]\nname = \"x\"\n"),
         "error: regatta.toml:1: server \"x\" has no replicas\n  expected at least one URL\n\
-         hint: replicas = [\"http://127.0.0.1:3001/mcp\"]"
+         hint: replicas = [\"http://127.0.0.1:3001/mcp\"], or registry = true"
     );
     assert!(complaints("[server]\nname = \"x\"\n").starts_with("error: regatta.toml:1: server = {…}"));
 }
@@ -192,4 +190,54 @@ fn paths_that_could_be_read_two_ways_are_refused() {
     for path in ["/", "/mcp/", "/teams/shop"] {
         accepted(&format!("{SERVER}path = \"{path}\"\n"));
     }
+}
+
+#[test]
+fn a_server_that_takes_nodes_needs_no_replicas() {
+    let config = accepted(
+        r#"
+[store]
+registry_poll = "100ms"
+registry_lease = "1s"
+registry_secret = ["one that is long enough", "and the one before it"]
+
+[[server]]
+name = "shop"
+registry = true
+registry_secret = "one for the shop only"
+registry_hosts = ["10.0.0.*"]
+registry_tools = ["shop_*"]
+tools = "probe"
+lost_tools_kept = "1m"
+"#,
+    );
+    let (reading, door) = (&config.registry, &config.doors[0]);
+    assert_eq!((reading.poll, reading.terms.lease), (Duration::from_millis(100), Duration::from_secs(1)));
+    assert_eq!((reading.secrets.len(), door.secrets.len()), (2, 1));
+    assert_eq!((door.nodes, door.source), (Joining::Open, ToolSource::Probe));
+    assert_eq!(door.lost_tools_kept, Duration::from_secs(60));
+    assert!(config.servers[0].replicas.is_empty());
+    assert!(!format!("{config:?}").contains("long enough"));
+}
+
+#[test]
+fn secrets_are_read_from_a_file_and_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secrets");
+    std::fs::write(&path, "\n  a secret of the whole fleet \n\nanother, the old one\n").unwrap();
+    let text = |path: &std::path::Path| format!("[store]\nregistry_secret_file = {path:?}\n{SERVER}");
+    assert_eq!(accepted(&text(&path)).registry.secrets.len(), 2);
+    let said = complaints(&text(&dir.path().join("none")));
+    assert!(said.contains("expected a file that can be read"), "{said}");
+    std::fs::write(&path, "too short\n").unwrap();
+    let said = complaints(&text(&path));
+    assert!(said.contains("registry_secret is no secret") && !said.contains("too short"), "{said}");
+    let said = complaints(&format!("[store]\nregistry_secret = \"tiny\"\n{SERVER}"));
+    assert!(said.contains("at least 16 bytes") && !said.contains("tiny"), "{said}");
+}
+
+#[test]
+fn a_lease_must_outlast_some_readings() {
+    let said = complaints(&format!("[store]\nregistry_poll = \"1s\"\nregistry_lease = \"3s\"\n{SERVER}"));
+    assert!(said.contains("registry_lease is shorter than four times registry_poll"), "{said}");
 }

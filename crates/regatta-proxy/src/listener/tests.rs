@@ -49,7 +49,7 @@ fn start<H, F, B>(limits: Limits, handler: H) -> Served
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
 {
     let listener = Listener::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))]).expect("loopback");
     let address = listener.local_addr().expect("bound");

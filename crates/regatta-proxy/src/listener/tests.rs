@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+mod streams;
+
 use super::stall::Unstalled;
 use super::{
     BodyError, DrainSignal, Drainer, Ended, Listener, ListenerStats, Peer, drain_signal, read_body, serve,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use regatta_policy::catalogue::{Catalogue, Facts, Known, Union};
 use regatta_policy::{Micros, ReplicaId};
 
-use crate::config::registry::{Door, ToolSource};
+use crate::config::registry::{Door, Joining, ToolSource};
 use crate::fleet::Placed;
 use crate::probe::Seen;
 use crate::probe::tools::{Listing, Tools};
@@ -89,7 +89,7 @@ impl Lists {
         let disputed: BTreeSet<String> = lists.union.disputed().map(str::to_owned).collect();
         disputed.difference(&lists.disputed).for_each(|tool| tell(tool));
         lists.disputed = disputed;
-        let next = lists.union.catalogue(&facts);
+        let next = may_be_tracked(door).then(|| lists.union.catalogue(&facts));
         if next.as_ref() == lists.catalogue.as_deref() {
             return false;
         }
@@ -103,7 +103,12 @@ impl Lists {
     }
 }
 
-/// Whether the tools of this server's replicas are looked after.
+/// Whether the tools of this server's replicas may ever be looked after.
+fn may_be_tracked(door: &Door) -> bool {
+    door.source == ToolSource::Probe || door.nodes == Joining::Open
+}
+
+/// Whether they are, as of now.
 pub fn is_tracked(door: &Door, placed: &[Placed]) -> bool {
     door.source == ToolSource::Probe || placed.iter().any(|one| one.reported.is_some())
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use compose::List;
+pub use compose::{Coverage, List};
 
 use crate::ids::{Micros, ReplicaId};
 use crate::snapshot::Eras;
@@ -58,6 +58,8 @@ pub struct Catalogue {
 /// Whether a call must look where its tool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
+    /// Nobody knows (yet) which tools there are: the servers speak for themselves.
+    Unknown,
     /// All replicas have the same tools: calls and lists go where they please.
     Same,
     /// They differ.
@@ -119,26 +121,27 @@ impl Union {
         self.tools.iter().filter(|(_, entry)| entry.is_disputed).map(|(name, _)| name.as_str())
     }
 
-    /// What the data plane is told; `None` while no tool is known.
-    pub fn catalogue(&self, replicas: &[Facts<'_>]) -> Option<Catalogue> {
-        if self.tools.is_empty() {
-            return None;
-        }
+    /// What the data plane is told.
+    pub fn catalogue(&self, replicas: &[Facts<'_>]) -> Catalogue {
         let is_known = |replica: &&Facts<'_>| matches!(replica.tools, Known::Settled(_));
         let known: Vec<ReplicaId> = replicas.iter().filter(is_known).map(|replica| replica.id).collect();
         let is_everywhere = |entry: &Entry| known.iter().all(|id| entry.tool.carriers.contains(id));
         let is_same = self.tools.values().all(|entry| entry.lost_since.is_none() && is_everywhere(entry));
-        Some(Catalogue {
-            spread: if is_same { Spread::Same } else { Spread::Mixed },
+        Catalogue {
+            spread: match (self.tools.is_empty(), is_same) {
+                (true, _) => Spread::Unknown,
+                (false, true) => Spread::Same,
+                (false, false) => Spread::Mixed,
+            },
             tools: self.tools.iter().map(|(name, entry)| (name.clone(), entry.tool.clone())).collect(),
             legacy: self.list(Eras::speaks_legacy),
             modern: self.list(Eras::speaks_modern),
-        })
+        }
     }
 
     fn list(&self, speaks: fn(Eras) -> bool) -> List {
-        let shown = self.tools.values().filter(|entry| entry.eras.is_some_and(speaks));
-        List::of(shown.filter_map(|entry| entry.definition.as_deref()))
+        let shown = self.tools.iter().filter(|(_, entry)| entry.eras.is_some_and(speaks));
+        List::of(shown.map(|(name, entry)| (name.as_str(), entry.definition.as_deref())))
     }
 }
 

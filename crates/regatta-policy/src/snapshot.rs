@@ -58,7 +58,7 @@ pub struct Server {
     pub call: CallBounds,
     /// The replicas: those of the config in its order, then nodes by their id.
     pub replicas: Vec<Replica>,
-    /// Which replica has which tools, where that is looked after.
+    /// Which replica has which tools; none where that is nobody's business.
     pub catalogue: Option<Arc<Catalogue>>,
 }
 

@@ -26,6 +26,7 @@ use crate::session::{Home, SessionCache};
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
 use crate::streams::table::{Resting, StreamTable};
+use crate::tool_news::ToolNews;
 use crate::upstream::{ReplicaStatus, Upstreams};
 use crate::view::View;
 
@@ -47,6 +48,7 @@ pub struct Gateway {
     pub(crate) pending: Pending,
     pub(crate) metrics: Metrics,
     pub(crate) rehoming: Rehoming,
+    pub(crate) tool_news: ToolNews,
     retries: Mutex<Budget>,
     rolls: AtomicU64,
     draining: AtomicBool,
@@ -87,7 +89,7 @@ impl Gateway {
         let limits = snapshot.limits.clone();
         let clock = Clock::start(start);
         Arc::new(Gateway {
-            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams)),
+            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, None)),
             slots: Arc::new(Slots::new(bounds(&limits))),
             sessions: SessionCache::new(limits.session_cache_max),
             limits: Arc::new(ArcSwap::new(limits)),
@@ -101,6 +103,7 @@ impl Gateway {
             pending: Pending::default(),
             metrics: Metrics::new(),
             rehoming: Rehoming::default(),
+            tool_news: ToolNews::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
             rolls: AtomicU64::new(regatta_seal::random_u64()),
             draining: AtomicBool::new(false),
@@ -115,7 +118,10 @@ impl Gateway {
         self.upstreams.apply(&snapshot);
         self.limits.store(snapshot.limits.clone());
         self.slots.rebound(bounds(&snapshot.limits));
-        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams)));
+        let before = self.view.load_full();
+        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams, Some(&before))));
+        // After the view: who is told of a new list must find it.
+        self.tool_news.publish(&before, &snapshot);
     }
 
     /// The metrics of the data plane, gauges brought up to date.

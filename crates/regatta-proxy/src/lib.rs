@@ -33,6 +33,7 @@ mod session;
 mod slots;
 mod streams;
 mod tcp;
+mod tool_news;
 pub mod upstream;
 mod view;
 mod within;

@@ -20,6 +20,7 @@ pub(crate) mod source;
 pub(crate) mod standing;
 pub(crate) mod standing_source;
 pub(crate) mod tend;
+pub(crate) mod tool_list;
 
 use std::sync::Arc;
 use std::time::Instant;

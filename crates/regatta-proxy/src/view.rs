@@ -25,7 +25,7 @@ pub(crate) struct ServerView {
     pub replicas: Vec<ReplicaView>,
     /// The fleet's name in sealed tokens: a token of one path is worth nothing at another.
     pub fleet: [u8; 8],
-    turns: Turns,
+    turns: Arc<Turns>,
 }
 
 /// The turns of a round robin, counted for each era alone: by one count for all, requests that alternate between two
@@ -43,8 +43,9 @@ pub(crate) struct ReplicaView {
 }
 
 impl View {
-    /// Joins `snapshot` with `upstreams`, which must have been told of it.
-    pub fn new(snapshot: &Snapshot, upstreams: &Upstreams) -> View {
+    /// Joins `snapshot` with `upstreams`, which must have been told of it. A server's turns go on from the view `before`:
+    /// nodes make many snapshots, and each would begin with the same replica again.
+    pub fn new(snapshot: &Snapshot, upstreams: &Upstreams, before: Option<&View>) -> View {
         let servers = snapshot.servers.iter().map(|server| {
             let replicas = server.replicas.iter().filter_map(|replica| {
                 let upstream = upstreams.get(replica.id)?;
@@ -55,7 +56,9 @@ impl View {
                 limits: snapshot.limits.clone(),
                 replicas: replicas.collect(),
                 fleet: regatta_policy::ids::stable_hash(&[server.path.as_bytes()]).to_be_bytes(),
-                turns: Turns::default(),
+                turns: before
+                    .and_then(|view| view.server_at(&server.path))
+                    .map_or_else(Arc::default, |view| view.turns.clone()),
             })
         });
         View { servers: servers.collect(), admission: snapshot.admission.clone() }

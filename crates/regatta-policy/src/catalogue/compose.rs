@@ -9,21 +9,39 @@ use crate::ids::stable_hash;
 pub struct List {
     /// The array.
     pub text: Arc<str>,
-    /// Equal for equal texts, in every gateway.
+    /// Whether every tool is in it. Of some no definition may be known: who may see them, their server decides.
+    pub coverage: Coverage,
+    /// Equal for equal lists, in every gateway.
     pub version: u64,
 }
 
+/// Whether a list holds all tools there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// It does.
+    Whole,
+    /// It lacks some.
+    Partial,
+}
+
 impl List {
-    /// The list of `definitions`, which come in the order of names.
-    pub fn of<'a>(definitions: impl Iterator<Item = &'a str>) -> List {
-        let mut text = String::from("[");
-        for definition in definitions {
+    /// The list of tools with their definitions, which come in the order of names.
+    pub fn of<'a>(tools: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> List {
+        let (mut text, mut coverage) = (String::from("["), Coverage::Whole);
+        let mut names: Vec<&[u8]> = Vec::new();
+        for (name, definition) in tools {
+            names.push(name.as_bytes());
+            let Some(definition) = definition else {
+                coverage = Coverage::Partial;
+                continue;
+            };
             if text.len() > 1 {
                 text.push(',');
             }
             text.push_str(definition);
         }
         text.push(']');
-        List { version: stable_hash(&[text.as_bytes()]), text: text.into() }
+        names.push(text.as_bytes());
+        List { version: stable_hash(&names), text: text.into(), coverage }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Catalogue, Facts, Known, Spread, Union};
+use super::{Catalogue, Coverage, Facts, Known, Spread, Union};
 use crate::ids::{Micros, ReplicaId};
 use crate::snapshot::Eras;
 
@@ -33,7 +33,7 @@ fn facts<'a>(n: u8, origin: &'a str, tools: &'a Has) -> Facts<'a> {
 
 fn sum(before: &Union, replicas: &[Facts<'_>], seconds: u64) -> (Union, Catalogue) {
     let union = before.next(replicas, KEPT, Micros(seconds * 1_000_000));
-    let catalogue = union.catalogue(replicas).expect("tools are known");
+    let catalogue = union.catalogue(replicas);
     (union, catalogue)
 }
 
@@ -139,5 +139,12 @@ fn names_without_definitions_are_routed_and_not_listed() {
     let (names, listed): (Has, Has) = ([("a".to_owned(), None)].into(), plain(&["b"]));
     let (_, catalogue) = sum(&Union::default(), &[facts(1, "x", &names), facts(2, "y", &listed)], 0);
     assert_eq!(&*catalogue.legacy.text, r#"[{"name":"b"}]"#);
+    assert_eq!(catalogue.legacy.coverage, Coverage::Partial);
     assert_eq!(catalogue.tools["a"].carriers, [id(1)]);
+}
+
+#[test]
+fn of_nothing_nothing_is_said() {
+    let union = Union::default();
+    assert_eq!(union.catalogue(&[]).spread, Spread::Unknown);
 }

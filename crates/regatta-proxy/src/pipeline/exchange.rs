@@ -23,6 +23,7 @@ use crate::gateway::Gateway;
 use crate::handover::Caller;
 use crate::headers::Outbound;
 use crate::route::handles::Maker;
+use crate::route::tools::Among;
 use crate::route::{self, Tried};
 use crate::session::Bound;
 use crate::slots::Permit;
@@ -44,6 +45,8 @@ pub(crate) struct Errand {
     pub era: Era,
     pub repeatability: Repeatability,
     pub place: Where,
+    /// The replicas that it may go to while it is not bound.
+    pub among: Among,
     /// The upstream's own event id to go on from, and whose it is.
     pub cursor: Option<(ReplicaId, HeaderValue)>,
     /// Held from admission to the end of the answer; standing streams hold a place of another kind.
@@ -94,9 +97,10 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
         Where::Any { maker: Maker::Only(id), .. } => Box::pin(made(errand, id)).await,
         Where::Any { maker: Maker::Preferred(id), affinity } => {
             let server = errand.server.clone();
-            if server
-                .replica(id)
-                .is_some_and(|view| matches!(view.replica.health, Health::Unknown | Health::Healthy))
+            if errand.among.has(id)
+                && server
+                    .replica(id)
+                    .is_some_and(|view| matches!(view.replica.health, Health::Unknown | Health::Healthy))
             {
                 return Box::pin(made(errand, id)).await;
             }
@@ -185,7 +189,8 @@ async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
     let mut state = Attempts::default();
     let mut tried = Tried::default();
     for _ in 0..ROUNDS_MAX {
-        let Some(view) = route::any(&errand.gateway, &server, errand.era, &errand.caller, affinity, tried)
+        let Some(view) =
+            route::any(&errand.gateway, &server, errand.era, &errand.caller, affinity, &errand.among, tried)
         else {
             break;
         };

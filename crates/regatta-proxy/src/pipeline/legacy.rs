@@ -18,7 +18,7 @@ use super::detached::Detachable;
 use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
 use super::source::CallSource;
-use super::{modern, notes};
+use super::{modern, notes, tool_list};
 use crate::bind::questions::{Delivery, deliver};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
@@ -29,6 +29,7 @@ use crate::handover::{Call, Caller, Subject};
 use crate::headers::Outbound;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
+use crate::route::tools::among;
 use crate::session::{Bound, Home};
 use crate::streams::body::{Reading, StreamBody};
 use crate::streams::stream::{Carries, Source, Stream};
@@ -55,6 +56,9 @@ pub(crate) async fn post(
         return Err(Fault::Draining.told(&asker));
     }
     check_batch(&call, bound.as_ref()).map_err(|fault| fault.told(&asker))?;
+    if let Some(list) = tool_list::composed(&call, &asker) {
+        return Ok(tool_list::answer(list?, call.permit));
+    }
     match (&call.message, bound) {
         (Subject::One(message), Some(bound)) if matches!(message.kind, Kind::Response { .. }) => {
             let message = *message;
@@ -103,7 +107,7 @@ fn check_batch(call: &Call, bound: Option<&Bound>) -> Result<(), Fault> {
 
 /// The errand of an ordinary legacy message.
 fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<Bound>) -> Box<Errand> {
-    let repeatability = repeatability(&call);
+    let (repeatability, among) = (repeatability(&call), among(&call));
     let place = match bound {
         Some(bound) => Where::Home(bound),
         None => Where::Any { maker: Maker::Nobody, affinity: None },
@@ -120,6 +124,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         era: call.era,
         repeatability,
         place,
+        among,
         cursor: None,
         permit: Some(call.permit),
     })

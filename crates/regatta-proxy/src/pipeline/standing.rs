@@ -30,6 +30,7 @@ use crate::handover::{Accepted, Caller, Identified};
 use crate::headers::Outbound;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
+use crate::route::tools::Among;
 use crate::session::Bound;
 use crate::streams::body::{Reading, StreamBody};
 use crate::streams::stream::{Carries, Phase, Stream};
@@ -93,6 +94,7 @@ async fn without_session(
         repeatability: Repeatability::Harmless,
         place: Where::Any { maker: Maker::Nobody, affinity: None },
         cursor: None,
+        among: Among::All,
         permit: None,
     });
     let answered = exchange(errand).await?;
@@ -133,6 +135,7 @@ impl Listener {
             repeatability: Repeatability::Harmless,
             place: Where::Home(self.bound.clone()),
             cursor,
+            among: Among::All,
             permit: None,
         })
     }

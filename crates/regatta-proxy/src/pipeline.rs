@@ -8,6 +8,7 @@ pub(crate) mod delete;
 pub(crate) mod detached;
 pub(crate) mod exchange;
 pub(crate) mod initialize;
+pub(crate) mod later;
 pub(crate) mod leg;
 pub(crate) mod legacy;
 pub(crate) mod listen;

@@ -104,7 +104,7 @@ async fn serve(
     let admin = admin(process.admin, settings.admin_taken, page::panel(&ready, &plane, hosts)).await?;
 
     let control = tokio::select! {
-        control = Control::start(settings.config, settings.source) => Arc::new(control),
+        control = Control::start(settings.config, settings.source, Some(store.clone())) => Arc::new(control),
         () = signs.end() => return Ok(()),
     };
     let mut snapshots = control.snapshots();

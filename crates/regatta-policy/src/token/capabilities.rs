@@ -31,6 +31,8 @@ impl Capabilities {
     pub const LOGGING: Capabilities = Capabilities(1 << 0);
     /// `resources.subscribe`.
     pub const SUBSCRIBE: Capabilities = Capabilities(1 << 4);
+    /// `tools`.
+    pub const TOOLS: Capabilities = Capabilities(1 << 6);
     /// `tools.listChanged`.
     pub const TOOLS_CHANGED: Capabilities = Capabilities(1 << 7);
 

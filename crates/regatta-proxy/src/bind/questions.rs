@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use regatta_mcp::{Message, Text, splice};
 
+use super::seated;
 use crate::gateway::Gateway;
 use crate::handles;
 use crate::pending;
-use crate::session::Bound;
+use crate::session::{Bound, Home};
 
 /// What becomes of an answer.
 pub(crate) enum Delivery {
@@ -15,6 +16,8 @@ pub(crate) enum Delivery {
         /// The id that the client knew it by.
         sealed: String,
         text: Bytes,
+        /// Who asked.
+        home: Home,
     },
     /// Nobody asks any more, or it was answered already: taken and dropped (2025-11-25 basic/transports 4).
     Dropped,
@@ -33,15 +36,17 @@ pub(crate) fn deliver(gateway: &Gateway, bound: &Bound, message: &Message, text:
     let Some(question) = handles::open_question(&ring, bound.session.uuid, &sealed) else {
         return Delivery::Dropped;
     };
+    let asks = |home: &Home| question.replica == home.replica && question.etag == home.etag;
+    let later = || bound.later().iter().filter_map(seated).find(asks);
     // A stale approval must never answer a new question of another binding.
-    if question.replica != bound.home.replica || question.etag != bound.home.etag {
+    let Some(home) = Some(bound.home.clone()).filter(asks).or_else(later) else {
         return Delivery::Dropped;
-    }
+    };
     match gateway.pending.answer(&sealed) {
         pending::Answer::Repeated => Delivery::Dropped,
         pending::Answer::First => {
             let text = splice(text, &[(id.raw, Bytes::from(question.id))]);
-            Delivery::Upstream { sealed, text }
+            Delivery::Upstream { sealed, text, home }
         }
     }
 }

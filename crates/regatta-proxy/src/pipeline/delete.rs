@@ -16,6 +16,7 @@ use crate::forward::probe;
 use crate::gateway::Gateway;
 use crate::handover::{Accepted, Identified};
 use crate::headers::Outbound;
+use crate::pipeline::later;
 use crate::reply::ReplyBody;
 use crate::session::Bound;
 use crate::view::ServerView;
@@ -32,7 +33,8 @@ pub(crate) async fn delete(
     }
     let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
     let Some(bound) = bound else { return Err(Fault::SessionRequired.told(&asker)) };
-    let status = end_upstream(&server, &bound, &Outbound::of(head.headers)).await;
+    let headers = Outbound::of(head.headers);
+    let status = end_upstream(&server, &bound, &headers).await;
     if status == Some(StatusCode::METHOD_NOT_ALLOWED) {
         // The server does not let clients end sessions (2025-11-25 basic/transports, *Session Management* 5).
         return Err(Fault::BadVerb { allow: "POST, GET" }.told(&asker));
@@ -45,6 +47,7 @@ pub(crate) async fn delete(
     // The tombstone says it all; a record that stays a while harms nobody.
     let _ = gateway.store.forget(&bound.session.uuid).await;
     gateway.metrics.sessions_ended.inc();
+    later::end(&server, &bound, headers);
     for stream in gateway.streams.of_session(bound.session.uuid) {
         let turned = stream.end(None);
         gateway.note_turn(&stream, turned);

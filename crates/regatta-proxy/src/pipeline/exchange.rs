@@ -25,7 +25,7 @@ use crate::headers::Outbound;
 use crate::route::handles::Maker;
 use crate::route::tools::Among;
 use crate::route::{self, Tried};
-use crate::session::Bound;
+use crate::session::{Bound, Seat};
 use crate::slots::Permit;
 use crate::upstream::UpstreamAnswer;
 use crate::view::{ReplicaView, ServerView};
@@ -119,6 +119,10 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
         let Where::Home(home) = &errand.place else { break };
         let session = home.home.upstream_session.clone();
         let Some(view) = server.replica(home.home.replica) else {
+            // The rest of a call is lost with the replica that began it, wherever its tool may be found now.
+            if errand.cursor.is_some() && errand.asker.id.is_some() && home.seat != Seat::Own {
+                return Err(errand.refuse(Fault::StreamLost));
+            }
             errand.move_home(rehome::Reason::Removed).await?;
             continue;
         };

@@ -18,7 +18,7 @@ use super::detached::Detachable;
 use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
 use super::source::CallSource;
-use super::{modern, notes, tool_list};
+use super::{later, modern, notes, tool_list};
 use crate::bind::questions::{Delivery, deliver};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
@@ -64,6 +64,9 @@ pub(crate) async fn post(
             let message = *message;
             Box::pin(answer_question(gateway, call, asker, bound, &message)).await
         }
+        (Subject::One(_), Some(bound)) if later::concerns(&call, &bound) => {
+            Box::pin(elsewhere(gateway, call, asker, bound)).await
+        }
         (_, Some(bound)) => match notes::note(&call) {
             None => request(gateway, call, asker, Some(bound)).await,
             Some(note) => Box::pin(noted(gateway, call, asker, bound, note)).await,
@@ -78,6 +81,22 @@ pub(crate) async fn placed(gateway: &Arc<Gateway>, call: &Call, asker: Asker) ->
         Ok(Some(_)) if call.era == Era::Legacy => Asker { place: Place::Session, ..asker },
         Ok(_) | Err(_) => asker,
     }
+}
+
+/// A message that is not, or not only, for the session's own replica: a call of a tool that it lacks, or a notification
+/// of a session that has several bindings.
+async fn elsewhere(
+    gateway: &Arc<Gateway>,
+    call: Box<Call>,
+    asker: Asker,
+    bound: Bound,
+) -> Result<Response<ReplyBody>, Refusal> {
+    if call.one().is_some_and(|message| message.kind == Kind::Notification) {
+        later::tell(&call, &bound);
+        return request(gateway, call, asker, Some(bound)).await;
+    }
+    let bound = later::seat(gateway, &call, bound).await.map_err(|fault| fault.told(&asker))?;
+    request(gateway, call, asker, Some(bound)).await
 }
 
 /// A request that a later home of the session must be told of.
@@ -152,13 +171,13 @@ async fn answer_question(
     bound: Bound,
     message: &regatta_mcp::Message,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Delivery::Upstream { sealed, text } = deliver(gateway, &bound, message, &call.text) else {
+    let Delivery::Upstream { sealed, text, home } = deliver(gateway, &bound, message, &call.text) else {
         gateway.metrics.dropped_messages.inc();
         return Ok(encode::fault::plain(StatusCode::ACCEPTED));
     };
     call.text = text;
     let asker = Asker { id: None, ..asker };
-    let Home { replica, upstream_session, .. } = bound.home;
+    let Home { replica, upstream_session, .. } = home;
     let mut errand = errand(gateway, call, asker, None);
     // To who asked and nowhere else: at another home the raw id may name another question (SESSIONS 6).
     errand.place = Where::Any { maker: Maker::Only(replica), affinity: None };

@@ -213,10 +213,10 @@ async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Respon
             gateway.metrics.resumed.inc();
             if let Phase::Paused { cursor } = stream.phase() {
                 // The cursor means something to its maker only; another home would open a standing stream for it.
-                if listener.bound.home.replica != label.replica {
+                let Some(bound) = listener.bound.at(&[label.replica], "") else {
                     return Ok(lost(&gateway, id, asker));
-                }
-                feed(&listener, &stream, label.replica, &cursor, id);
+                };
+                feed(&Listener { bound, ..listener.clone() }, &stream, label.replica, &cursor, id);
             }
             let (reader, _) = stream.attach();
             Ok(listener.read(stream, Reading { reader, at: next, priming: None, place: Some(place) }))

@@ -92,9 +92,40 @@ impl Plane {
                 "# HELP regatta_{name} {help}.\n# TYPE regatta_{name} gauge\nregatta_{name} {value}\n"
             );
         }
+        self.registry_counters(&mut text);
         self.replica_gauges(&mut text);
         text.push_str("# EOF\n");
         text
+    }
+
+    fn registry_counters(&self, text: &mut String) {
+        let control = self.control.stats();
+        let registry = &control.registry;
+        let counters = [
+            ("registry_failed", "Readings of the registry that failed", registry.failed.load(Relaxed)),
+            ("registry_refused", "Registrations that were refused", registry.refused.load(Relaxed)),
+            (
+                "registry_left_out",
+                "Registrations beyond nodes_max or too large",
+                registry.left_out.load(Relaxed),
+            ),
+            (
+                "registry_glitches",
+                "Times that most nodes were missing at once",
+                registry.glitches.load(Relaxed),
+            ),
+            (
+                "tool_conflicts",
+                "Tools that replicas define differently",
+                control.tool_conflicts.load(Relaxed),
+            ),
+        ];
+        for (name, help, value) in counters {
+            let _ = write!(
+                text,
+                "# HELP regatta_{name} {help}.\n# TYPE regatta_{name} counter\nregatta_{name}_total {value}\n"
+            );
+        }
     }
 
     fn replica_gauges(&self, text: &mut String) {
@@ -139,11 +170,9 @@ impl Plane {
         if let Durability::ProcessOnly { why } = self.store.durability() {
             reasons.push(format!("sessions end with this process: {why}"));
         }
-        let views = self.control.views();
-        let views = views.borrow();
-        let mut servers: Vec<&str> = views.iter().map(|view| view.server.as_str()).collect();
-        servers.dedup();
-        for server in servers {
+        let (views, snapshots) = (self.control.views(), self.control.snapshots());
+        let (views, snapshot) = (views.borrow(), snapshots.borrow());
+        for server in snapshot.servers.iter().map(|server| server.name.as_str()) {
             if !views.iter().any(|view| view.server == server && view.health == "healthy") {
                 reasons.push(format!("no replica of {server} is healthy"));
             }

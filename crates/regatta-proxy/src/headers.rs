@@ -30,6 +30,11 @@ impl Outbound {
         Outbound(copied.collect())
     }
 
+    /// Name and value of each.
+    pub fn pairs(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.0.iter()
+    }
+
     /// The headers of one attempt: to `host`, in the replica's `session` if there is one.
     pub fn to(&self, host: HeaderValue, session: Option<&HeaderValue>) -> HeaderMap {
         let mut map = self.0.clone();

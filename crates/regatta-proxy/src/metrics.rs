@@ -37,6 +37,7 @@ pub struct Metrics {
     pub(crate) queued: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) streams: Gauge,
+    pub(crate) shared_legs: Gauge,
     pub(crate) duration: Histogram,
 }
 
@@ -66,6 +67,7 @@ impl Metrics {
             queued: Gauge::default(),
             parked: Gauge::default(),
             streams: Gauge::default(),
+            shared_legs: Gauge::default(),
             duration: Histogram::new(SECONDS),
         };
         metrics.register(&mut registry);
@@ -112,6 +114,7 @@ impl Metrics {
             ("queued", "Requests that wait for a place", &self.queued),
             ("parked", "Calls that wait for a person", &self.parked),
             ("streams", "Open standing and listen streams", &self.streams),
+            ("shared_legs", "Subscriptions to list changes that clients share", &self.shared_legs),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());

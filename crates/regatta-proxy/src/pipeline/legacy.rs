@@ -193,8 +193,11 @@ async fn request(
                 return self::answered(answered).await;
             }
             let replica = answered.replica;
-            let source = CallSource::answered(gateway.clone(), asker, answered);
-            Ok(opening.stream(replica, Box::new(source)))
+            let mut source = CallSource::answered(gateway.clone(), asker, answered);
+            match source.only_response().await {
+                Some(event) => Ok(encode::head::events(ReplyBody::whole(event))),
+                None => Ok(opening.stream(replica, Box::new(source))),
+            }
         }
         Err(_) => {
             let replica = opening.bound.home.replica;

@@ -5,6 +5,7 @@
 //! so one that does not read holds nobody back. Does no IO: `pipeline/shared.rs` opens the legs and tells what they say.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -30,6 +31,16 @@ pub(crate) struct Audience {
 #[derive(Default)]
 pub(crate) struct SharedLegs {
     audiences: Mutex<HashMap<Audience, Arc<Shared>>>,
+    lingering: AtomicUsize,
+}
+
+/// See [`SharedLegs::linger`].
+pub(crate) struct Lingering<'a>(&'a AtomicUsize);
+
+impl Drop for Lingering<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The legs of one audience, and who hears them.
@@ -165,10 +176,11 @@ impl SharedLegs {
         state.clients.values().for_each(|client| client.tell(|ear| ear.is_over = true));
     }
 
-    /// Whether legs that nobody hears may be kept for a moment.
-    pub fn may_linger(&self) -> bool {
-        let audiences = lock(&self.audiences);
-        audiences.values().filter(|shared| lock(&shared.state).clients.is_empty()).count() <= LINGERING_MAX
+    /// The right to keep legs that nobody hears for a moment, unless too many are kept so.
+    pub fn linger(&self) -> Option<Lingering<'_>> {
+        let more = |kept: usize| (kept < LINGERING_MAX).then_some(kept + 1);
+        self.lingering.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Lingering(&self.lingering))
     }
 
     /// Legs that stand, for metrics.

@@ -120,12 +120,14 @@ where
         if shared.drain.begun() {
             begun.after = After::Close;
         }
-        if pour(&mut io, *begun).await == Poured::Over {
-            return;
-        }
-        if shared.drain.begun() {
-            let _ = io.shutdown().await;
-            return;
+        let after = begun.after;
+        match pour(&mut io, *begun).await {
+            Poured::Over => return,
+            Poured::Whole if after == After::Close || shared.drain.begun() => {
+                let _ = io.shutdown().await;
+                return;
+            }
+            Poured::Whole => {}
         }
     }
 }

@@ -28,9 +28,9 @@ const AHEAD_MAX: usize = 512;
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Poured {
-    /// With the whole body, and the connection can serve the next request.
+    /// With the whole body.
     Whole,
-    /// The connection is of no further use.
+    /// Without its end; the connection is of no further use.
     Over,
 }
 
@@ -61,11 +61,7 @@ where
         pour.out.extend_from_slice(LAST_CHUNK);
     }
     drop(head);
-    let poured = std::future::poll_fn(|cx| pour.poll(cx)).await;
-    match after {
-        After::Keep => poured,
-        After::Close => Poured::Over,
-    }
+    std::future::poll_fn(|cx| pour.poll(cx)).await
 }
 
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

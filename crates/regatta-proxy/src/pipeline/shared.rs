@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use regatta_mcp::era::Era;
+use regatta_mcp::era::{Era, MODERN};
 use regatta_mcp::headers::{MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
 use regatta_mcp::{Method, meta, skim, splice, write};
 use regatta_policy::ReplicaId;
@@ -39,8 +39,6 @@ const ACKNOWLEDGE_WAIT: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(2);
 /// A replica that said no may have been replaced in place since.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
-
-const VERSION: &str = "2026-07-28";
 
 /// Serves one subscription that wants `wanted` and nothing else.
 pub(super) async fn listen(
@@ -135,7 +133,7 @@ fn identity(headers: &Outbound) -> [u8; 16] {
 fn request(id: &Bytes) -> Bytes {
     let params = json!({
         "_meta": {
-            meta::PROTOCOL_VERSION: VERSION,
+            meta::PROTOCOL_VERSION: MODERN[0],
             meta::CLIENT_INFO: {"name": "regatta", "version": env!("CARGO_PKG_VERSION")},
             meta::CLIENT_CAPABILITIES: {},
         },
@@ -150,7 +148,7 @@ fn rewritten() -> Arc<[(HeaderName, HeaderValue)]> {
     Arc::new([
         (header::CONTENT_TYPE, value("application/json")),
         (header::ACCEPT, value("application/json, text/event-stream")),
-        (MCP_PROTOCOL_VERSION, value(VERSION)),
+        (MCP_PROTOCOL_VERSION, value(MODERN[0])),
         (MCP_METHOD, value(Method::SubscriptionsListen.as_str())),
     ])
 }
@@ -197,7 +195,7 @@ async fn keep(keeping: Keeping, pattern: Leg) {
             () = tool_news::changed(&mut news) => shared.changed(Lists::TOOLS),
             () = shared.crowd_changed() => {
                 if shared.is_unheard() {
-                    if gateway.shared_legs.may_linger() {
+                    if let Some(_lingering) = gateway.shared_legs.linger() {
                         tokio::time::sleep(LINGER).await;
                     }
                     if gateway.shared_legs.close_unheard(audience) {

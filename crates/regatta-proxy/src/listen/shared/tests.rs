@@ -108,3 +108,12 @@ fn the_end_of_an_audience_ends_its_clients_and_makes_room_for_a_new_one() {
     assert_eq!(poll(&listening), Poll::Ready(Heard::Over));
     assert!(is_settled(&listening) && legs.join(&audience(1), Lists::ALL, [A].into_iter()).1.is_some());
 }
+
+#[test]
+fn only_so_many_audiences_linger_without_a_client() {
+    let legs = SharedLegs::default();
+    let kept: Vec<_> = (0..LINGERING_MAX).map(|_| legs.linger().expect("within the bound")).collect();
+    assert!(legs.linger().is_none());
+    drop(kept);
+    assert!(legs.linger().is_some());
+}

@@ -282,7 +282,9 @@ impl Worker {
 
     fn reload(&mut self) -> bool {
         let Some(source) = &self.source else { return false };
-        let config = match config::load(&source.path, &source.env) {
+        let loaded = config::load(&source.path, &source.env).map_err(|complaints| complaints.to_string());
+        let loaded = loaded.and_then(|mut config| config.read_secrets().map(|()| config));
+        let config = match loaded {
             Ok(config) => config,
             Err(complaints) => {
                 self.stats.config_reload_failed.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! A config whose every value fits, and whose values fit together.
 //!
 //! Loading is the same for `check`, `serve` and a reload: text in, [`Config`] or all complaints out. Nothing here
-//! opens a socket, and the only files read are the config itself and those with the registry's secrets.
+//! opens a socket, and the only file read is the config itself.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use toml::de::DeTable;
 use super::complaint::{Complaint, Complaints, Place};
 use super::gateway::{self, Process};
 use super::raw::{Env, Findings, Section, line_at};
-use super::registry::{self, Door, Reading};
+use super::registry::{self, Door, Reading, Secrets};
 use super::server;
 
 /// Everything a gateway needs to know from its operator.
@@ -36,6 +36,14 @@ pub struct Config {
     pub sealing_keys: Arc<Vec<MasterKey>>,
     /// What is right but worth saying.
     pub notes: Vec<String>,
+}
+
+impl Config {
+    /// Reads the files with the registry's secrets; what is wrong with the first that cannot be used.
+    pub fn read_secrets(&mut self) -> Result<(), String> {
+        let all = self.doors.iter_mut().map(|door| &mut door.secrets);
+        all.chain([&mut self.registry.secrets]).try_for_each(Secrets::read_file)
+    }
 }
 
 /// A config file is at most this long.

@@ -1,9 +1,9 @@
 //! What the registry's keys mean: how nodes are judged, and who may register as a replica of which server.
 //!
-//! `[store]` says how the registry is read, each `[[server]]` whether and to whom it is open. Besides the config, a
-//! secret's file is the only one that is read. A secret is never shown.
+//! `[store]` says how the registry is read, each `[[server]]` whether and to whom it is open. A secret is never shown;
+//! one in a file is read when a gateway starts and when it reads its config again, not by a check.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regatta_policy::Glob;
@@ -20,7 +20,7 @@ pub struct Reading {
     /// How nodes are judged.
     pub terms: Terms,
     /// Any of these must have signed an entry for a server without secrets of its own; none: entries need no signature.
-    pub secrets: Vec<RegistrationSecret>,
+    pub secrets: Secrets,
 }
 
 /// Who may register as a replica of one server.
@@ -29,7 +29,7 @@ pub struct Door {
     /// Whether nodes may join at all.
     pub nodes: Joining,
     /// Any of these must have signed an entry; none: those of [`Reading`].
-    pub secrets: Vec<RegistrationSecret>,
+    pub secrets: Secrets,
     /// Hosts that a node's URL may name; none: any.
     pub hosts: Vec<Glob>,
     /// Tools that a node may report; none: any.
@@ -38,6 +38,33 @@ pub struct Door {
     pub source: ToolSource,
     /// How long a tool stays listed after the last replica with it was lost.
     pub lost_tools_kept: Duration,
+}
+
+/// Secrets, wherever they are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Secrets {
+    /// Those that are known.
+    pub known: Vec<RegistrationSecret>,
+    /// A file with more, one a line.
+    pub file: Option<PathBuf>,
+}
+
+impl Secrets {
+    /// Adds those in the file, if one is named. Without them every signature is refused, rather than none asked for.
+    pub fn read_file(&mut self) -> Result<(), String> {
+        let Some(path) = &self.file else { return Ok(()) };
+        let failed = |why: &str| format!("registry_secret_file {}: {why}", path.display());
+        for line in lines(path).map_err(failed)? {
+            let secret = RegistrationSecret::new(&line);
+            self.known.push(secret.map_err(|why| failed(&why.to_string()))?);
+        }
+        Ok(())
+    }
+
+    /// Whether entries must be signed.
+    pub fn are_demanded(&self) -> bool {
+        !self.known.is_empty() || self.file.is_some()
+    }
 }
 
 /// Whether nodes may join a server.
@@ -111,20 +138,17 @@ pub fn door(server: &Section<'_>) -> Door {
     }
 }
 
-/// The secrets that are written, and those in the file that is named.
-fn secrets(section: &Section<'_>) -> Vec<RegistrationSecret> {
+/// The secrets that are written, and the file that is named.
+fn secrets(section: &Section<'_>) -> Secrets {
     let written = section.list("registry_secret", SECRETS, |found| Some(secret(section, found.text())));
-    let in_file = match section.find("registry_secret_file") {
-        None => Vec::new(),
-        Some(found) => match found.text().ok_or("a path").and_then(|path| lines(Path::new(path))) {
-            Ok(lines) => lines.iter().map(|line| secret(section, Some(line.as_str()))).collect(),
-            Err(expected) => {
-                section.refuse(&found, expected, None);
-                Vec::new()
-            }
-        },
-    };
-    written.into_iter().chain(in_file).flatten().collect()
+    let file = section.find("registry_secret_file").and_then(|found| {
+        let path = found.text().filter(|path| !path.is_empty());
+        if path.is_none() {
+            section.refuse(&found, "the path of a file with one secret a line", None);
+        }
+        path.map(PathBuf::from)
+    });
+    Secrets { known: written.into_iter().flatten().collect(), file }
 }
 
 fn secret(section: &Section<'_>, text: Option<&str>) -> Option<RegistrationSecret> {
@@ -139,12 +163,12 @@ fn secret(section: &Section<'_>, text: Option<&str>) -> Option<RegistrationSecre
 
 /// One secret a line; blanks round it and empty lines do not count.
 fn lines(path: &Path) -> Result<Vec<String>, &'static str> {
-    let length = std::fs::metadata(path).map_err(|_| "a file that can be read")?.len();
+    let length = std::fs::metadata(path).map_err(|_| "it cannot be read")?.len();
     if length > SECRET_FILE_MAX {
-        return Err("a file of at most 64KiB");
+        return Err("it is longer than 64KiB");
     }
-    let text = std::fs::read_to_string(path).map_err(|_| "a file of text that can be read")?;
+    let text = std::fs::read_to_string(path).map_err(|_| "it cannot be read as text")?;
     let lines: Vec<String> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    if lines.is_empty() { Err("a file with one secret a line") } else { Ok(lines) }
+    if lines.is_empty() { Err("it holds no secret") } else { Ok(lines) }
 }

@@ -213,7 +213,7 @@ lost_tools_kept = "1m"
     );
     let (reading, door) = (&config.registry, &config.doors[0]);
     assert_eq!((reading.poll, reading.terms.lease), (Duration::from_millis(100), Duration::from_secs(1)));
-    assert_eq!((reading.secrets.len(), door.secrets.len()), (2, 1));
+    assert_eq!((reading.secrets.known.len(), door.secrets.known.len()), (2, 1));
     assert_eq!((door.nodes, door.source), (Joining::Open, ToolSource::Probe));
     assert_eq!(door.lost_tools_kept, Duration::from_secs(60));
     assert!(config.servers[0].replicas.is_empty());
@@ -226,12 +226,15 @@ fn secrets_are_read_from_a_file_and_never_shown() {
     let path = dir.path().join("secrets");
     std::fs::write(&path, "\n  a secret of the whole fleet \n\nanother, the old one\n").unwrap();
     let text = |path: &std::path::Path| format!("[store]\nregistry_secret_file = {path:?}\n{SERVER}");
-    assert_eq!(accepted(&text(&path)).registry.secrets.len(), 2);
-    let said = complaints(&text(&dir.path().join("none")));
-    assert!(said.contains("expected a file that can be read"), "{said}");
+    let mut config = accepted(&text(&path));
+    assert!(config.registry.secrets.are_demanded(), "also before the file was read");
+    config.read_secrets().unwrap();
+    assert_eq!(config.registry.secrets.known.len(), 2);
+    let said = accepted(&text(&dir.path().join("none"))).read_secrets().unwrap_err();
+    assert!(said.ends_with("none: it cannot be read"), "{said}");
     std::fs::write(&path, "too short\n").unwrap();
-    let said = complaints(&text(&path));
-    assert!(said.contains("registry_secret is no secret") && !said.contains("too short"), "{said}");
+    let said = accepted(&text(&path)).read_secrets().unwrap_err();
+    assert!(said.ends_with("secrets: expected at least 16 bytes"), "{said}");
     let said = complaints(&format!("[store]\nregistry_secret = \"tiny\"\n{SERVER}"));
     assert!(said.contains("at least 16 bytes") && !said.contains("tiny"), "{said}");
 }

@@ -69,7 +69,7 @@ pub(crate) struct Answered {
 
 impl Answered {
     fn new(errand: Box<Errand>, answer: UpstreamAnswer, replica: ReplicaId) -> Answered {
-        let kind = content::kind(&answer.head.headers);
+        let kind = answer.head.kind;
         Answered { errand, answer, kind, replica }
     }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::response::Parts;
 use http::{Method as Verb, Response, StatusCode};
 use http_body::Body;
 use regatta_mcp::era::Era;
@@ -21,7 +20,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::content::{self, Kind};
+use crate::content::Kind;
 use crate::encode;
 use crate::encode::answer::same_id;
 use crate::fault::{Asker, Fault, Refusal};
@@ -32,7 +31,7 @@ use crate::headers::Outbound;
 use crate::listen::agreed::Agreed;
 use crate::listen::body::ListenBody;
 use crate::reply::ReplyBody;
-use crate::upstream::{UpstreamAnswer, UpstreamBody};
+use crate::upstream::{AnswerHead, UpstreamAnswer, UpstreamBody};
 use crate::view::ServerView;
 
 /// How long the first acknowledgement waits for the slower replicas.
@@ -242,7 +241,7 @@ impl Leg {
             .await
             .map_err(|_| Shut::Lost)?;
         let UpstreamAnswer { head, body } = answer;
-        if head.status != StatusCode::OK || content::kind(&head.headers) != Kind::Events {
+        if head.status != StatusCode::OK || head.kind != Kind::Events {
             return Err(self.refused(head, body, bounds.request_timeout).await);
         }
         let mut stream = Stream { body, framer: Framer::new(server.limits.event_max), filter: Bytes::new() };
@@ -270,8 +269,8 @@ impl Leg {
 
     /// What an answer means that is no stream: the server's own word if it is one, else nothing that a client may see
     /// (a login page, a redirect; RELIABILITY I128, I129).
-    async fn refused(&self, head: Parts, body: UpstreamBody, patience: Duration) -> Shut {
-        let kind = content::kind(&head.headers);
+    async fn refused(&self, head: AnswerHead, body: UpstreamBody, patience: Duration) -> Shut {
+        let kind = head.kind;
         let text = forward::probe::collect(body, forward::probe::HANDSHAKE_MAX);
         let Ok(Ok(text)) = tokio::time::timeout(patience, text).await else { return Shut::Lost };
         let is_response = || {

@@ -273,3 +273,24 @@ fn decimal(value: &[u8]) -> Option<u64> {
         sum.checked_mul(10)?.checked_add(u64::from(digit))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_of_a_body_is_read_from_its_first_type_and_coding() {
+        for (head, kind) in [
+            ("content-type: Application/JSON; charset=utf-8\r\n", Kind::Json),
+            ("content-type: text/event-stream\r\n", Kind::Events),
+            ("content-type: text/event-stream\r\ncontent-encoding: gzip\r\n", Kind::Foreign),
+            ("content-encoding: identity\r\ncontent-type: application/json\r\n", Kind::Json),
+            ("content-type: text/html\r\ncontent-type: application/json\r\n", Kind::Foreign),
+            ("", Kind::None),
+        ] {
+            let bytes = format!("HTTP/1.1 200 OK\r\n{head}content-length: 0\r\n\r\n");
+            let received = HeadReader::default().feed(bytes.as_bytes()).expect("an answer").expect("whole");
+            assert_eq!(received.head.kind, kind, "{head}");
+        }
+    }
+}

@@ -7,8 +7,6 @@ mod body;
 mod chunked;
 mod head;
 mod request;
-#[cfg(test)]
-mod tests;
 
 pub use body::{BodyReader, Step};
 pub use head::{AnswerHead, Broken, HeadReader, Lasts, Received};

@@ -124,3 +124,31 @@ fn push_decimal(bytes: &mut Vec<u8>, mut number: usize) {
     }
     bytes.extend_from_slice(&digits[at..]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_written_with_our_length_and_in_the_parts_the_connection_takes() {
+        let body = Bytes::from(vec![b'x'; 10_000]);
+        let mut head = RequestHead::new(&Method::POST, b" /mcp HTTP/1.1\r\nhost: a\r\n");
+        head.header(&HeaderName::from_static("x"), &HeaderValue::from_static("1"));
+        let mut request = head.finish(body.clone());
+        let whole = request.to_string();
+        let expected = "POST /mcp HTTP/1.1\r\nhost: a\r\nx: 1\r\ncontent-length: 10000\r\n\r\n";
+        assert!(whole.starts_with(expected) && whole.len() == expected.len() + body.len());
+        assert!(request.is_untouched());
+        for taken in 1.. {
+            request.took(7.min(request.to_string().len()));
+            assert!(!request.is_untouched());
+            assert_eq!(request.to_string(), whole[whole.len().min(7 * taken)..]);
+            if request.is_out() {
+                break;
+            }
+        }
+        let empty = |method| RequestHead::new(&method, b"\r\n").finish(Bytes::new()).to_string();
+        assert_eq!(empty(Method::POST), "POST\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(empty(Method::DELETE), "DELETE\r\n\r\n");
+    }
+}

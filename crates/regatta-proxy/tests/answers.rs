@@ -1,53 +1,9 @@
-//! What bytes mean, however they are split.
+//! Answers of every framing, and of none: where they end, whatever the network makes of them.
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method};
+mod checks;
 
-use super::request::RequestHead;
-use super::{Broken, HeadReader, Lasts};
-use crate::content::Kind;
-
-/// How the reading of one answer ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Ended {
-    /// The head was refused.
-    Refused(Broken),
-    /// The connection ended in the head.
-    NoHead,
-    /// All came.
-    Whole,
-    /// The connection ended in the body.
-    Cut,
-    /// The body was malformed.
-    Malformed,
-}
-
-/// One answer, read from `pieces` and then the end of the connection: its status, its body, whether the connection lasts.
-fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Ended, u16, Vec<u8>, Lasts) {
-    let mut pieces = pieces.into_iter();
-    let mut heads = HeadReader::default();
-    let mut received = loop {
-        let Some(piece) = pieces.next() else { return (Ended::NoHead, 0, Vec::new(), Lasts::UntilEnd) };
-        match heads.feed(piece) {
-            Ok(None) => {}
-            Ok(Some(received)) => break received,
-            Err(broken) => return (Ended::Refused(broken), 0, Vec::new(), Lasts::UntilEnd),
-        }
-    };
-    let mut body = received.ahead.to_vec();
-    for mut piece in pieces {
-        body.extend_from_slice(&received.reader.take(&mut piece));
-        if received.reader.has_ended() && !piece.is_empty() {
-            received.lasts = Lasts::UntilEnd;
-        }
-    }
-    let ended = match () {
-        () if received.reader.is_malformed() => Ended::Malformed,
-        () if received.reader.close() => Ended::Whole,
-        () => Ended::Cut,
-    };
-    (ended, received.head.status.as_u16(), body, received.lasts)
-}
+use checks::{Ended, read};
+use regatta_proxy::upstream::codec::{Broken, Lasts};
 
 fn answer(rest: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\n{rest}").into_bytes()
@@ -196,43 +152,4 @@ fn a_head_has_a_bound_however_it_comes() {
     }
     let hundred = answer(&format!("{}content-length: 0\r\n\r\n", "x: 1\r\n".repeat(99)));
     assert_eq!(read([&hundred[..]]).0, Ended::Whole);
-}
-
-#[test]
-fn the_kind_of_a_body_is_read_from_its_first_type_and_coding() {
-    for (head, kind) in [
-        ("content-type: Application/JSON; charset=utf-8\r\n", Kind::Json),
-        ("content-type: text/event-stream\r\n", Kind::Events),
-        ("content-type: text/event-stream\r\ncontent-encoding: gzip\r\n", Kind::Foreign),
-        ("content-encoding: identity\r\ncontent-type: application/json\r\n", Kind::Json),
-        ("content-type: text/html\r\ncontent-type: application/json\r\n", Kind::Foreign),
-        ("", Kind::None),
-    ] {
-        let bytes = answer(&format!("{head}content-length: 0\r\n\r\n"));
-        let received = HeadReader::default().feed(&bytes).expect("an answer").expect("whole");
-        assert_eq!(received.head.kind, kind, "{head}");
-    }
-}
-
-#[test]
-fn a_request_is_written_with_our_length_and_in_the_parts_the_connection_takes() {
-    let body = Bytes::from(vec![b'x'; 10_000]);
-    let mut head = RequestHead::new(&Method::POST, b" /mcp HTTP/1.1\r\nhost: a\r\n");
-    head.header(&HeaderName::from_static("x"), &HeaderValue::from_static("1"));
-    let mut request = head.finish(body.clone());
-    let whole = request.to_string();
-    let expected = "POST /mcp HTTP/1.1\r\nhost: a\r\nx: 1\r\ncontent-length: 10000\r\n\r\n";
-    assert!(whole.starts_with(expected) && whole.len() == expected.len() + body.len());
-    assert!(request.is_untouched());
-    for taken in 1.. {
-        request.took(7.min(request.to_string().len()));
-        assert!(!request.is_untouched());
-        assert_eq!(request.to_string(), whole[whole.len().min(7 * taken)..]);
-        if request.is_out() {
-            break;
-        }
-    }
-    let empty = |method| RequestHead::new(&method, b"\r\n").finish(Bytes::new()).to_string();
-    assert_eq!(empty(Method::POST), "POST\r\ncontent-length: 0\r\n\r\n");
-    assert_eq!(empty(Method::DELETE), "DELETE\r\n\r\n");
 }

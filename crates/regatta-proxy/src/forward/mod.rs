@@ -49,7 +49,7 @@ pub(crate) enum Loss {
 }
 
 /// How long the head of an answer is waited for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Patience {
     pub time: Duration,
     pub arming: Arming,

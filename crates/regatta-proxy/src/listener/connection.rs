@@ -17,7 +17,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use regatta_policy::snapshot::Limits;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use super::drain::DrainSignal;
 use super::stall::Unstalled;
 use super::stats::ListenerStats;
+use crate::alarm::Alarm;
 use crate::tcp::{bound_unsent, tune};
 
 /// How long a TLS handshake may take.
@@ -40,7 +41,7 @@ const HEADERS_WITHOUT_ALLOCATION: usize = 100;
 const BUFFER_MIN: usize = 8192;
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Address and port, as the kernel says.
     pub address: SocketAddr,
@@ -48,6 +49,8 @@ pub struct Peer {
     pub tls: bool,
     /// When it was accepted.
     pub since: Instant,
+    /// The timer of the connection's task.
+    pub(crate) alarm: Alarm,
 }
 
 /// What every connection of one `serve` shares.
@@ -91,7 +94,7 @@ pub(super) async fn run<H, F, B>(
     let _open = open;
     tune(&stream, limits.tcp_user_timeout);
     bound_unsent(&stream, limits.unread_max);
-    let peer = Peer { address, tls: shared.tls.is_some(), since: Instant::now() };
+    let peer = Peer { address, tls: shared.tls.is_some(), since: Instant::now(), alarm: Alarm::default() };
     let Some(tls) = &shared.tls else {
         return speak(stream, peer, &limits, &shared).await;
     };
@@ -113,10 +116,11 @@ where
     let stream = Unstalled::new(stream, WRITE_TIMEOUT, Arc::clone(&shared.stats));
     let service = service_fn(|request| {
         // On the heap: hyper keeps room for this future as long as the connection lives, and most connections wait.
-        let answering = Box::pin((shared.handler)(peer, request));
+        let answering = Box::pin((shared.handler)(peer.clone(), request));
         async { Ok::<_, Infallible>(answering.await) }
     });
-    let mut connection = pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
+    let mut connection =
+        pin!(builder(limits, peer.alarm.clone()).serve_connection(TokioIo::new(stream), service));
     let mut bell = pin!(shared.drain.bell());
     let mut listening = false;
     let mut told = false;
@@ -137,10 +141,10 @@ where
     }
 }
 
-fn builder(limits: &Limits) -> http1::Builder {
+fn builder(limits: &Limits, alarm: Alarm) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(alarm)
         .header_read_timeout(limits.header_timeout)
         .max_header_size(limits.header_max)
         .max_buf_size(limits.header_max.max(BUFFER_MIN))

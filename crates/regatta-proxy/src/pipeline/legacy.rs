@@ -122,6 +122,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         place,
         cursor: None,
         permit: Some(call.permit),
+        alarm: None,
     })
 }
 
@@ -178,6 +179,7 @@ async fn request(
     asker: Asker,
     bound: Option<Bound>,
 ) -> Result<Response<ReplyBody>, Refusal> {
+    let alarm = call.alarm.clone();
     let errand = errand(gateway, call, asker.clone(), bound.clone());
     let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller);
     let mut exchange = Detachable::new(errand);
@@ -186,8 +188,8 @@ async fn request(
         return unresumable(exchange.await?).await;
     };
     let opening = Opening { gateway, bound, id, caller, ring_bytes_max: server.limits.ring_bytes_max };
-    match tokio::time::timeout(wait, &mut exchange).await {
-        Ok(answered) => {
+    match alarm.within(wait, &mut exchange).await {
+        Some(answered) => {
             let answered = answered?;
             if !answered.is_stream() {
                 return self::answered(answered).await;
@@ -199,7 +201,7 @@ async fn request(
                 None => Ok(opening.stream(replica, Box::new(source))),
             }
         }
-        Err(_) => {
+        None => {
             let replica = opening.bound.home.replica;
             let Some(exchange) = exchange.take() else { return Err(Fault::NoReplica.told(&asker)) };
             let source = CallSource::waiting(gateway.clone(), asker, exchange);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use http::response::Parts;
+use crate::upstream::AnswerHead;
 use regatta_policy::ReplicaId;
 use tokio::sync::Notify;
 
@@ -88,7 +88,7 @@ pub(crate) enum Refused {
 /// An answer that is no stream.
 #[derive(Debug)]
 pub(crate) struct Said {
-    pub head: Parts,
+    pub head: AnswerHead,
     pub text: bytes::Bytes,
 }
 

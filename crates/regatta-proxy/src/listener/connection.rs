@@ -18,7 +18,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use regatta_policy::snapshot::Limits;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -31,6 +31,7 @@ use super::drain::DrainSignal;
 use super::pour::{Poured, pour};
 use super::stall::Unstalled;
 use super::stats::ListenerStats;
+use crate::alarm::Alarm;
 use crate::tcp::{bound_unsent, tune};
 
 /// How long a TLS handshake may take.
@@ -43,7 +44,7 @@ const HEADERS_WITHOUT_ALLOCATION: usize = 100;
 const BUFFER_MIN: usize = 8192;
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Address and port, as the kernel says.
     pub address: SocketAddr,
@@ -51,6 +52,8 @@ pub struct Peer {
     pub tls: bool,
     /// When it was accepted.
     pub since: Instant,
+    /// The timer of the connection's task.
+    pub(crate) alarm: Alarm,
 }
 
 /// What every connection of one `serve` shares.
@@ -94,7 +97,7 @@ pub(super) async fn run<H, F, B>(
     let _open = open;
     tune(&stream, limits.tcp_user_timeout);
     bound_unsent(&stream, limits.unread_max);
-    let peer = Peer { address, tls: shared.tls.is_some(), since: Instant::now() };
+    let peer = Peer { address, tls: shared.tls.is_some(), since: Instant::now(), alarm: Alarm::default() };
     let Some(tls) = &shared.tls else {
         return speak(stream, peer, &limits, &shared).await;
     };
@@ -115,7 +118,7 @@ where
 {
     let mut io = Unstalled::new(stream, WRITE_TIMEOUT, Arc::clone(&shared.stats));
     // On the heap: what hyper needs goes while a stream lasts.
-    while let Talked::Streams(stream, mut begun) = Box::pin(talk(io, peer, limits, shared)).await {
+    while let Talked::Streams(stream, mut begun) = Box::pin(talk(io, &peer, limits, shared)).await {
         io = stream;
         if shared.drain.begun() {
             begun.after = After::Close;
@@ -140,7 +143,7 @@ enum Talked<S, B> {
     Streams(Unstalled<S>, Box<Begun<B>>),
 }
 
-async fn talk<S, H, F, B>(io: Unstalled<S>, peer: Peer, limits: &Limits, shared: &Shared<H>) -> Talked<S, B>
+async fn talk<S, H, F, B>(io: Unstalled<S>, peer: &Peer, limits: &Limits, shared: &Shared<H>) -> Talked<S, B>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Peer, Request<Incoming>) -> F,
@@ -152,11 +155,11 @@ where
     let service = service_fn(|request| {
         let framing = Framing::of(&request);
         let aside = &aside;
-        let answering = (shared.handler)(peer, request);
+        let answering = (shared.handler)(peer.clone(), request);
         // On the heap: hyper keeps room for this future as long as the connection lives, and most connections wait.
         Box::pin(async move { sort(answering.await, framing, aside).await })
     });
-    let mut connection = builder(limits).serve_connection(TokioIo::new(io), service);
+    let mut connection = builder(limits, peer.alarm.clone()).serve_connection(TokioIo::new(io), service);
     let mut bell = pin!(shared.drain.bell());
     let mut listening = false;
     let mut told = false;
@@ -192,10 +195,10 @@ where
     }
 }
 
-fn builder(limits: &Limits) -> http1::Builder {
+fn builder(limits: &Limits, alarm: Alarm) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(alarm)
         .header_read_timeout(limits.header_timeout)
         .max_header_size(limits.header_max)
         .max_buf_size(limits.header_max.max(BUFFER_MIN))

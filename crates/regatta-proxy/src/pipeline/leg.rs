@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::response::Parts;
 use http::{HeaderName, HeaderValue, Method as Verb, StatusCode};
 use http_body::Body;
 use regatta_mcp::sse::Framer;
 use regatta_mcp::{Skim, SkimKind, skim};
 use regatta_policy::ReplicaId;
 
-use crate::content::{self, Kind};
+use crate::content::Kind;
 use crate::encode::answer::same_id;
 use crate::forward::{self, Patience, Upward};
 use crate::gateway::Gateway;
@@ -22,7 +21,7 @@ use crate::headers::Outbound;
 use crate::listen::lists::Lists;
 use crate::listen::shared::{Refused, Said};
 use crate::tool_news;
-use crate::upstream::{UpstreamAnswer, UpstreamBody};
+use crate::upstream::{AnswerHead, UpstreamAnswer, UpstreamBody};
 use crate::view::ServerView;
 
 /// The first wait before a leg is opened again.
@@ -90,7 +89,7 @@ impl Leg {
             .await
             .map_err(|_| Shut::Lost)?;
         let UpstreamAnswer { head, body } = answer;
-        if head.status != StatusCode::OK || content::kind(&head.headers) != Kind::Events {
+        if head.status != StatusCode::OK || head.kind != Kind::Events {
             return Err(self.refused(head, body, bounds.request_timeout).await);
         }
         let framer = Framer::new(server.limits.event_max);
@@ -102,8 +101,8 @@ impl Leg {
 
     /// What an answer means that is no stream: the server's own word if it is one, else nothing that a client may see
     /// (a login page, a redirect; RELIABILITY I128, I129).
-    async fn refused(&self, head: Parts, body: UpstreamBody, patience: Duration) -> Shut {
-        let kind = content::kind(&head.headers);
+    async fn refused(&self, head: AnswerHead, body: UpstreamBody, patience: Duration) -> Shut {
+        let kind = head.kind;
         let text = forward::probe::collect(body, forward::probe::HANDSHAKE_MAX);
         let Ok(Ok(text)) = tokio::time::timeout(patience, text).await else { return Shut::Lost };
         let is_response = || {

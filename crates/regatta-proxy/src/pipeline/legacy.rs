@@ -146,6 +146,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         among,
         cursor: None,
         permit: Some(call.permit),
+        alarm: None,
     })
 }
 
@@ -202,6 +203,7 @@ async fn request(
     asker: Asker,
     bound: Option<Bound>,
 ) -> Result<Response<ReplyBody>, Refusal> {
+    let alarm = call.alarm.clone();
     let errand = errand(gateway, call, asker.clone(), bound.clone());
     let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller);
     let mut exchange = Detachable::new(errand);
@@ -210,8 +212,8 @@ async fn request(
         return unresumable(exchange.await?).await;
     };
     let opening = Opening { gateway, bound, id, caller, ring_bytes_max: server.limits.ring_bytes_max };
-    match tokio::time::timeout(wait, &mut exchange).await {
-        Ok(answered) => {
+    match alarm.within(wait, &mut exchange).await {
+        Some(answered) => {
             let answered = answered?;
             if !answered.is_stream() {
                 return self::answered(answered).await;
@@ -223,7 +225,7 @@ async fn request(
                 None => Ok(opening.stream(replica, Box::new(source))),
             }
         }
-        Err(_) => {
+        None => {
             let replica = opening.bound.home.replica;
             let Some(exchange) = exchange.take() else { return Err(Fault::NoReplica.told(&asker)) };
             let source = CallSource::waiting(gateway.clone(), asker, exchange);

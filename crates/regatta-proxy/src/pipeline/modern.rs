@@ -71,6 +71,7 @@ pub(crate) async fn post(
         among,
         cursor: None,
         permit: Some(call.permit),
+        alarm: Some(call.alarm),
     });
     answer(exchange(errand).await?, key).await
 }

@@ -96,6 +96,7 @@ async fn without_session(
         cursor: None,
         among: Among::All,
         permit: None,
+        alarm: None,
     });
     let answered = exchange(errand).await?;
     match answered.answer.head.status.is_success() {
@@ -137,6 +138,7 @@ impl Listener {
             cursor,
             among: Among::All,
             permit: None,
+            alarm: None,
         })
     }
 

@@ -1,3 +1,5 @@
+//! Who shares which legs, what each client hears of them, and what a new one is told.
+
 use super::*;
 
 const A: ReplicaId = ReplicaId([1; 8]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use regatta_policy::snapshot::{Server, SessionState, Snapshot};
+use regatta_policy::snapshot::{Leases, Server, SessionState, Snapshot};
 use regatta_policy::{Micros, ReplicaId};
 use regatta_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -336,6 +336,10 @@ impl Worker {
         Server {
             replicas: placed.iter().map(|one| one.replica.clone()).collect(),
             catalogue: self.lists.catalogue(&server.name),
+            leases: match server.leases {
+                Leases::Unleased => Leases::Unleased,
+                Leases::Leased { .. } => Leases::Leased { lost: self.roster.lost(&server.name) },
+            },
             session_state: self.states.get(&server.name).copied().unwrap_or(server.session_state),
             ..server.clone()
         }

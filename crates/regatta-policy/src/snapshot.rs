@@ -58,8 +58,23 @@ pub struct Server {
     pub call: CallBounds,
     /// The replicas: those of the config in its order, then nodes by their id.
     pub replicas: Vec<Replica>,
+    /// Whether nodes may join, and which of them were lost.
+    pub leases: Leases,
     /// Which replica has which tools; none where that is nobody's business.
     pub catalogue: Option<Arc<Catalogue>>,
+}
+
+/// What a server's replicas owe their place to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leases {
+    /// The config alone: one that leaves it finishes what it has.
+    Unleased,
+    /// Some of them to a lease, which can end without a word.
+    Leased {
+        /// Nodes whose lease ended so, the latest last, for as long as somebody may wait there: what has no answer yet
+        /// is lost.
+        lost: Vec<ReplicaId>,
+    },
 }
 
 /// The bounds of one call.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{
-    Affinity, Balance, CallBounds, Cursors, Duty, Endpoint, Eras, Health, Limits, Origins, Replica, Scheme,
-    Server, SessionState, Snapshot, UpstreamResume,
+    Affinity, Balance, CallBounds, Cursors, Duty, Endpoint, Eras, Health, Leases, Limits, Origins, Replica,
+    Scheme, Server, SessionState, Snapshot, UpstreamResume,
 };
 use regatta_proxy::listener::{Listener, ListenerStats, drain_signal};
 use regatta_proxy::{Gateway, Parts};
@@ -63,6 +63,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         repeatable_tools: Vec::new(),
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
         replicas,
+        leases: Leases::Unleased,
         catalogue: None,
     };
     Snapshot {

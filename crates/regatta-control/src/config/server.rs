@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 use regatta_policy::snapshot::{
-    Affinity, Balance, CallBounds, Cursors, Duty, Eras, Health, Replica, Server, SessionState, UpstreamResume,
+    Affinity, Balance, CallBounds, Cursors, Duty, Eras, Health, Leases, Replica, Server, SessionState,
+    UpstreamResume,
 };
 use regatta_policy::{Glob, ReplicaId};
 
@@ -63,6 +64,10 @@ pub fn server(section: &Section<'_>, index: usize) -> (Server, Door) {
             |found| found.text().filter(|text| !text.is_empty()).map(Glob::new),
         ),
         call: call(section),
+        leases: match door.nodes {
+            Joining::Closed => Leases::Unleased,
+            Joining::Open => Leases::Leased { lost: Vec::new() },
+        },
         catalogue: None,
         replicas,
         name,

@@ -53,12 +53,17 @@ pub struct RegistryStats {
     pub glitches: AtomicU64,
 }
 
+/// Lost nodes that are remembered: calls that wait for one hear of it at the next snapshot.
+const LOST_MAX: usize = 64;
+
 /// All nodes, as of the last reading.
 #[derive(Debug, Default)]
 pub struct Roster {
     nodes: Nodes,
     endpoints: BTreeMap<String, Endpoint>,
     members: Vec<Member>,
+    /// Those that went without a word, with their servers; the latest last.
+    lost: Vec<(String, ReplicaId)>,
     /// Refused entries and why, so that each is told once.
     refused: BTreeMap<String, String>,
     is_away: bool,
@@ -69,6 +74,11 @@ impl Roster {
     /// The nodes that are not gone, by server and id.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// Nodes of `server` whose lease ended without a word.
+    pub fn lost(&self, server: &str) -> Vec<ReplicaId> {
+        self.lost.iter().filter(|(of, _)| of == server).map(|(_, id)| *id).collect()
     }
 
     /// Takes a reading; whether anything changed that others should know.
@@ -133,9 +143,20 @@ impl Roster {
         let known: BTreeSet<&str> = self.nodes.alive().map(|alive| alive.entry.id.as_str()).collect();
         self.endpoints.retain(|id, _| known.contains(id.as_str()));
         tell_changes(&self.members, &members);
+        self.note_lost(&members);
         let changed = self.members != members;
         self.members = members;
         changed
+    }
+
+    fn note_lost(&mut self, members: &[Member]) {
+        let is_here = |id: ReplicaId| members.iter().any(|member| member.id == id);
+        let gone = self.members.iter().filter(|member| !is_here(member.id));
+        let lost = gone.filter(|member| member.standing != Standing::Stopping);
+        self.lost.extend(lost.map(|member| (member.server.clone(), member.id)));
+        self.lost.retain(|(_, id)| !is_here(*id));
+        let over = self.lost.len().saturating_sub(LOST_MAX);
+        self.lost.drain(..over);
     }
 
     fn tell_refused(&mut self, refused: BTreeMap<String, String>, stats: &RegistryStats) {

@@ -4,6 +4,7 @@
 //! goes elsewhere, what was written and lost is repeated only where that is harmless, a session whose replica
 //! is gone is re-homed first. It owns all it needs, so that it can outlive the connection it came on.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
 use regatta_policy::gone::{Attempt, Verdict};
 use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
-use regatta_policy::snapshot::Health;
+use regatta_policy::snapshot::{Health, Leases};
 
 use super::rehome;
 use crate::alarm::Alarm;
@@ -168,6 +169,7 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
                         Verdict::Here => {}
                     }
                 }
+                Next::Again if loss == Loss::Gone => errand.move_home(rehome::Reason::Removed).await?,
                 Next::Again => {}
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
             },
@@ -247,7 +249,7 @@ impl Attempts {
     fn after(&mut self, errand: &Errand, loss: Loss) -> Next {
         let how = match loss {
             Loss::Refused | Loss::Unreachable | Loss::Full => retry::Loss::Unwritten,
-            Loss::Broken | Loss::Silent => retry::Loss::Written,
+            Loss::Broken | Loss::Silent | Loss::Gone => retry::Loss::Written,
             Loss::Leaving => return Next::Refuse(Fault::OutcomeUnknown { why: lost_how(loss) }),
         };
         let repeats = if self.spent { Repeats::Spent } else { Repeats::None };
@@ -268,6 +270,7 @@ impl Attempts {
 fn lost_how(loss: Loss) -> &'static str {
     match loss {
         Loss::Silent => "the server did not answer in time",
+        Loss::Gone => "the server's node was lost before it answered",
         Loss::Leaving => "the gateway had to leave before the server answered",
         Loss::Broken | Loss::Refused | Loss::Unreachable | Loss::Full => "the connection to the server broke",
     }
@@ -277,6 +280,7 @@ fn attempt(loss: Loss) -> Attempt {
     match loss {
         Loss::Refused => Attempt::Refused,
         Loss::Broken => Attempt::Reset,
+        Loss::Gone => Attempt::Removed,
         Loss::Unreachable | Loss::Silent | Loss::Full | Loss::Leaving => Attempt::Unreachable,
     }
 }
@@ -336,7 +340,7 @@ impl Errand {
         };
         let bounds = &self.server.server.call;
         let patience = Patience { time: bounds.request_timeout, arming };
-        let sending = forward::send(view, &self.headers, upward, bounds, patience);
+        let sending = self.unless_lost(view, forward::send(view, &self.headers, upward, bounds, patience));
         let sent = match self.era {
             // A legacy call has a stream by the time a drain ends, and its last words are said there.
             Era::Legacy => sending.await,
@@ -355,6 +359,22 @@ impl Errand {
     /// How its waits are timed, unless somebody else sees to that.
     fn arming(&self) -> Arming {
         self.alarm.clone().map_or(Arming::AtOnce, Arming::By)
+    }
+
+    /// Waits no longer than the node's lease lasts, if the replica is one (RELIABILITY F7).
+    async fn unless_lost(
+        &self,
+        view: &ReplicaView,
+        sending: impl Future<Output = Result<UpstreamAnswer, Loss>>,
+    ) -> Result<UpstreamAnswer, Loss> {
+        match self.server.server.leases {
+            Leases::Unleased => sending.await,
+            Leases::Leased { .. } => tokio::select! {
+                biased;
+                sent = sending => sent,
+                () = view.upstream.lost() => Err(Loss::Gone),
+            },
+        }
     }
 
     /// Moves the session, or finds it moved.

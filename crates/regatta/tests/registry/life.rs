@@ -8,7 +8,7 @@ use regatta_store::Registry;
 use regatta_testkit::{Result, eventually};
 use serde_json::json;
 
-use crate::hosted::{Hosted, Node, SOON};
+use crate::hosted::{Hosted, Node, SOON, definitions, server_with};
 
 fn serving(count: usize) -> impl Fn(&Snapshot) -> bool {
     move |snapshot| {
@@ -123,5 +123,25 @@ async fn a_forged_entry_gets_no_traffic() -> Result<()> {
     assert_eq!(refused.code(), -31004);
     assert_eq!(thief.stub.seen().len(), 0, "not even a probe");
     gateway.store.leave("n1").await.expect("the store is here");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_node_hears_of_it_when_the_lease_is_over() -> Result<()> {
+    let mut gateway = Hosted::start("").await;
+    let hanging = |seen: &regatta_testkit::Seen| match seen.rpc() {
+        "tools/call" => regatta_testkit::Reply::hang(),
+        _ => server_with(definitions(&["work"]))(seen),
+    };
+    let stuck = Node::join_as(&gateway.store, "n1", &["work"], hanging).await;
+    let _other = Node::join(&gateway.store, "n2", &["other"]).await;
+    gateway.until_tools(&["other", "work"]).await;
+    let modern = gateway.client().modern();
+    let waiting = tokio::spawn(async move { modern.call("work", json!({"op": "a"})).await });
+    stuck.stub.wait_for("tools/call", 1).await;
+    stuck.fall_silent();
+    let told = waiting.await.expect("the call's task")?;
+    assert_eq!((told.code(), told.status.as_u16()), (-31001, 200), "{}", told.message);
+    assert_eq!(told.message["error"]["data"]["executed"], "unknown");
     Ok(())
 }

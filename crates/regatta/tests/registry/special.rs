@@ -1,6 +1,6 @@
 //! Nodes that specialise: each tool's calls go where it is, and nowhere else; what is lost is refused, never misled.
 
-use regatta_testkit::{Result, Seen, eventually};
+use regatta_testkit::{Result, eventually};
 use serde_json::json;
 
 use crate::hosted::{Hosted, Node, SOON};
@@ -61,12 +61,10 @@ async fn calls_that_run_when_a_tool_is_dropped_finish_and_later_ones_are_refused
     let mut gateway = Hosted::start("").await;
     let one = Node::join(&gateway.store, "n1", &["old", "stays"]).await;
     gateway.until_tools(&["old", "stays"]).await;
-    let slow = |base: fn(&Seen) -> bool| move |seen: &Seen| base(seen);
-    let is_old = slow(|seen| seen.tool() == "old");
     let base = crate::hosted::server_with(crate::hosted::definitions(&["old", "stays"]));
     one.stub.behave(move |seen| {
         let reply = base(seen);
-        if is_old(seen) { reply.wait(std::time::Duration::from_millis(700)) } else { reply }
+        if seen.tool() == "old" { reply.wait(std::time::Duration::from_millis(700)) } else { reply }
     });
     let modern = gateway.client().modern();
     let running = {

@@ -16,8 +16,8 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use regatta_policy::balance::Standing;
 use regatta_policy::snapshot::{
-    Affinity, Balance, CallBounds, Cursors, Duty, Endpoint, Eras, Health, Limits, Origins, Replica, Scheme,
-    Server, SessionState, Snapshot, UpstreamResume,
+    Affinity, Balance, CallBounds, Cursors, Duty, Endpoint, Eras, Health, Leases, Limits, Origins, Replica,
+    Scheme, Server, SessionState, Snapshot, UpstreamResume,
 };
 use regatta_policy::{Micros, ReplicaId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -147,6 +147,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         repeatable_tools: Vec::new(),
         call: CallBounds::default(),
         replicas,
+        leases: Leases::Unleased,
         catalogue: None,
     };
     Snapshot {

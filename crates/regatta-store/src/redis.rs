@@ -153,7 +153,8 @@ impl Drop for Redis {
 
 impl Store for Redis {
     fn link(&self) -> Link {
-        match (self.inner.routes.link(), self.inner.refusal.get()) {
+        let refusal = self.inner.refusal.get().filter(|_| self.inner.kept.len() > 0);
+        match (self.inner.routes.link(), refusal) {
             (Link::Up, Some((since_s, why))) => Link::Degraded { since_s, why },
             (link, _) => link,
         }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::address::Addr;
 use super::connector::Peer;
-use super::dice::jittered;
+use super::dice::{jittered, wall_s};
 use super::fault::{Verdict, judge};
 use super::line::{Line, Means, Miss, Repeat, Request, State, Target};
 use super::names::slot;
@@ -39,8 +39,8 @@ enum Map {
     /// The first attempt to read it runs.
     Unknown,
     Known(Arc<SlotMap>),
-    /// Nobody could tell.
-    Lost(String),
+    /// Nobody could tell, since when (seconds since 1970), and why.
+    Lost(u64, String),
 }
 
 /// Runs of slots and their masters.
@@ -118,7 +118,7 @@ impl Cluster {
                     let nobody = || Miss::Away("nobody has the slot".to_owned());
                     return map.owner(slot).cloned().ok_or_else(nobody);
                 }
-                Map::Lost(why) => {
+                Map::Lost(_, why) => {
                     self.means.counters.refused_away.one();
                     return Err(Miss::Away(why.clone()));
                 }
@@ -148,14 +148,14 @@ impl Cluster {
         let map = self.map.borrow().clone();
         match map {
             Map::Known(map) => map.masters().iter().filter_map(|addr| self.line(addr).ok()).collect(),
-            Map::Unknown | Map::Lost(_) => Vec::new(),
+            Map::Unknown | Map::Lost(..) => Vec::new(),
         }
     }
 
     /// Why all or part of it is away.
     pub(super) fn trouble(&self) -> Option<(u64, String)> {
-        if let Map::Lost(why) = &*self.map.borrow() {
-            return Some((0, why.clone()));
+        if let Map::Lost(since_s, why) = &*self.map.borrow() {
+            return Some((*since_s, why.clone()));
         }
         self.masters().iter().find_map(|line| match line.state() {
             State::Away(away) => Some((away.since_s, away.why.clone())),
@@ -190,7 +190,7 @@ impl Cluster {
     fn install(&self, read: Result<SlotMap, String>) {
         let next = match read {
             Ok(map) => Map::Known(Arc::new(map)),
-            Err(why) => Map::Lost(why),
+            Err(why) => Map::Lost(wall_s(), why),
         };
         let before = self.map.borrow().clone();
         match (&before, &next) {
@@ -203,8 +203,8 @@ impl Cluster {
                 self.means.note_change();
             }
             // Lines tell for themselves whether they are away; an old map is better than none.
-            (Map::Known(_), Map::Lost(_)) => return,
-            (Map::Unknown | Map::Lost(_), Map::Known(_) | Map::Lost(_)) => {}
+            (Map::Known(_), Map::Lost(..)) | (Map::Lost(..), Map::Lost(..)) => return,
+            (Map::Unknown, Map::Known(_) | Map::Lost(..)) | (Map::Lost(..), Map::Known(_)) => {}
             (_, Map::Unknown) => return,
         }
         self.map.send_replace(next);

@@ -1,6 +1,11 @@
-//! Chance: pauses that do not fall together, and names that are never used twice.
+//! Chance and the calendar: pauses that do not fall together, names that are never used twice, and since when.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970, to be shown to people.
+pub(super) fn wall_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// Random bytes.
 pub(super) fn random<const N: usize>() -> [u8; N] {

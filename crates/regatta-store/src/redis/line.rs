@@ -4,19 +4,20 @@
 //! waits for it within the time of its own operation. *Up*. *Away*: an attempt failed or an answer did not come; whoever
 //! asks is refused at once, so a dead Redis costs one operation's time, once. Only the keeper connects: no storm.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::address::Addr;
 use super::connector::{Connector, Peer, Role, Vitals};
 use super::counters::Counters;
-use super::dice::jittered;
+use super::dice::{jittered, wall_s};
 use super::fault::{Verdict, judge};
 use super::options::Timing;
 use super::sentinel::Sentinels;
@@ -247,8 +248,28 @@ impl Shared {
     fn away(&self, why: String) -> State {
         self.means.counters.breaker_opened.one();
         tracing::warn!(why, "redis is away");
-        let since_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        State::Away(Arc::new(Away { why, since_s }))
+        State::Away(Arc::new(Away { why, since_s: wall_s() }))
+    }
+
+    /// One attempt; who waits for it is let go when it takes longer than an operation may.
+    async fn join_or_let_go(&self) -> Result<(MultiplexedConnection, Addr, Vitals), String> {
+        let mut joining = pin!(self.join());
+        if let Ok(joined) = timeout(self.means.timing.operation, &mut joining).await {
+            return joined;
+        }
+        self.give_up("it takes long to connect".to_owned());
+        joining.await
+    }
+
+    /// Nobody waits for a connection any more.
+    fn give_up(&self, why: String) {
+        self.state.send_if_modified(|state| {
+            let was_joining = matches!(state, State::Joining);
+            if was_joining {
+                *state = self.away(why);
+            }
+            was_joining
+        });
     }
 
     /// One attempt, to whoever is the right one.
@@ -311,7 +332,7 @@ async fn keep(shared: Arc<Shared>) {
         if connected_at.is_some_and(|at| at.elapsed() < timing.retry_min) {
             sleep(jittered(timing.retry_min)).await;
         }
-        match shared.join().await {
+        match shared.join_or_let_go().await {
             Ok((wire, addr, vitals)) => {
                 number += 1;
                 shared.means.counters.connections.one();
@@ -325,13 +346,7 @@ async fn keep(shared: Arc<Shared>) {
                 watch_over(&shared, &up, &mut states).await;
             }
             Err(why) => {
-                shared.state.send_if_modified(|state| {
-                    let was_joining = matches!(state, State::Joining);
-                    if was_joining {
-                        *state = shared.away(why);
-                    }
-                    was_joining
-                });
+                shared.give_up(why);
                 sleep(jittered(pause)).await;
                 pause = (pause * 2).min(timing.retry_max);
             }
@@ -344,7 +359,7 @@ async fn watch_over(shared: &Shared, up: &Up, states: &mut watch::Receiver<State
     loop {
         let is_up = |state: &State| matches!(state, State::Up(now) if now.number == up.number);
         let lost = states.wait_for(|state| !is_up(state));
-        if tokio::time::timeout(shared.means.timing.check_every, lost).await.is_ok() {
+        if timeout(shared.means.timing.check_every, lost).await.is_ok() {
             return;
         }
         shared.look(up).await;

@@ -121,7 +121,7 @@ async fn follow(inner: &Arc<Inner>, addr: Addr, pubsub: PubSub, listening: Liste
     let (sink, messages) = pubsub.split();
     let proof = Proof { round: 0, sent_ms: 0, missing: BTreeSet::new() };
     let mut session = Session { sink, messages, proof, proved_at: Instant::now(), listening };
-    let mut mail = inner.mail.subscribe();
+    let (mut mail, mut changes) = (inner.mail.subscribe(), inner.means.changes.subscribe());
     inner.hearing.send_replace(mail.borrow_and_update().clone());
     let mut tick = interval(inner.means.timing.prove_every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,6 +134,11 @@ async fn follow(inner: &Arc<Inner>, addr: Addr, pubsub: PubSub, listening: Liste
             changed = mail.changed() => {
                 let gateways = mail.borrow_and_update().clone();
                 if changed.is_err() || !session.subscribe(inner, gateways).await {
+                    return session.listening;
+                }
+            }
+            _ = changes.changed() => {
+                if has_moved(inner, &addr) {
                     return session.listening;
                 }
             }

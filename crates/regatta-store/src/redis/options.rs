@@ -89,7 +89,7 @@ pub struct Limits {
     pub recall_bytes_max: usize,
     /// Bytes of one letter.
     pub letter_max: usize,
-    /// Records known here ("there is none" is one too).
+    /// Tombstones known here, and about how many records ("there is none" is one too).
     pub known_max: usize,
     /// Bytes of the records known here.
     pub known_bytes_max: u64,

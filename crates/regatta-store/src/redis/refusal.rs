@@ -3,7 +3,8 @@
 //! The line is up then, and only this says that writes are not taken; the next write that is taken clears it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::dice::wall_s;
 
 #[derive(Default)]
 pub(super) struct Refusal {
@@ -20,8 +21,7 @@ impl Refusal {
         let mut last = self.last();
         if last.is_none() {
             tracing::warn!(why, "redis does not take a session's record; it is kept here");
-            let since_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            *last = Some((since_s, why.to_owned()));
+            *last = Some((wall_s(), why.to_owned()));
         }
     }
 

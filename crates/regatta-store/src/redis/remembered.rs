@@ -3,7 +3,7 @@
 //! Redis copies to its replicas behind the writer's back (RELIABILITY 1.2): a new master may lack what the old one had
 //! acknowledged. Bounded in time and number; what had to be let go before its time is counted.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,9 +25,23 @@ pub(super) struct Remembered {
 #[derive(Default)]
 struct Inner {
     writes: VecDeque<(Instant, Write)>,
+    /// How many of them are of a session, so that those of others are passed over quickly.
+    sessions: HashMap<Uuid16, usize>,
     /// When the last one was let go before its time.
     let_go_at: Option<Instant>,
     let_go: u64,
+}
+
+impl Inner {
+    fn drop_first(&mut self) {
+        let Some((_, Write::Record { session, .. })) = self.writes.pop_front() else { return };
+        if let Some(number) = self.sessions.get_mut(&session) {
+            *number -= 1;
+            if *number == 0 {
+                self.sessions.remove(&session);
+            }
+        }
+    }
 }
 
 impl Remembered {
@@ -38,7 +52,7 @@ impl Remembered {
     fn inner(&self, now: Instant) -> MutexGuard<'_, Inner> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         while inner.writes.front().is_some_and(|(at, _)| *at + self.keep_for <= now) {
-            inner.writes.pop_front();
+            inner.drop_first();
         }
         if inner.let_go_at.is_some_and(|at| at + self.keep_for <= now) {
             (inner.let_go_at, inner.let_go) = (None, 0);
@@ -49,9 +63,12 @@ impl Remembered {
     pub(super) fn add(&self, write: Write, now: Instant) {
         let mut inner = self.inner(now);
         if inner.writes.len() >= self.len_max {
-            inner.writes.pop_front();
+            inner.drop_first();
             inner.let_go += 1;
             inner.let_go_at = Some(now);
+        }
+        if let Write::Record { session, .. } = &write {
+            *inner.sessions.entry(*session).or_default() += 1;
         }
         inner.writes.push_back((now, write));
     }
@@ -77,6 +94,24 @@ mod tests {
 
     fn grave(number: u8) -> Write {
         Write::Grave { day: 1, digest: [number; 16] }
+    }
+
+    #[test]
+    fn a_session_that_is_history_is_forgotten_and_others_are_not() {
+        let (remembered, now) = (Remembered::new(Duration::from_secs(30), 10), Instant::now());
+        let record = Arc::new(Versioned { etag: Etag([1; 16]), value: bytes::Bytes::new() });
+        let of =
+            |number: u8| Write::Record { session: Uuid16([number; 16]), base: None, record: record.clone() };
+        for write in [of(1), grave(1), of(2), of(1)] {
+            remembered.add(write, now);
+        }
+        remembered.forget(&Uuid16([1; 16]));
+        remembered.forget(&Uuid16([3; 16]));
+        assert_eq!(remembered.all(now), (vec![grave(1), of(2)], 0));
+        assert_eq!(remembered.all(now + Duration::from_secs(30)), (vec![], 0));
+        remembered.forget(&Uuid16([2; 16]));
+        remembered.add(of(2), now + Duration::from_secs(31));
+        assert_eq!(remembered.all(now + Duration::from_secs(31)), (vec![of(2)], 0));
     }
 
     #[test]

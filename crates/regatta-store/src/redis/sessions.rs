@@ -11,7 +11,7 @@ use super::remembered::Write;
 use super::scripts;
 use super::{Inner, Redis, bulletin};
 use crate::{
-    BoxFuture, Buried, Cas, Etag, Grave, Met, Notice, Sessions, StoreError, Uuid16, Versioned, Warm,
+    BoxFuture, Buried, Cas, Etag, Grave, Link, Met, Notice, Sessions, StoreError, Uuid16, Versioned, Warm,
 };
 
 /// A day in seconds.
@@ -74,9 +74,12 @@ impl Inner {
             }
             Ok(Swap::Lost(winner)) => Ok(Cas::Lost(winner)),
             Err(StoreError::Away(why)) => {
-                self.refusal.note(&why);
                 let last_known = self.knowledge.last_known(&session);
-                self.kept.keep(&session, expected, &record, last_known).map_err(|_| {
+                let kept = self.kept.keep(&session, expected, &record, last_known);
+                if kept == Ok(Cas::KeptHere) && self.routes.link() == Link::Up {
+                    self.refusal.note(&why);
+                }
+                kept.map_err(|_| {
                     self.means.counters.refused_records.one();
                     StoreError::Away(why)
                 })

@@ -6,8 +6,8 @@ use regatta_store::redis::{Credentials, Options, open};
 use regatta_store::{
     Arrival, Cas, GatewayId, Keys, Link, Mail, Mailbox, Notice, Sessions, Store, StoreError, StoredKey, Warm,
 };
-use regatta_testkit::eventually;
 use regatta_testkit::redis::Server;
+use regatta_testkit::{FaultProxy, Mode, eventually};
 
 use crate::kit::{SOON, connected, missing, options, record, session, wait_certain, write_until};
 
@@ -118,6 +118,65 @@ async fn f60_a_cut_notice_link_is_noticed_and_nothing_old_passes_for_certain() {
         present = Some(next.etag);
     }
     assert!(store.stats().link.notices_lost >= 20);
+}
+
+/// A proxy in front of a server, and options that lead through it.
+async fn behind_a_proxy(server: &Server) -> (FaultProxy, Options) {
+    let proxy = FaultProxy::start(([127, 0, 0, 1], server.port()).into()).await;
+    let options = options(&format!("redis://{}", proxy.address()));
+    (proxy, options)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_silent_without_an_end_is_distrusted() {
+    let server = Server::start(&[]).await;
+    let (proxy, mut through) = behind_a_proxy(&server).await;
+    through.timing.trust_for = Duration::from_secs(1);
+    through.timing.prove_every = Duration::from_millis(200);
+    let (store, other) = (connected(through).await, connected(options(&server.url())).await);
+    let (session, old, new) = (session(), record("old"), record("new"));
+    assert_eq!(store.compare_and_set(&session, None, old.clone()).await, Ok(Cas::Done));
+    proxy.set(Mode::Blackhole);
+    let written = other.compare_and_set(&session, Some(old.etag), new.clone()).await;
+    assert_eq!(written, Ok(Cas::Done));
+    eventually("what it knows is not certain any more", SOON, async || {
+        (store.warm(&session) == Warm::Ask).then_some(())
+    })
+    .await;
+    assert_eq!(store.last_known(&session), Warm::Some(old.clone().into()));
+    let kept = store.compare_and_set(&session, Some(old.etag), record("cut off")).await;
+    assert_eq!(kept, Ok(Cas::KeptHere));
+    proxy.set(Mode::Refuse);
+    proxy.set(Mode::Pass);
+    eventually("both sides are merged", SOON, async || {
+        let read = other.read(&session).await.ok()??;
+        (read.value == "cut off+new").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_whose_answer_was_lost_is_written_once() {
+    let server = Server::start(&[]).await;
+    let (proxy, through) = behind_a_proxy(&server).await;
+    let (store, other) = (connected(through).await, connected(options(&server.url())).await);
+    let mut present = None;
+    let session = session();
+    for round in 0..10 {
+        proxy.set(Mode::DropReply);
+        let next = record(&round.to_string());
+        let written = store.compare_and_set(&session, present, next.clone()).await;
+        proxy.set(Mode::Pass);
+        assert!(matches!(written, Ok(Cas::Done | Cas::KeptHere)), "{written:?}");
+        wait_certain(&store).await;
+        eventually("it is there, and not as a conflict with itself", SOON, async || {
+            let read = other.read(&session).await.ok()??;
+            (*read == next && store.stats().link.unpublished_records == 0).then_some(())
+        })
+        .await;
+        present = Some(next.etag);
+    }
+    assert_eq!(store.stats().link.merged_records, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

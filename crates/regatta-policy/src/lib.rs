@@ -17,7 +17,7 @@ pub mod gone;
 pub mod ids;
 mod layout;
 pub mod lifetime;
-pub mod rate;
+pub mod quota;
 pub mod rendezvous;
 pub mod retry;
 pub mod snapshot;

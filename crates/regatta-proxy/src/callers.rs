@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use regatta_policy::Micros;
 use regatta_policy::budget::{Bounds, Held, Verdict, judge};
-use regatta_policy::rate;
+use regatta_policy::quota::gcra;
 use regatta_policy::snapshot::Limits;
 
 use crate::handover::Account;
@@ -48,11 +48,11 @@ impl Callers {
     /// One more `initialize` of `account`; else how long it has to wait.
     pub fn session(&self, account: Account, limits: &Limits, now: Micros) -> Result<(), Duration> {
         let per_minute = NonZeroU32::new(limits.initialize_per_minute_max).unwrap_or(NonZeroU32::MIN);
-        let quota = rate::Quota::new(per_minute, Duration::from_secs(60), per_minute);
+        let rate = gcra::Rate::new(per_minute, Duration::from_secs(60), per_minute);
         let mut sessions = lock(&self.sessions);
-        match rate::judge(sessions.get(&account).copied(), quota, now) {
-            rate::Verdict::Limited { retry_after } => Err(Duration::from_micros(retry_after.0)),
-            rate::Verdict::Granted { tat } => {
+        match gcra::judge(sessions.get(&account).copied(), rate, NonZeroU32::MIN, now) {
+            gcra::Verdict::Limited { retry_after } => Err(Duration::from_micros(retry_after.0)),
+            gcra::Verdict::Granted { tat } => {
                 if sessions.len() >= SESSIONS_KEPT {
                     sessions.retain(|_, tat| *tat > now);
                 }

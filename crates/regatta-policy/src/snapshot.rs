@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::glob::Glob;
 use crate::ids::ReplicaId;
+use crate::quota::Rule;
 
 /// Everything the data plane needs to serve, as of one moment.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub limits: Arc<Limits>,
     /// Which `Host` and `Origin` values are let in.
     pub admission: Arc<Origins>,
+    /// How much callers may ask for.
+    pub quotas: Arc<Vec<Rule>>,
 }
 
 /// Host and Origin allow-lists (2026-07-28 basic/transports/streamable-http, *Security & Endpoint*).
@@ -237,6 +240,8 @@ pub struct Limits {
     pub streams_max: usize,
     /// `initialize` requests of one principal per minute.
     pub initialize_per_minute_max: u32,
+    /// Keys under which requests are counted, over all rules.
+    pub limit_keys_max: usize,
     /// Legacy calls that run on without their connection, of one principal.
     pub detached_per_principal_max: usize,
     /// The same in all.
@@ -287,6 +292,7 @@ impl Default for Limits {
             streams_per_principal_max: 10_000,
             streams_max: 15_000,
             initialize_per_minute_max: 6_000,
+            limit_keys_max: 65_536,
             detached_per_principal_max: 100,
             detached_max: 1000,
             parked_max: 1000,

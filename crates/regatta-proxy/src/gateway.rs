@@ -22,6 +22,7 @@ use crate::listen::shared::SharedLegs;
 use crate::metrics::Metrics;
 use crate::pending::Pending;
 use crate::pipeline::rehome::Untold;
+use crate::quotas::Quotas;
 use crate::session::{Home, SessionCache};
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
@@ -44,6 +45,7 @@ pub struct Gateway {
     pub(crate) streams: StreamTable,
     pub(crate) shared_legs: SharedLegs,
     pub(crate) callers: Callers,
+    pub(crate) quotas: Quotas,
     pub(crate) pending: Pending,
     pub(crate) metrics: Metrics,
     pub(crate) rehoming: Rehoming,
@@ -86,8 +88,10 @@ impl Gateway {
         upstreams.apply(&snapshot);
         let limits = snapshot.limits.clone();
         let clock = Clock::start(start);
+        let metrics = Metrics::new();
         Arc::new(Gateway {
-            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams)),
+            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, &metrics)),
+            quotas: Quotas::new(limits.limit_keys_max),
             slots: Arc::new(Slots::new(bounds(&limits))),
             sessions: SessionCache::new(limits.session_cache_max),
             limits: Arc::new(ArcSwap::new(limits)),
@@ -99,7 +103,7 @@ impl Gateway {
             shared_legs: SharedLegs::default(),
             callers: Callers::default(),
             pending: Pending::default(),
-            metrics: Metrics::new(),
+            metrics,
             rehoming: Rehoming::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
             rolls: AtomicU64::new(regatta_seal::random_u64()),
@@ -115,7 +119,8 @@ impl Gateway {
         self.upstreams.apply(&snapshot);
         self.limits.store(snapshot.limits.clone());
         self.slots.rebound(bounds(&snapshot.limits));
-        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams)));
+        self.quotas.rebound(snapshot.limits.limit_keys_max);
+        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams, &self.metrics)));
     }
 
     /// The metrics of the data plane, gauges brought up to date.
@@ -127,6 +132,11 @@ impl Gateway {
         self.metrics.parked.set(gauge(counts.parked));
         self.metrics.streams.set(gauge(self.callers.streams_open()));
         self.metrics.shared_legs.set(gauge(self.shared_legs.open_legs()));
+        self.metrics.limit_keys.set(gauge(self.quotas.keys()));
+        let displaced = self.quotas.displaced();
+        self.metrics
+            .limit_keys_displaced
+            .inc_by(displaced.saturating_sub(self.metrics.limit_keys_displaced.get()));
         self.metrics.text()
     }
 

@@ -28,6 +28,7 @@ pub mod listener;
 mod metrics;
 mod pending;
 mod pipeline;
+mod quotas;
 mod reply;
 mod route;
 mod session;

@@ -3,8 +3,13 @@
 //! Names are part of the product: they change only with an entry in the changelog. No label ever carries an
 //! id, a token, an argument or a caller.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -21,6 +26,9 @@ pub struct Metrics {
     pub(crate) faults: Counter,
     pub(crate) shed: Counter,
     pub(crate) limited: Counter,
+    rules: Rules,
+    pub(crate) limit_keys: Gauge,
+    pub(crate) limit_keys_displaced: Counter,
     pub(crate) retries: Counter,
     pub(crate) retries_refused: Counter,
     pub(crate) rehomed: Counter,
@@ -41,6 +49,19 @@ pub struct Metrics {
     pub(crate) duration: Histogram,
 }
 
+/// The series of the operator's rules, whose names are in the config and therefore bounded.
+#[derive(Debug, Default)]
+struct Rules {
+    granted: Family<Rule, Counter>,
+    refused: Family<Rule, Counter>,
+    named: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rule {
+    rule: String,
+}
+
 impl Metrics {
     /// Registers everything.
     pub fn new() -> Metrics {
@@ -51,6 +72,9 @@ impl Metrics {
             faults: Counter::default(),
             shed: Counter::default(),
             limited: Counter::default(),
+            rules: Rules::default(),
+            limit_keys: Gauge::default(),
+            limit_keys_displaced: Counter::default(),
             retries: Counter::default(),
             retries_refused: Counter::default(),
             rehomed: Counter::default(),
@@ -81,6 +105,11 @@ impl Metrics {
             ("faults", "Answers of the gateway's own that refuse or report a fault", &self.faults),
             ("shed", "Requests refused because every place was taken", &self.shed),
             ("limited", "Requests refused because their caller used its quota", &self.limited),
+            (
+                "limit_keys_displaced",
+                "Keys that were forgotten before their time because limit_keys_max was reached",
+                &self.limit_keys_displaced,
+            ),
             ("retries", "Requests sent a second time after a loss", &self.retries),
             ("retries_refused", "Harmless repeats that the retry budget refused", &self.retries_refused),
             ("rehomed", "Sessions moved to another replica after a loss", &self.rehomed),
@@ -108,7 +137,10 @@ impl Metrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
+        registry.register("limit_granted", "Requests that a rule counted", self.rules.granted.clone());
+        registry.register("limit_refused", "Requests that a rule refused", self.rules.refused.clone());
         let gauges = [
+            ("limit_keys", "Keys under which requests are counted", &self.limit_keys),
             ("detached", "Calls and streams that run without a connection", &self.detached),
             ("inflight", "Requests in flight", &self.inflight),
             ("queued", "Requests that wait for a place", &self.queued),
@@ -124,6 +156,27 @@ impl Metrics {
             "From the request's head to the answer's head",
             self.duration.clone(),
         );
+    }
+
+    /// The series of one rule: granted, refused.
+    pub(crate) fn of_rule(&self, name: &str) -> (Counter, Counter) {
+        self.rules.named.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        let label = Rule { rule: name.to_owned() };
+        (self.rules.granted.get_or_create_owned(&label), self.rules.refused.get_or_create_owned(&label))
+    }
+
+    /// Drops the series of rules that are not there any more.
+    pub(crate) fn keep_rules(&self, is_there: impl Fn(&str) -> bool) {
+        let mut named = self.rules.named.lock().unwrap_or_else(PoisonError::into_inner);
+        named.retain(|name| {
+            let stays = is_there(name);
+            if !stays {
+                let label = Rule { rule: name.clone() };
+                self.rules.granted.remove(&label);
+                self.rules.refused.remove(&label);
+            }
+            stays
+        });
     }
 
     /// The text for a Prometheus scrape (OpenMetrics 1.0).

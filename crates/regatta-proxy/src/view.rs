@@ -10,6 +10,8 @@ use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{Limits, Origins, Replica, Server, Snapshot};
 
+use crate::metrics::Metrics;
+use crate::quotas::ready::{self, Ready};
 use crate::upstream::{Upstream, Upstreams};
 
 /// One snapshot, ready to serve.
@@ -23,6 +25,8 @@ pub(crate) struct ServerView {
     pub server: Arc<Server>,
     pub limits: Arc<Limits>,
     pub replicas: Vec<ReplicaView>,
+    /// The rules that may count a request to it.
+    pub quotas: Vec<Arc<Ready>>,
     /// The fleet's name in sealed tokens: a token of one path is worth nothing at another.
     pub fleet: [u8; 8],
     turns: Turns,
@@ -44,16 +48,19 @@ pub(crate) struct ReplicaView {
 
 impl View {
     /// Joins `snapshot` with `upstreams`, which must have been told of it.
-    pub fn new(snapshot: &Snapshot, upstreams: &Upstreams) -> View {
+    pub fn new(snapshot: &Snapshot, upstreams: &Upstreams, metrics: &Metrics) -> View {
+        let rules = ready::rules(snapshot, metrics);
         let servers = snapshot.servers.iter().map(|server| {
             let replicas = server.replicas.iter().filter_map(|replica| {
                 let upstream = upstreams.get(replica.id)?;
                 Some(ReplicaView { replica: replica.clone(), upstream })
             });
+            let counts_here = |ready: &&Arc<Ready>| ready.rule.subject.counts_server(&server.name);
             Arc::new(ServerView {
                 server: server.clone(),
                 limits: snapshot.limits.clone(),
                 replicas: replicas.collect(),
+                quotas: rules.iter().filter(counts_here).cloned().collect(),
                 fleet: regatta_policy::ids::stable_hash(&[server.path.as_bytes()]).to_be_bytes(),
                 turns: Turns::default(),
             })

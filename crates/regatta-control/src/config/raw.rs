@@ -309,6 +309,22 @@ impl<'a> Found<'a> {
         value.as_array()?.iter().map(|item| Some((item.get_ref().as_table()?, item.span()))).collect()
     }
 
+    /// As a table, each key with its value, in the order of the file.
+    pub fn entries(&self, text: &str) -> Option<Vec<(&'a str, Found<'a>)>> {
+        let Written::Toml(value) = &self.value else { return None };
+        let mut entries: Vec<_> = value.as_table()?.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let each = entries.into_iter().map(|(key, value)| {
+            let name: &str = key.get_ref();
+            let place = Place::Line(line_at(text, key.span().start));
+            (
+                name,
+                Found { place, path: format!("{}.{name}", self.path), value: Written::Toml(value.get_ref()) },
+            )
+        });
+        Some(each.collect())
+    }
+
     /// As written, for people.
     pub fn shown(&self) -> String {
         match &self.value {

@@ -172,6 +172,13 @@ pub enum Why {
     Caller,
 }
 
+impl Subject {
+    /// Whether it counts requests to the server of this name at all.
+    pub fn counts_server(&self, name: &str) -> bool {
+        self.servers.is_empty() || self.servers.iter().any(|server| server == name)
+    }
+}
+
 impl Facts<'_> {
     /// Whether no rule may ever refuse it: discovery, the end of a handshake, answers, cancellations.
     pub fn is_exempt(&self) -> bool {
@@ -200,11 +207,11 @@ impl Rule {
     }
 
     fn hindrance(&self, facts: &Facts<'_>) -> Option<Why> {
-        let Subject { methods, tools, servers, callers } = &self.subject;
+        let Subject { methods, tools, servers: _, callers } = &self.subject;
         if facts.is_exempt() {
             return Some(Why::Exempt);
         }
-        if !servers.is_empty() && !servers.iter().any(|name| name == facts.server) {
+        if !self.subject.counts_server(facts.server) {
             return Some(Why::Server);
         }
         if methods.is_empty() && facts.is_unasked() {

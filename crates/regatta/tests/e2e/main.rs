@@ -25,6 +25,7 @@ mod kill_gateway;
 mod kill_replica;
 mod kill_replica_in_call;
 mod leaks;
+mod limits;
 mod listen;
 mod network;
 mod no_replica;

@@ -152,6 +152,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         servers: vec![Arc::new(server)],
         limits: Arc::new(Limits::default()),
         admission: Arc::new(Origins::default()),
+        quotas: Arc::default(),
     }
 }
 

@@ -5,8 +5,9 @@ use crate::fleet::{demos, executed, urls};
 use regatta_testkit::client::{Outcome, Session};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{Gateway, Result, Stub, eventually};
+use regatta_testkit::{Gateway, Process, Result, Stub, eventually};
 use serde_json::json;
+use std::process::Command;
 use std::time::Duration;
 
 /// A gateway over a dual-era stub with these `[[limit]]`.
@@ -175,4 +176,25 @@ async fn a_batch_takes_what_its_messages_take_together() -> Result<()> {
     let second = session.post(&batch).await?;
     assert_eq!(second.status, 429, "two more do not fit, so none is forwarded");
     Ok(())
+}
+
+#[tokio::test]
+async fn check_explains_which_rules_count_a_request() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let file = directory.path().join("regatta.toml");
+    let text = "[[server]]\nreplicas = [\"http://127.0.0.1:3001/mcp\"]\n[[limit]]\nallow = 60\n";
+    std::fs::write(&file, text).expect("written");
+    let explain = async |request: &str| {
+        let mut command = Command::new(REGATTA);
+        command.arg("check").arg("--config").arg(&file).arg("--explain").arg(request);
+        let mut check = Process::spawn(&mut command);
+        let status = check.exit_within(Duration::from_secs(20)).await;
+        (status.code(), check.stdout().join("\n"), check.stderr().join("\n"))
+    };
+    let (code, told, _) = explain("tools/call search_products sub=alice ip=192.0.2.7").await;
+    assert_eq!(code, Some(0));
+    assert!(told.contains("1. limit-1: takes 1 of 60 in 60s"), "{told}");
+    let (code, told, wrong) = explain("sub=alice").await;
+    assert_eq!((code, told.as_str()), (Some(2), ""));
+    assert!(wrong.starts_with("error: --explain: "), "{wrong}");
 }

@@ -7,6 +7,7 @@
 pub mod counter;
 pub mod decide;
 pub mod gcra;
+pub mod lease;
 pub mod rule;
 pub mod window;
 

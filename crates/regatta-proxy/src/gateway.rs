@@ -90,7 +90,7 @@ impl Gateway {
         let clock = Clock::start(start);
         let metrics = Metrics::new();
         Arc::new(Gateway {
-            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, &metrics)),
+            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, (&metrics, clock), None)),
             quotas: Quotas::new(limits.limit_keys_max),
             slots: Arc::new(Slots::new(bounds(&limits))),
             sessions: SessionCache::new(limits.session_cache_max),
@@ -120,7 +120,9 @@ impl Gateway {
         self.limits.store(snapshot.limits.clone());
         self.slots.rebound(bounds(&snapshot.limits));
         self.quotas.rebound(snapshot.limits.limit_keys_max);
-        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams, &self.metrics)));
+        let with = (&self.metrics, self.clock);
+        let view = View::new(&snapshot, &self.upstreams, with, Some(&self.view.load()));
+        self.view.store(Arc::new(view));
     }
 
     /// The metrics of the data plane, gauges brought up to date.
@@ -137,6 +139,12 @@ impl Gateway {
         self.metrics
             .limit_keys_displaced
             .inc_by(displaced.saturating_sub(self.metrics.limit_keys_displaced.get()));
+        self.metrics.clear_servers();
+        for server in &self.view().servers {
+            if let Some(limit) = server.gate.limit() {
+                self.metrics.show_server(&server.server.name, limit, server.gate.counts());
+            }
+        }
         self.metrics.text()
     }
 

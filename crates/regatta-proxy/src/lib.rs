@@ -17,6 +17,7 @@ mod encode;
 mod event_id;
 mod fault;
 mod forward;
+mod gate;
 mod gateway;
 mod handles;
 mod handover;

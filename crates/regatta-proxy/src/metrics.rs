@@ -26,7 +26,9 @@ pub struct Metrics {
     pub(crate) faults: Counter,
     pub(crate) shed: Counter,
     pub(crate) limited: Counter,
+    pub(crate) shut: Counter,
     rules: Rules,
+    servers: Servers,
     pub(crate) limit_keys: Gauge,
     pub(crate) limit_keys_displaced: Counter,
     pub(crate) retries: Counter,
@@ -62,6 +64,19 @@ struct Rule {
     rule: String,
 }
 
+/// The series of servers with a bound of their own.
+#[derive(Debug, Default)]
+struct Servers {
+    limit: Family<Server, Gauge>,
+    inflight: Family<Server, Gauge>,
+    queued: Family<Server, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Server {
+    server: String,
+}
+
 impl Metrics {
     /// Registers everything.
     pub fn new() -> Metrics {
@@ -72,7 +87,9 @@ impl Metrics {
             faults: Counter::default(),
             shed: Counter::default(),
             limited: Counter::default(),
+            shut: Counter::default(),
             rules: Rules::default(),
+            servers: Servers::default(),
             limit_keys: Gauge::default(),
             limit_keys_displaced: Counter::default(),
             retries: Counter::default(),
@@ -105,6 +122,7 @@ impl Metrics {
             ("faults", "Answers of the gateway's own that refuse or report a fault", &self.faults),
             ("shed", "Requests refused because every place was taken", &self.shed),
             ("limited", "Requests refused because their caller used its quota", &self.limited),
+            ("shut", "Requests refused because every replica of their server failed", &self.shut),
             (
                 "limit_keys_displaced",
                 "Keys that were forgotten before their time because limit_keys_max was reached",
@@ -139,6 +157,14 @@ impl Metrics {
         }
         registry.register("limit_granted", "Requests that a rule counted", self.rules.granted.clone());
         registry.register("limit_refused", "Requests that a rule refused", self.rules.refused.clone());
+        let servers = [
+            ("server_limit", "Calls that a server gets at once", &self.servers.limit),
+            ("server_inflight", "Calls at a server with a bound of its own", &self.servers.inflight),
+            ("server_queued", "Calls that wait for such a server", &self.servers.queued),
+        ];
+        for (name, help, family) in servers {
+            registry.register(name, help, family.clone());
+        }
         let gauges = [
             ("limit_keys", "Keys under which requests are counted", &self.limit_keys),
             ("detached", "Calls and streams that run without a connection", &self.detached),
@@ -177,6 +203,23 @@ impl Metrics {
             }
             stays
         });
+    }
+
+    /// Forgets all servers; those that have a bound of their own are shown anew.
+    pub(crate) fn clear_servers(&self) {
+        let Servers { limit, inflight, queued } = &self.servers;
+        for family in [limit, inflight, queued] {
+            family.clear();
+        }
+    }
+
+    /// Shows how many calls a server gets, has, and keeps waiting.
+    pub(crate) fn show_server(&self, name: &str, limit: usize, (inflight, queued): (usize, usize)) {
+        let server = Server { server: name.to_owned() };
+        let Servers { limit: limits, inflight: inflights, queued: queueds } = &self.servers;
+        for (family, count) in [(limits, limit), (inflights, inflight), (queueds, queued)] {
+            family.get_or_create(&server).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// The text for a Prometheus scrape (OpenMetrics 1.0).

@@ -85,7 +85,11 @@ async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response
         let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
         return Err(fault.told(&asker));
     }
-    let Allowed { call, shown } = limit::limit(gateway, call).map_err(|fault| fault.told(&asker))?;
+    let Allowed { mut call, shown } = limit::limit(gateway, call).map_err(|fault| fault.told(&asker))?;
+    if let Err(fault) = admit::at_server(gateway, &mut call).await {
+        let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
+        return Err(fault.told(&asker));
+    }
     let mut response = match call.era {
         Era::Legacy => legacy::post(gateway, call, asker).await?,
         Era::Modern => modern::post(gateway, call, asker).await?,

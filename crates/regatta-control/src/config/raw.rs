@@ -201,6 +201,20 @@ impl<'a> Section<'a> {
         items.into_iter().filter_map(each).collect()
     }
 
+    /// The tables of the list `key`, each a section of its own.
+    pub fn inner(&self, key: &'static str) -> Vec<Section<'a>> {
+        let Some(found) = self.find(key) else { return Vec::new() };
+        let Some(tables) = found.tables() else {
+            self.refuse(&found, "a list of tables", None);
+            return Vec::new();
+        };
+        let each = tables.into_iter().enumerate().map(|(index, (table, span))| {
+            let path = format!("{}[{}]", found.path, index + 1);
+            Section::new(self.findings, self.text, &path).with_table(table, span)
+        });
+        each.collect()
+    }
+
     /// Notes that `found` is not what was expected.
     pub fn refuse(&self, found: &Found<'_>, expected: &str, hint: Option<&str>) {
         self.findings.complain(Complaint {

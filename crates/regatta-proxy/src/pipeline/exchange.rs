@@ -27,7 +27,7 @@ use crate::route::handles::Maker;
 use crate::route::{self, Tried};
 use crate::session::Bound;
 use crate::slots::Permit;
-use crate::upstream::UpstreamAnswer;
+use crate::upstream::{Knock, UpstreamAnswer};
 use crate::view::{ReplicaView, ServerView};
 use crate::within::Arming;
 
@@ -89,8 +89,22 @@ const ROUNDS_MAX: usize = 64;
 const UNKNOWN_MAX: usize = 2;
 
 /// Runs the errand to the head of its answer.
-pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+pub(crate) async fn exchange(errand: Box<Errand>) -> Result<Answered, Refusal> {
     errand.gateway.earn_retry();
+    // Every replica fails: told at once, instead of each caller finding out by itself. Only what is answered can be.
+    if errand.asker.id.is_some() && errand.server.knock() == Knock::Shut {
+        errand.gateway.metrics.shut.inc();
+        return Err(errand.refuse(Fault::NoReplica));
+    }
+    let mut answered = by_place(errand).await?;
+    let is_stream = answered.is_stream();
+    if let Some(at_server) = answered.errand.permit.as_mut().and_then(Permit::at_server) {
+        at_server.answered(is_stream);
+    }
+    Ok(answered)
+}
+
+async fn by_place(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     match errand.place {
         Where::Home(_) => bound(errand).await,
         Where::Any { maker: Maker::Nobody, .. } => unbound(errand).await,
@@ -179,7 +193,7 @@ fn unreachable(view: &ReplicaView, server: &ServerView) -> Option<Verdict> {
 }
 
 /// An unbound request goes to one replica after the other until one takes it.
-async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
+async fn unbound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     let server = errand.server.clone();
     if !route::is_spoken(&server, errand.era) {
         return Err(errand.refuse(Fault::EraNotSpoken));
@@ -204,7 +218,7 @@ async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
 }
 
 /// A request with a handle goes to the handle's maker (SESSIONS 7).
-async fn made(errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal> {
+async fn made(mut errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal> {
     let server = errand.server.clone();
     let Some(view) = server.replica(maker) else { return Err(errand.refuse(Fault::BadHandle)) };
     let mut state = Attempts::default();
@@ -309,7 +323,7 @@ fn arming(errand: &Errand, round: usize) -> Arming {
 impl Errand {
     /// One attempt at one replica.
     async fn send(
-        &self,
+        &mut self,
         view: &ReplicaView,
         session: Option<&HeaderValue>,
         arming: Arming,
@@ -339,6 +353,9 @@ impl Errand {
         };
         if let Err(Loss::Silent) = sent {
             view.upstream.timed_out();
+            if let Some(at_server) = self.permit.as_mut().and_then(Permit::at_server) {
+                at_server.timed_out();
+            }
         }
         sent
     }

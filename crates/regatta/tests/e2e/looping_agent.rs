@@ -15,12 +15,17 @@ fn blocks(language: &str) -> Vec<&'static str> {
     PAGE.split(fence.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
+/// A block with ports that nobody else has.
+fn with_ports(block: &str, ports: &[(&str, u16)]) -> String {
+    ports.iter().fold(block.to_owned(), |text, (written, free)| {
+        let text = text.replace(&format!("127.0.0.1:{written}"), &format!("127.0.0.1:{free}"));
+        text.replace(&format!("--port {written}"), &format!("--port {free}"))
+    })
+}
+
 /// Runs a block in a folder where `regatta` is this binary.
 fn shell(block: &str, directory: &Path, ports: &[(&str, u16)]) -> Command {
-    let mut text = block.to_owned();
-    for (written, free) in ports {
-        text = text.replace(&format!("127.0.0.1:{written}"), &format!("127.0.0.1:{free}"));
-    }
+    let text = with_ports(block, ports);
     let mut command = Command::new("sh");
     let path = Path::new(REGATTA).parent().expect("a folder").display().to_string();
     let path = format!("{path}:{}", std::env::var("PATH").unwrap_or_default());
@@ -45,11 +50,7 @@ async fn the_guide_runs_as_written() {
     let ports = [("3001", free_port()), ("8080", free_port()), ("9901", free_port())];
     let [demo, check, serve, looping, other, metrics] = blocks("sh")[..] else { panic!("six commands") };
     let [config] = blocks("toml")[..] else { panic!("one config") };
-    let mut text = config.to_owned();
-    for (written, free) in ports {
-        text = text.replace(&format!("127.0.0.1:{written}"), &format!("127.0.0.1:{free}"));
-    }
-    std::fs::write(folder.join("regatta.toml"), text).expect("written");
+    std::fs::write(folder.join("regatta.toml"), with_ports(config, &ports)).expect("written");
 
     let _demo = Process::spawn(&mut shell(demo, folder, &ports));
     let explained = said(check, folder, &ports).await;

@@ -144,7 +144,7 @@ impl<T> Line<T> {
     }
 
     /// Whose turn it is.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn serve(&mut self) -> Option<T> {
         let (&ticket, _) = self.waiting.first_key_value()?;
         self.turn = self.turn.max(ticket.turn);
         self.remove(ticket, 0)
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn order(line: &mut Line<u32>) -> Vec<u32> {
-        std::iter::from_fn(|| line.next()).collect()
+        std::iter::from_fn(|| line.serve()).collect()
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
                 (0..greed).for_each(|_| _ = line.enter(plain(0), 0u32, max, Micros(round as u64)));
                 (0..2).for_each(|_| _ = line.enter(plain(1), 1u32, max, Micros(round as u64)));
                 prop_assert!(line.len() <= max);
-                if let Some(thing) = line.next() {
+                if let Some(thing) = line.serve() {
                     served[thing as usize] += 1;
                 }
             }

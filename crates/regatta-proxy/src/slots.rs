@@ -177,7 +177,7 @@ impl Slots {
                 }
             }
             Next::Queued => {
-                if let Some(waiter) = state.queue.next() {
+                if let Some(waiter) = state.queue.serve() {
                     self.hand_over(state, waiter, Place::Inflight);
                 }
             }

@@ -69,7 +69,8 @@ impl Flock {
         let all_fail = replicas > 0 && self.failing.load(Ordering::Relaxed) >= replicas;
         let is_shut = self.is_shut.load(Ordering::Relaxed);
         let is_unarmed = self.is_unarmed.load(Ordering::Relaxed);
-        if is_unarmed || (!is_shut && !(all_fail && outcome.is_failure())) {
+        let shuts = all_fail && outcome.is_failure();
+        if is_unarmed || !(is_shut || shuts) {
             return;
         }
         let mut breaker = self.breaker();

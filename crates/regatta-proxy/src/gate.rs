@@ -101,6 +101,12 @@ impl Gate {
         }
     }
 
+    /// Whether there is no bound at all.
+    pub fn is_open(&self) -> bool {
+        self.concurrency.mode == ConcurrencyMode::Off
+            && self.classes.iter().all(|ready| ready.slots.is_none())
+    }
+
     /// Calls at the server, and in line for it.
     pub fn counts(&self) -> (usize, usize) {
         let counts = self.at_once.slots.counts();
@@ -134,6 +140,7 @@ impl Gate {
             ConcurrencyMode::Static | ConcurrencyMode::Adaptive => Some(&self.at_once.slots),
         };
         if class.is_none() && server.is_none() {
+            // Others of its tools have a bound.
             return Ok(None);
         }
         let mut permits = Vec::with_capacity(2);

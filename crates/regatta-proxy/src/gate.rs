@@ -59,6 +59,15 @@ enum Measure {
     Nothing,
 }
 
+/// How a server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// All at once.
+    Whole,
+    /// With events, of which the head says nothing yet.
+    Events,
+}
+
 /// The adaptive limit before anything was learnt.
 const START: usize = 20;
 
@@ -164,10 +173,10 @@ impl Gate {
 
 impl AtServer {
     /// The head of the answer is here: of a whole answer that is its time, of events it is not yet.
-    pub fn answered(&mut self, is_stream: bool) {
-        match (self.measure, is_stream) {
-            (Measure::Waits, true) => self.measure = Measure::Streams,
-            (Measure::Waits, false) => self.learn(),
+    pub fn answered(&mut self, answer: Answer) {
+        match (self.measure, answer) {
+            (Measure::Waits, Answer::Events) => self.measure = Measure::Streams,
+            (Measure::Waits, Answer::Whole) => self.learn(),
             (Measure::Streams | Measure::Nothing, _) => {}
         }
     }

@@ -20,6 +20,7 @@ use crate::alarm::Alarm;
 use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::{self, Loss, Patience, Upward};
+use crate::gate;
 use crate::gateway::Gateway;
 use crate::handover::Caller;
 use crate::headers::Outbound;
@@ -97,9 +98,9 @@ pub(crate) async fn exchange(errand: Box<Errand>) -> Result<Answered, Refusal> {
         return Err(errand.refuse(Fault::NoReplica));
     }
     let mut answered = by_place(errand).await?;
-    let is_stream = answered.is_stream();
+    let how = if answered.is_stream() { gate::Answer::Events } else { gate::Answer::Whole };
     if let Some(at_server) = answered.errand.permit.as_mut().and_then(Permit::at_server) {
-        at_server.answered(is_stream);
+        at_server.answered(how);
     }
     Ok(answered)
 }

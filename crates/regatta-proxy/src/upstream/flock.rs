@@ -143,12 +143,12 @@ mod tests {
         flock.change(Ejection::default(), failed(5));
         flock.record(Outcome::TimedOut, ms(2));
         assert_eq!(flock.knock(ms(3)), Knock::Shut);
-        assert_eq!([flock.knock(ms(1_002)), flock.knock(ms(1_002))], [Knock::Probe, Knock::Shut]);
-        flock.record(Outcome::Status5xx, ms(1_003));
-        assert_eq!(flock.knock(ms(2_500)), Knock::Shut, "the second time is longer");
-        assert_eq!(flock.knock(ms(3_003)), Knock::Probe);
-        flock.record(Outcome::Success, ms(3_010));
-        assert_eq!(flock.knock(ms(3_011)), Knock::Open);
+        assert_eq!([flock.knock(ms(502)), flock.knock(ms(502))], [Knock::Probe, Knock::Shut]);
+        flock.record(Outcome::Status5xx, ms(503));
+        assert_eq!(flock.knock(ms(1_500)), Knock::Shut, "the second time is longer");
+        assert_eq!(flock.knock(ms(1_503)), Knock::Probe);
+        flock.record(Outcome::Success, ms(1_510));
+        assert_eq!(flock.knock(ms(1_511)), Knock::Open);
     }
 
     #[test]

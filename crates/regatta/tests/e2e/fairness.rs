@@ -101,7 +101,7 @@ async fn a_server_whose_every_replica_fails_is_refused_at_once_and_tried_by_one_
         let code = modern.call("work", json!({"op": "x"})).await?.code();
         assert_ne!(code, 0);
     }
-    // A probe a second at first, later fewer; 200 refusals take far less than ten.
+    // Two probes in the first second, later fewer; 200 refusals take few seconds.
     assert!(seen() - before <= 10, "{} reached a server that is shut", seen() - before);
     assert!(gateway.metric("regatta_shut_total").await >= Some(150.0));
     fails.store(false, Ordering::Relaxed);

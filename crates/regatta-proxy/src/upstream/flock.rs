@@ -17,6 +17,8 @@ pub(super) struct Flock {
     pub(super) replicas: AtomicUsize,
     ejected: AtomicUsize,
     failing: AtomicUsize,
+    /// Failures in a row, of all of them together: what an ejected replica did last says little of now.
+    in_a_row: AtomicUsize,
     /// Whether the breaker is not closed; read on every request.
     is_shut: AtomicBool,
     /// The operator wants none.
@@ -66,7 +68,10 @@ impl Flock {
     /// A request to one of the replicas ended, and that replica's state was changed already.
     pub(super) fn record(&self, outcome: Outcome, now: Micros) {
         let replicas = self.replicas.load(Ordering::Relaxed);
-        let all_fail = replicas > 0 && self.failing.load(Ordering::Relaxed) >= replicas;
+        let in_a_row = self.count(outcome);
+        let all_fail = replicas > 0
+            && self.failing.load(Ordering::Relaxed) >= replicas
+            && in_a_row >= replicas * RULE.failures_max as usize;
         let is_shut = self.is_shut.load(Ordering::Relaxed);
         let is_unarmed = self.is_unarmed.load(Ordering::Relaxed);
         let shuts = all_fail && outcome.is_failure();
@@ -86,6 +91,23 @@ impl Flock {
             }
             Decision::Returned => tracing::info!("a server that was shut is back"),
             Decision::Spared | Decision::Stays => {}
+        }
+    }
+
+    /// Failures in a row, this outcome included.
+    fn count(&self, outcome: Outcome) -> usize {
+        match outcome {
+            Outcome::Success => {
+                // Mostly it is zero, and then nobody else's cache is disturbed.
+                if self.in_a_row.load(Ordering::Relaxed) > 0 {
+                    self.in_a_row.store(0, Ordering::Relaxed);
+                }
+                0
+            }
+            Outcome::Overloaded => self.in_a_row.load(Ordering::Relaxed),
+            Outcome::ConnectFailed | Outcome::Reset | Outcome::TimedOut | Outcome::Status5xx => {
+                self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+            }
         }
     }
 
@@ -110,6 +132,7 @@ impl Flock {
     /// Probes of our own say that a replica is up again.
     pub(super) fn open(&self) {
         *self.breaker() = Ejection::default();
+        self.in_a_row.store(0, Ordering::Relaxed);
         self.is_shut.store(false, Ordering::Relaxed);
     }
 
@@ -133,15 +156,19 @@ mod tests {
         (0..times).fold(Ejection::default(), one)
     }
 
+    fn fail(flock: &Flock, times: usize, outcome: Outcome) {
+        (0..times).for_each(|_| flock.record(outcome, ms(2)));
+    }
+
     #[test]
     fn a_server_is_shut_when_the_last_replica_fails_and_one_request_at_a_time_tries_it() {
         let flock = Flock::default();
         flock.replicas.store(2, Ordering::Relaxed);
         flock.change(Ejection::default(), failed(5));
-        flock.record(Outcome::Reset, ms(0));
+        fail(&flock, 20, Outcome::Reset);
         assert_eq!(flock.knock(ms(1)), Knock::Open, "the other one serves");
         flock.change(Ejection::default(), failed(5));
-        flock.record(Outcome::TimedOut, ms(2));
+        fail(&flock, 1, Outcome::TimedOut);
         assert_eq!(flock.knock(ms(3)), Knock::Shut);
         assert_eq!([flock.knock(ms(502)), flock.knock(ms(502))], [Knock::Probe, Knock::Shut]);
         flock.record(Outcome::Status5xx, ms(503));
@@ -152,13 +179,25 @@ mod tests {
     }
 
     #[test]
+    fn replicas_that_are_ejected_and_answer_keep_the_server_open() {
+        let flock = Flock::default();
+        flock.replicas.store(2, Ordering::Relaxed);
+        (0..2).for_each(|_| flock.change(Ejection::default(), failed(5)));
+        for _ in 0..10 {
+            fail(&flock, 9, Outcome::ConnectFailed);
+            flock.record(Outcome::Success, ms(2));
+            assert_eq!(flock.knock(ms(3)), Knock::Open);
+        }
+    }
+
+    #[test]
     fn probes_of_our_own_open_it_again() {
         let flock = Flock::default();
         flock.replicas.store(1, Ordering::Relaxed);
         flock.change(Ejection::default(), failed(5));
-        flock.record(Outcome::ConnectFailed, ms(0));
-        assert_eq!(flock.knock(ms(1)), Knock::Shut);
+        fail(&flock, 5, Outcome::ConnectFailed);
+        assert_eq!(flock.knock(ms(3)), Knock::Shut);
         flock.open();
-        assert_eq!(flock.knock(ms(1)), Knock::Open);
+        assert_eq!(flock.knock(ms(3)), Knock::Open);
     }
 }

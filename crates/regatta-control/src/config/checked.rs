@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regatta_policy::snapshot::{Limits, Origins, Server};
 use regatta_seal::MasterKey;
@@ -15,6 +16,7 @@ use super::complaint::{Complaint, Complaints, Place};
 use super::gateway::{self, Process};
 use super::raw::{Env, Findings, Section, line_at};
 use super::server;
+use super::store::{self, Store};
 
 /// Everything a gateway needs to know from its operator.
 #[derive(Clone, Debug)]
@@ -29,6 +31,10 @@ pub struct Config {
     pub admission: Arc<Origins>,
     /// Sealing keys; the first seals, all open. None: the store keeps one.
     pub sealing_keys: Arc<Vec<MasterKey>>,
+    /// How old the store's newest key may become before there is another one; none: it stays.
+    pub sealing_key_rotation: Option<Duration>,
+    /// Where several gateways share their state. Takes effect at the start only.
+    pub store: Store,
     /// What is right but worth saying.
     pub notes: Vec<String>,
 }
@@ -87,14 +93,12 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let (process, admission) = (gateway::process(&gateway), gateway::origins(&gateway));
     let limits = gateway::limits(&gateway);
     let sealing_keys = Arc::new(gateway::sealing_keys(&gateway));
+    let sealing_key_rotation = gateway::sealing_key_rotation(&gateway);
     gateway.finish();
 
-    let store = table(&top, findings, text, tree, "store").with_env("REGATTA_STORE_", env);
-    if let Some(found) = store.find("url") {
-        let hint = "leave [store] out; the embedded store keeps sessions over restarts in gateway.state_dir";
-        store.refuse(&found, "nothing here: this build has only the embedded store", Some(hint));
-    }
-    store.finish();
+    let section = table(&top, findings, text, tree, "store").with_env("REGATTA_STORE_", env);
+    let store = store::store(&section);
+    section.finish();
     for (key, what) in [("limit", "rate limits"), ("cache", "result cache")] {
         if let Some(found) = top.find(key) {
             top.refuse(&found, &format!("nothing here: this build has no {what} yet"), None);
@@ -108,6 +112,8 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
         limits: Arc::new(limits),
         admission: Arc::new(admission),
         sealing_keys,
+        sealing_key_rotation,
+        store,
         notes: Vec::new(),
     }
 }

@@ -9,6 +9,7 @@ mod gateway;
 mod nearest;
 mod raw;
 mod server;
+mod store;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -17,3 +18,4 @@ pub use checked::{Config, check, load};
 pub use complaint::{Complaint, Complaints, Place};
 pub use gateway::{LogFormat, Process, TlsFiles};
 pub use raw::Env;
+pub use store::Store;

@@ -5,12 +5,13 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use regatta_control::Control;
 use regatta_control::admin::{Panel, Readiness};
 use regatta_proxy::Gateway;
 use regatta_proxy::listener::ListenerStats;
-use regatta_store::{Durability, Embedded, Store};
+use regatta_store::{Durability, Link, Store};
 use serde_json::{Value, json};
 
 use crate::logging::Sink;
@@ -19,7 +20,7 @@ use crate::logging::Sink;
 pub struct Plane {
     pub gateway: Arc<Gateway>,
     pub stats: Arc<ListenerStats>,
-    pub store: Arc<Embedded>,
+    pub store: Arc<dyn Store>,
     pub control: Arc<Control>,
     pub sink: Sink,
 }
@@ -138,6 +139,11 @@ impl Plane {
         let mut reasons = Vec::new();
         if let Durability::ProcessOnly { why } = self.store.durability() {
             reasons.push(format!("sessions end with this process: {why}"));
+        }
+        if let Link::Degraded { since_s, why } = self.store.link() {
+            let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(since_s, |since| since.as_secs());
+            let away_s = now_s.saturating_sub(since_s);
+            reasons.push(format!("the store is away for {away_s} s, sessions go on by their tokens: {why}"));
         }
         let views = self.control.views();
         let views = views.borrow();

@@ -32,6 +32,7 @@ use crate::logging::Sink;
 use crate::settings::{AdminTaken, Settings};
 use page::Plane;
 use signals::{Sign, Signs};
+use store::Opened;
 use tls::Certs;
 
 /// How long the end waits for the probes' sessions to be ended.
@@ -92,7 +93,7 @@ async fn serve(
     let listen = listener.local_addresses();
     let certs = process.tls.as_ref().map(Certs::load).transpose().map_err(Failed)?;
     let port = listen.first().map_or(0, SocketAddr::port);
-    let (store, company) = store::open(&settings, port, data).map_err(Failed)?;
+    let Opened { store, company, warning } = store::open(&settings, port, data).map_err(Failed)?;
     let plan = KeyPlan {
         configured: settings.config.sealing_keys.to_vec(),
         wrap: settings.config.store.key.clone(),
@@ -124,6 +125,7 @@ async fn serve(
         gateway: gateway.clone(),
         stats: stats.clone(),
         store,
+        warning,
         control: control.clone(),
         sink: sink.clone(),
     };

@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::gateway::Gateway;
 
 /// How often the store is asked for keys without a reason.
-pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(30);
+pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(10);
 /// A key seals when everybody has had the time to ask twice.
 const RIPE_AFTER: Duration = Duration::from_secs(60);
 /// Between two looks for unknown keys, whoever makes them up.

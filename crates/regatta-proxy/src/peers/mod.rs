@@ -119,6 +119,9 @@ async fn attend(gateway: &Arc<Gateway>) {
                 Arrival::Notice(_) => {}
             }
         }
+        if gateway.is_draining() {
+            return;
+        }
         tokio::time::sleep(ENLIST_PAUSE).await;
     }
 }

@@ -12,18 +12,29 @@ use tokio::runtime::Runtime;
 
 use crate::settings::Settings;
 
+/// A store that is open.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Whether other gateways may use it.
+    pub company: Company,
+    /// What its operator should change there, once that is known.
+    pub warning: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
 /// Opens what the settings name. `data` is the runtime on which the way to a shared store lives.
 ///
 /// # Errors
 /// Why it cannot be opened, for a person.
-pub fn open(settings: &Settings, port: u16, data: &Runtime) -> Result<(Arc<dyn Store>, Company), String> {
+pub fn open(settings: &Settings, port: u16, data: &Runtime) -> Result<Opened, String> {
     let limits = &settings.config.limits;
     let Some(url) = &settings.config.store.url else {
         let bounds = Bounds { session_lifetime_max: limits.session_lifetime_max, ..Bounds::default() };
         let store = embedded::open(settings.state.path(port).as_deref(), bounds).map_err(|why| {
             format!("{why}\nhint: give each gateway a state_dir of its own, or stop the other one")
         })?;
-        return Ok((Arc::new(store), Company::Alone));
+        let warning = Box::new(|| None);
+        return Ok(Opened { store: Arc::new(store), company: Company::Alone, warning });
     };
     let plan = &settings.config.store;
     let options = redis::Options::at(url, merge(limits.subscriptions_max));
@@ -32,8 +43,10 @@ pub fn open(settings: &Settings, port: u16, data: &Runtime) -> Result<(Arc<dyn S
     options.timing.operation = plan.operation_timeout;
     options.limits.session_lifetime_max = limits.session_lifetime_max;
     let _entered = data.enter();
-    let store = redis::open(options).map_err(|why| format!("the store: {why}"))?;
-    Ok((store, Company::Many))
+    let store = Arc::new(redis::open(options));
+    let told = store.clone();
+    let warning = Box::new(move || told.policy_warning());
+    Ok(Opened { store, company: Company::Many, warning })
 }
 
 /// How a record that was kept here while the store was away and the store's own become one.

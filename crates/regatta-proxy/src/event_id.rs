@@ -39,8 +39,7 @@ impl Label {
     /// The sealed label, for events of `session`.
     pub fn seal(&self, ring: &KeyRing, session: Uuid16) -> String {
         let id = self.id.as_deref().unwrap_or_default();
-        let plain =
-            [&self.number.to_be_bytes()[..], &self.boot, &self.replica.0, &self.context, id].concat();
+        let plain = [&self.number.to_be_bytes()[..], &self.boot, &self.replica.0, &self.context, id].concat();
         ring.seal(Purpose::Event, &[&session.0], &plain)
     }
 }
@@ -53,7 +52,8 @@ pub(crate) fn seal_cursor(ring: &KeyRing, session: Uuid16, cursor: &[u8]) -> Str
 /// Opens an event id; `None` if it was not given out in `session`.
 pub(crate) fn open(ring: &KeyRing, session: Uuid16, text: &str) -> Option<EventId> {
     let (label, rest) = text.split_once('.')?;
-    let (sequence, cursor) = rest.split_once('.').map_or((rest, None), |(number, cursor)| (number, Some(cursor)));
+    let (sequence, cursor) =
+        rest.split_once('.').map_or((rest, None), |(number, cursor)| (number, Some(cursor)));
     let cursor = match cursor {
         Some(cursor) => Some(ring.open(Purpose::Event, &[&session.0, b"cursor"], cursor).ok()?.plain.into()),
         None => None,
@@ -91,7 +91,11 @@ mod tests {
         let opened = open(&ring, Uuid16([3; 16]), &format!("{sealed}.12.{cursor}"));
         let theirs = Some(Bytes::from_static(b"theirs"));
         assert_eq!(opened, Some(EventId { label, sequence: 12, cursor: theirs }));
-        assert_eq!(open(&ring, Uuid16([3; 16]), &format!("{sealed}.12.{sealed}")), None, "a label is no cursor");
+        assert_eq!(
+            open(&ring, Uuid16([3; 16]), &format!("{sealed}.12.{sealed}")),
+            None,
+            "a label is no cursor"
+        );
         assert_eq!(open(&ring, Uuid16([4; 16]), &format!("{sealed}.12")), None);
         assert_eq!(open(&ring, Uuid16([3; 16]), &sealed), None);
         assert_eq!(open(&ring, Uuid16([3; 16]), &format!("{sealed}.x")), None);

@@ -18,6 +18,7 @@ use regatta_store::{Store, Uuid16};
 
 use crate::callers::Callers;
 use crate::clock::Clock;
+use crate::listen::shared::SharedLegs;
 use crate::metrics::Metrics;
 use crate::peers::{Company, Keys, Peers};
 use crate::pending::Pending;
@@ -42,6 +43,7 @@ pub struct Gateway {
     pub(crate) slots: Arc<Slots>,
     pub(crate) sessions: SessionCache,
     pub(crate) streams: StreamTable,
+    pub(crate) shared_legs: SharedLegs,
     pub(crate) callers: Callers,
     pub(crate) pending: Pending,
     pub(crate) peers: Peers,
@@ -100,6 +102,7 @@ impl Gateway {
             store,
             boot,
             streams: StreamTable::default(),
+            shared_legs: SharedLegs::default(),
             callers: Callers::default(),
             pending: Pending::default(),
             peers: Peers::new(company, boot, keys),
@@ -130,6 +133,7 @@ impl Gateway {
         self.metrics.queued.set(gauge(counts.queued + counts.reserved_queued));
         self.metrics.parked.set(gauge(counts.parked));
         self.metrics.streams.set(gauge(self.callers.streams_open()));
+        self.metrics.shared_legs.set(gauge(self.shared_legs.open_legs()));
         self.metrics.text()
     }
 

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use regatta_mcp::Message;
 use regatta_mcp::era::Era;
 
+use crate::alarm::Alarm;
 use crate::listener::Peer;
 use crate::slots::Permit;
 use crate::view::ServerView;
@@ -65,6 +66,8 @@ pub(crate) struct Admitted {
     pub head: Parts,
     pub text: Bytes,
     pub permit: Permit,
+    /// The timer of the task that the request came in.
+    pub alarm: Alarm,
 }
 
 /// One message from a client, understood and proven: headers agree with the body.
@@ -76,6 +79,8 @@ pub(crate) struct Call {
     pub message: Subject,
     pub era: Era,
     pub permit: Permit,
+    /// The timer of the task that the request came in.
+    pub alarm: Alarm,
 }
 
 /// What a body holds.

@@ -6,6 +6,7 @@
 
 mod accept;
 mod admit;
+mod alarm;
 mod bind;
 mod callers;
 mod clock;

@@ -45,6 +45,7 @@ pub struct Metrics {
     pub(crate) queued: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) streams: Gauge,
+    pub(crate) shared_legs: Gauge,
     pub(crate) duration: Histogram,
 }
 
@@ -82,6 +83,7 @@ impl Metrics {
             queued: Gauge::default(),
             parked: Gauge::default(),
             streams: Gauge::default(),
+            shared_legs: Gauge::default(),
             duration: Histogram::new(SECONDS),
         };
         metrics.register(&mut registry);
@@ -128,6 +130,7 @@ impl Metrics {
             ("queued", "Requests that wait for a place", &self.queued),
             ("parked", "Calls that wait for a person", &self.parked),
             ("streams", "Open standing and listen streams", &self.streams),
+            ("shared_legs", "Subscriptions to list changes that clients share", &self.shared_legs),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
@@ -144,7 +147,11 @@ impl Metrics {
         [
             ("store_away", "Sessions served by their token because the store was away", &self.store_away),
             ("letters", "Letters of other gateways", &self.letters),
-            ("letters_refused", "Letters that were forged, too old, or not understood", &self.letters_refused),
+            (
+                "letters_refused",
+                "Letters that were forged, too old, or not understood",
+                &self.letters_refused,
+            ),
             ("letters_unsent", "Letters that the store did not take", &self.letters_unsent),
             ("spilled_events", "Events of streams written to the store", &self.spilled_events),
             ("spills_refused", "Events of streams that the store did not take", &self.spills_refused),

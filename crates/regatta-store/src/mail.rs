@@ -188,7 +188,6 @@ impl Mailboxes {
         }
     }
 
-    #[expect(dead_code, reason = "only a store shared with other processes has notices")]
     pub(crate) fn tell(&self, notice: Notice) {
         for slot in self.slots().values().flatten() {
             if let Err(mpsc::error::TrySendError::Full(_)) = slot.sender.try_send(Arrival::Notice(notice)) {

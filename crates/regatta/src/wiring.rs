@@ -19,10 +19,10 @@ pub use regatta_control::ReplicaView;
 use regatta_control::admin::{self, Panel, Phase, Readiness};
 use regatta_policy::snapshot::Snapshot;
 use regatta_proxy::listener::{self, Drainer, Ended, Listener, ListenerStats, drain_signal};
+use regatta_proxy::peers::{KeyPlan, Keys};
 /// A replica as the data plane shows it.
 pub use regatta_proxy::upstream::ReplicaStatus;
 use regatta_proxy::{Gateway, Parts};
-use regatta_proxy::peers::{KeyPlan, Keys};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;

@@ -168,7 +168,9 @@ pub fn sealing_key_rotation(section: &Section<'_>) -> Option<Duration> {
     let key = "sealing_key_rotation";
     // Texts sealed with a key must open as long as sessions live, and a ring holds 64 keys.
     section.get(key, None, "a time from 12h to 365d, like \"30d\"", |found| {
-        super::units::time(found.text()?).filter(|time| (12 * HOUR..=365 * 24 * HOUR).contains(time)).map(Some)
+        super::units::time(found.text()?)
+            .filter(|time| (12 * HOUR..=365 * 24 * HOUR).contains(time))
+            .map(Some)
     })
 }
 

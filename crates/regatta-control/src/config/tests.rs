@@ -90,9 +90,7 @@ error: regatta.toml:11: server[1].replicas[2] = "http://…@h/mcp"
 
 #[test]
 fn what_comes_later_is_refused_with_a_word() {
-    let text = format!(
-        "[[limit]]\nallow = 1\n[[cache]]\nttl = \"1s\"\n{SERVER}registry = true\n"
-    );
+    let text = format!("[[limit]]\nallow = 1\n[[cache]]\nttl = \"1s\"\n{SERVER}registry = true\n");
     assert_eq!(
         complaints(&text),
         r#"error: regatta.toml:1: limit = […]
@@ -208,7 +206,8 @@ fn a_store_is_named_by_its_url_and_its_secrets_are_never_shown() {
 
 #[test]
 fn what_is_wrong_with_a_store_is_said_without_its_secrets() {
-    let text = format!("[store]\nurl = \"mysql://u:hunter2@h\"\nprefix = \"a{{b}}\"\nkey = \"hunter2\"\n{SERVER}");
+    let text =
+        format!("[store]\nurl = \"mysql://u:hunter2@h\"\nprefix = \"a{{b}}\"\nkey = \"hunter2\"\n{SERVER}");
     let said = complaints(&text);
     for part in ["store.url = \"mysql://…@h\"", "store.prefix", "store.key is no key"] {
         assert!(said.contains(part), "{part} in {said}");

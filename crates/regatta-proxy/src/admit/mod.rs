@@ -55,7 +55,8 @@ pub(crate) async fn admit(
         BodyError::TimedOut => Fault::BodyTimeout,
         BodyError::Broken => Fault::BodyBroken,
     })?;
-    Ok((Admitted { server: accepted.server, caller, head: accepted.head, text, permit }, standing))
+    let (server, head, alarm) = (accepted.server, accepted.head, accepted.peer.alarm);
+    Ok((Admitted { server, caller, head, text, permit, alarm }, standing))
 }
 
 /// Moves a provisional ordinary request to a place of its own, or refuses it.

@@ -78,7 +78,10 @@ fn check_lifetime(gateway: &Gateway, server: &ServerView, session: &Session) -> 
 
 /// What deviates from the session's token, as far as known; asks the store only at the first meeting. 404 for a session
 /// that was ended. With the store away a session goes on by what was known last, else by its token (DESIGN 4).
-pub(crate) async fn look_up(gateway: &Arc<Gateway>, session: &Arc<Session>) -> Result<Option<Recorded>, Fault> {
+pub(crate) async fn look_up(
+    gateway: &Arc<Gateway>,
+    session: &Arc<Session>,
+) -> Result<Option<Recorded>, Fault> {
     let (day, digest) = grave(session);
     match (gateway.store.buried(day, &digest), gateway.store.warm(&session.uuid)) {
         (Buried::Yes, _) => Err(Fault::NoSuchSession),

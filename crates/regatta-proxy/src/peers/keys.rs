@@ -208,7 +208,9 @@ impl Keys {
             };
             match secret {
                 Some(key) => known.push(Known { key, published }),
-                None => tracing::warn!(key = %name, "a sealing key in the store cannot be read: store.key must be the same at every gateway"),
+                None => {
+                    tracing::warn!(key = %name, "a sealing key in the store cannot be read: store.key must be the same at every gateway")
+                }
             }
         }
     }
@@ -216,9 +218,8 @@ impl Keys {
     /// Configured keys are their operator's to share.
     fn missing_in(&self, stored: &[StoredKey]) -> Vec<StoredKey> {
         let known = self.lock();
-        let is_missing = |known: &&Known| {
-            stored.iter().all(|stored| stored.fingerprint != known.published.fingerprint)
-        };
+        let is_missing =
+            |known: &&Known| stored.iter().all(|stored| stored.fingerprint != known.published.fingerprint);
         known.iter().filter(is_missing).map(|known| self.stored(known)).collect()
     }
 
@@ -321,7 +322,8 @@ mod tests {
         let (keys, ring) = start(KeyPlan::default(), &store).await;
         let other = MasterKey::random();
         let fingerprint = other.fingerprint();
-        let published = StoredKey { fingerprint: fingerprint.0, secret: *other.secret_bytes(), published_s: 7 };
+        let published =
+            StoredKey { fingerprint: fingerprint.0, secret: *other.secret_bytes(), published_s: 7 };
         store.put_key(published).await.unwrap();
         assert!(!ring.load().knows(fingerprint));
         assert_eq!(keys.learn(&*store, &ring, fingerprint).await, Ok(Learned::Known));
@@ -358,7 +360,8 @@ mod tests {
         let store = store();
         let old = MasterKey::random();
         let name = old.fingerprint();
-        let aged = StoredKey { fingerprint: name.0, secret: *old.secret_bytes(), published_s: now_s() - 7200 };
+        let aged =
+            StoredKey { fingerprint: name.0, secret: *old.secret_bytes(), published_s: now_s() - 7200 };
         store.put_key(aged).await.unwrap();
         let plan = || KeyPlan { rotate_every: Some(Duration::from_secs(3600)), ..KeyPlan::default() };
         let (one, ring) = start(plan(), &store).await;

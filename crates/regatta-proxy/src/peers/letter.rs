@@ -285,7 +285,8 @@ mod tests {
         let ring = KeyRing::new(&MasterKey::random());
         let sealed = |plain: &[u8]| Bytes::from(ring.seal(Purpose::Letter, &[&B.0], plain));
         let head = [&1000u32.to_be_bytes()[..], &A.0].concat();
-        let of_kind = |layout: u8, kind: u8, rest: &[u8]| sealed(&[&[layout, kind], &head[..], rest].concat());
+        let of_kind =
+            |layout: u8, kind: u8, rest: &[u8]| sealed(&[&[layout, kind], &head[..], rest].concat());
         assert_eq!(open(&ring, B, 1000, &of_kind(1, 99, b"whatever")), Err(Unread::Unknown));
         assert_eq!(open(&ring, B, 1000, &of_kind(2, 1, b"whatever")), Err(Unread::Unknown));
         assert_eq!(open(&ring, B, 1000, &of_kind(1, 1, b"cut")), Err(Unread::Unknown));

@@ -205,19 +205,14 @@ async fn write_all(gateway: &Arc<Gateway>, stream: &Stream, order: &Order) {
 }
 
 /// One batch, tried until the store has it; false if it never will.
-async fn write(
-    gateway: &Gateway,
-    stream: &Stream,
-    name: StreamName,
-    peek: &Peek,
-    course: Course,
-) -> bool {
+async fn write(gateway: &Gateway, stream: &Stream, name: StreamName, peek: &Peek, course: Course) -> bool {
     let mut pause = AGAIN_FIRST;
     let mut full = 0;
     loop {
         let events = peek.events.iter();
-        let events: Vec<SpilledEvent> =
-            events.map(|(sequence, bytes)| SpilledEvent { sequence: *sequence, bytes: bytes.clone() }).collect();
+        let events: Vec<SpilledEvent> = events
+            .map(|(sequence, bytes)| SpilledEvent { sequence: *sequence, bytes: bytes.clone() })
+            .collect();
         let count = events.len() as u64;
         match gateway.store.spill(name, events, course).await {
             Ok(()) => {
@@ -247,9 +242,7 @@ fn refused(gateway: &Gateway, events: u64) -> bool {
 async fn tell(gateway: &Gateway, stream: StreamName, order: &Order, peek: &Peek, upto: Sequence) {
     let asking = order.asking().clone();
     let told = match &peek.phase {
-        Phase::Paused { cursor } if upto == peek.next => {
-            Told::Paused { next: upto, cursor: cursor.clone() }
-        }
+        Phase::Paused { cursor } if upto == peek.next => Told::Paused { next: upto, cursor: cursor.clone() },
         Phase::Ended if upto == peek.next => Told::Ended { next: upto },
         Phase::Live | Phase::Paused { .. } | Phase::Ended => Told::Open { next: upto },
     };

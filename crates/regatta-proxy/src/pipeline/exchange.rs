@@ -16,6 +16,7 @@ use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
 use regatta_policy::snapshot::Health;
 
 use super::rehome;
+use crate::alarm::Alarm;
 use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::{self, Loss, Patience, Upward};
@@ -48,6 +49,8 @@ pub(crate) struct Errand {
     pub cursor: Option<(ReplicaId, HeaderValue)>,
     /// Held from admission to the end of the answer; standing streams hold a place of another kind.
     pub permit: Option<Permit>,
+    /// The timer of the task that it stays in to its end; none if it may move to another.
+    pub alarm: Option<Alarm>,
 }
 
 /// Where the errand has to go.
@@ -69,7 +72,7 @@ pub(crate) struct Answered {
 
 impl Answered {
     fn new(errand: Box<Errand>, answer: UpstreamAnswer, replica: ReplicaId) -> Answered {
-        let kind = content::kind(&answer.head.headers);
+        let kind = answer.head.kind;
         Answered { errand, answer, kind, replica }
     }
 
@@ -189,7 +192,7 @@ async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
         else {
             break;
         };
-        match errand.send(view, None, Arming::AtOnce).await {
+        match errand.send(view, None, errand.arming()).await {
             Ok(answer) => return Ok(Answered::new(errand, answer, view.replica.id)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere | Next::Again => tried.add(&server, view.replica.id),
@@ -207,7 +210,7 @@ async fn made(errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal
     let mut state = Attempts::default();
     // The first loss may have been a stale connection; more would only keep the client waiting.
     for _ in 0..2 {
-        match errand.send(view, None, Arming::AtOnce).await {
+        match errand.send(view, None, errand.arming()).await {
             Ok(answer) => return Ok(Answered::new(errand, answer, maker)),
             Err(loss) => match state.after(&errand, loss) {
                 Next::Elsewhere | Next::Again => {}
@@ -299,7 +302,7 @@ fn arming(errand: &Errand, round: usize) -> Arming {
     match round == 0 && primes && bounds.prime_after < bounds.request_timeout && errand.method == Method::POST
     {
         true => Arming::WhenPolledAgain,
-        false => Arming::AtOnce,
+        false => errand.arming(),
     }
 }
 
@@ -338,6 +341,11 @@ impl Errand {
             view.upstream.timed_out();
         }
         sent
+    }
+
+    /// How its waits are timed, unless somebody else sees to that.
+    fn arming(&self) -> Arming {
+        self.alarm.clone().map_or(Arming::AtOnce, Arming::By)
     }
 
     /// Moves the session, or finds it moved.

@@ -66,6 +66,7 @@ pub(crate) async fn post(
         place: Where::Any { maker: way.maker, affinity: way.affinity },
         cursor: None,
         permit: Some(call.permit),
+        alarm: Some(call.alarm),
     });
     answer(exchange(errand).await?, key).await
 }

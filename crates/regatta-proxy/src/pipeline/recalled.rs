@@ -133,8 +133,7 @@ impl RecalledSource {
                 self.state = State::GoingOn(Box::new(source));
             }
             (Some(id), Some(cursor)) => {
-                let asker =
-                    Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session };
+                let asker = Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session };
                 let errand = self.listener.errand(Some((self.cut.label.replica, cursor)), asker.clone());
                 let gateway = self.listener.gateway.clone();
                 let source = CallSource::waiting(gateway, asker, Box::pin(exchange(errand)));

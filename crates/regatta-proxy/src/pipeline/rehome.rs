@@ -231,7 +231,8 @@ impl Retired {
 /// Ends what was left at a replica that is back, and strikes it from the session's record.
 pub(crate) async fn end_retired(gateway: &Arc<Gateway>, server: &ServerView, view: &ReplicaView) {
     for Retired { session, home } in gateway.rehoming.take_retired(view.replica.id) {
-        let ended = probe::delete(view, &Outbound::default(), &home.upstream_session, &server.server.call).await;
+        let ended =
+            probe::delete(view, &Outbound::default(), &home.upstream_session, &server.server.call).await;
         if ended.is_err() {
             continue;
         }

@@ -97,6 +97,7 @@ async fn without_session(
         place: Where::Any { maker: Maker::Nobody, affinity: None },
         cursor: None,
         permit: None,
+        alarm: None,
     });
     let answered = exchange(errand).await?;
     match answered.answer.head.status.is_success() {
@@ -137,6 +138,7 @@ impl Listener {
             place: Where::Home(self.bound.clone()),
             cursor,
             permit: None,
+            alarm: None,
         })
     }
 

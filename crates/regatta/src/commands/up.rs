@@ -74,8 +74,7 @@ pub fn run(args: UpArgs) -> ExitCode {
         Err(why) => return failed(&why),
     };
     let urls = if args.urls.is_empty() { replicas.urls() } else { args.urls };
-    let checked =
-        settings::of_urls(args.listen, args.admin, &urls, args.state_dir, args.store.as_deref());
+    let checked = settings::of_urls(args.listen, args.admin, &urls, args.state_dir, args.store.as_deref());
     let settings = match checked {
         Ok(settings) => settings,
         Err(complaints) => {

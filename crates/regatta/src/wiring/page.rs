@@ -103,7 +103,11 @@ impl Plane {
             ("store_refused_tombstones", "Tombstones refused by a bound", store.refused_tombstones),
             ("store_write_failures", "Writes to the log that failed", store.write_failures),
             ("store_operations", "Operations sent to the shared store", store.link.operations),
-            ("store_timeouts", "Operations of the shared store without an answer in time", store.link.timeouts),
+            (
+                "store_timeouts",
+                "Operations of the shared store without an answer in time",
+                store.link.timeouts,
+            ),
             (
                 "store_refused_away",
                 "Operations not sent because the store was known to be away",
@@ -113,8 +117,16 @@ impl Plane {
             ("store_breaker_opened", "Times the store began to count as away", store.link.breaker_opened),
             ("store_notices_lost", "Times the store's notices stopped", store.link.notices_lost),
             ("store_published_records", "Records kept here and then published", store.link.published_records),
-            ("store_merged_records", "Of these, records merged with another gateway's", store.link.merged_records),
-            ("store_restored_writes", "Writes that the store had lost and got again", store.link.restored_writes),
+            (
+                "store_merged_records",
+                "Of these, records merged with another gateway's",
+                store.link.merged_records,
+            ),
+            (
+                "store_restored_writes",
+                "Writes that the store had lost and got again",
+                store.link.restored_writes,
+            ),
             ("store_lost_writes", "Writes that the store may have lost for good", store.link.lost_writes),
             (
                 "store_refused_spills",
@@ -132,7 +144,11 @@ impl Plane {
             ("connections", "Client connections that are open", stats.open() as u64),
             ("store_records", "Deviation records", store.records),
             ("store_tombstones", "Tombstones", store.tombstones),
-            ("store_unpublished_records", "Records that only this gateway knows", store.link.unpublished_records),
+            (
+                "store_unpublished_records",
+                "Records that only this gateway knows",
+                store.link.unpublished_records,
+            ),
             ("store_log_bytes", "Bytes of the deviation log", store.log_bytes),
         ]
     }

@@ -41,6 +41,7 @@ mod questions;
 mod rehome;
 mod reload;
 mod resume;
+mod shared_legs;
 mod starting;
 mod stopped_replica;
 mod storm;

@@ -58,7 +58,8 @@ impl Pair {
         let own = ["info", "ping", "publish", "subscribe", "role", "client", "hello", "select", "psubscribe"];
         let leases = ["set", "config|get", "client|setinfo", "client|setname", "client|list", "exists"];
         let calls = self.redis.calls();
-        let counted = calls.iter().filter(|(name, _)| !own.contains(&&name[..]) && !leases.contains(&&name[..]));
+        let counted =
+            calls.iter().filter(|(name, _)| !own.contains(&&name[..]) && !leases.contains(&&name[..]));
         counted.map(|(_, count)| count).sum()
     }
 }

@@ -33,7 +33,11 @@ async fn call_at(clients: &[Client; 2], first: usize, session: &Session, op: &st
 
 #[tokio::test]
 async fn a_gateway_and_a_replica_killed_under_load_lose_no_session_and_repeat_no_call() -> Result<()> {
-    let stubs = [Stub::start(answers::legacy()).await, Stub::start(answers::legacy()).await, Stub::start(answers::legacy()).await];
+    let stubs = [
+        Stub::start(answers::legacy()).await,
+        Stub::start(answers::legacy()).await,
+        Stub::start(answers::legacy()).await,
+    ];
     let plan = Plan::over(stubs.each_ref().map(Stub::url)).on_server("balance = \"round-robin\"");
     let mut pair = Pair::start(plan).await;
     let clients = [pair.one.client(), pair.two.client()];
@@ -158,7 +162,8 @@ async fn a_replica_that_was_stopped_and_wakes_gets_nothing_of_its_old_sessions_b
 async fn a_rolling_restart_fails_no_request_and_loses_no_running_call() -> Result<()> {
     let stub = Stub::start(answers::legacy()).await;
     let demos = demos(1, &["--eras", "legacy"]).await;
-    let mut pair = Pair::start(Plan::over([stub.url()]).server("slow", urls(&demos), "path = \"/slow\"")).await;
+    let mut pair =
+        Pair::start(Plan::over([stub.url()]).server("slow", urls(&demos), "path = \"/slow\"")).await;
     let clients = [pair.one.client(), pair.two.client()];
     let slow = Client::new(&pair.one.url().replace("/mcp", "/slow")).initialize().await?;
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));

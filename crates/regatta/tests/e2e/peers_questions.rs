@@ -17,7 +17,9 @@ async fn stub() -> Stub {
                 json!({"jsonrpc": "2.0", "id": id, "result": {"content": [{"type": "text", "text": text}]}})
             })
         }
-        "hang" => Reply::sse().ask(&json!("q2"), "elicitation/create", json!({"message": "?"}), |_| json!({})),
+        "hang" => {
+            Reply::sse().ask(&json!("q2"), "elicitation/create", json!({"message": "?"}), |_| json!({}))
+        }
         _ => base(seen),
     })
     .await
@@ -28,7 +30,8 @@ fn accept(answer: &str) -> Value {
 }
 
 fn answers_at(stub: &Stub) -> usize {
-    let is_answer = |seen: &regatta_testkit::Seen| seen.rpc().is_empty() && !seen.json["result"]["action"].is_null();
+    let is_answer =
+        |seen: &regatta_testkit::Seen| seen.rpc().is_empty() && !seen.json["result"]["action"].is_null();
     stub.seen().iter().filter(|seen| is_answer(seen)).count()
 }
 
@@ -57,8 +60,8 @@ async fn an_answer_at_the_other_gateway_reaches_the_call_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_cancellation_at_the_other_gateway_reaches_the_server_and_the_call_does_not_wait_for_a_person() -> Result<()>
-{
+async fn a_cancellation_at_the_other_gateway_reaches_the_server_and_the_call_does_not_wait_for_a_person()
+-> Result<()> {
     let stub = stub().await;
     let plan = Plan::over([stub.url()]).on_server("request_timeout = \"1s\"");
     let pair = Pair::start(plan).await;

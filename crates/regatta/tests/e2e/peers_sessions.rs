@@ -3,8 +3,8 @@
 use crate::fleet::{demos, is_resumed, urls};
 use crate::peers::{Pair, SOON};
 use regatta_testkit::gateway::Plan;
-use regatta_testkit::{Result, Stub, eventually};
 use regatta_testkit::stub::answers;
+use regatta_testkit::{Result, Stub, eventually};
 use serde_json::json;
 
 #[tokio::test]
@@ -65,7 +65,11 @@ async fn an_end_at_one_gateway_is_the_end_at_the_other_and_of_its_streams_there(
         (answer.status == 404).then_some(())
     })
     .await;
-    assert_eq!(stub.seen_rpc("initialize").iter().filter(|seen| !seen.is_modern()).count() % 2, 1, "no new home");
+    assert_eq!(
+        stub.seen_rpc("initialize").iter().filter(|seen| !seen.is_modern()).count() % 2,
+        1,
+        "no new home"
+    );
     Ok(())
 }
 
@@ -86,7 +90,10 @@ async fn a_move_at_one_gateway_is_known_at_the_other_and_told_once() -> Result<(
     assert!(!is_resumed(&there), "told twice");
     assert_eq!(one.call("counter", json!({})).await?.text(), "2", "both use one home");
     let logged = two.call("log", json!({"text": "x", "level": "info"})).await?;
-    assert!(!logged.events.iter().any(|event| event.method() == "notifications/message"), "the level moved too");
+    assert!(
+        !logged.events.iter().any(|event| event.method() == "notifications/message"),
+        "the level moved too"
+    );
     Ok(())
 }
 

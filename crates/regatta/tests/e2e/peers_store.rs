@@ -134,7 +134,8 @@ async fn a_stream_that_was_cut_while_the_store_was_away_is_had_when_it_is_back()
 }
 
 #[tokio::test]
-async fn two_sides_of_a_partition_that_both_moved_a_session_agree_afterwards_and_the_loser_says_so() -> Result<()> {
+async fn two_sides_of_a_partition_that_both_moved_a_session_agree_afterwards_and_the_loser_says_so()
+-> Result<()> {
     let mut demos = demos(3, &["--eras", "legacy"]).await;
     let redis = Server::start(&[]).await;
     let ways = [

@@ -216,9 +216,9 @@ impl Worker {
                 return false;
             }
         };
-        if config.process != self.config.process {
+        if config.process != self.config.process || config.store != self.config.store {
             tracing::warn!(
-                "addresses, TLS files, threads, state_dir, log and drain settings change at a restart only"
+                "addresses, TLS files, threads, state_dir, the store, log and drain settings change at a restart only"
             );
         }
         self.config = config;

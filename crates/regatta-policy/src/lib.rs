@@ -16,6 +16,7 @@ pub mod ewma;
 pub mod glob;
 pub mod gone;
 pub mod ids;
+pub mod keys;
 mod layout;
 pub mod lifetime;
 pub mod line;

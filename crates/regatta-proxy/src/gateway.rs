@@ -13,17 +13,18 @@ use regatta_policy::admission::Bounds;
 use regatta_policy::ids::mix;
 use regatta_policy::retry::{ALLOWANCE, Allowance, Budget, Spend};
 use regatta_policy::snapshot::{Limits, Snapshot};
-use regatta_seal::KeyRing;
+use regatta_seal::{KeyRing, MasterKey};
 use regatta_store::{Store, Uuid16};
 
 use crate::callers::Callers;
 use crate::clock::Clock;
 use crate::listen::shared::SharedLegs;
 use crate::metrics::Metrics;
+use crate::peers::{Company, Keys, Peers};
 use crate::pending::Pending;
-use crate::pipeline::rehome::Untold;
+use crate::pipeline::rehome::{Retired, Untold};
 use crate::quotas::Quotas;
-use crate::session::{Home, SessionCache};
+use crate::session::SessionCache;
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
 use crate::streams::table::{Resting, StreamTable};
@@ -47,6 +48,7 @@ pub struct Gateway {
     pub(crate) callers: Callers,
     pub(crate) quotas: Quotas,
     pub(crate) pending: Pending,
+    pub(crate) peers: Peers,
     pub(crate) metrics: Metrics,
     pub(crate) rehoming: Rehoming,
     retries: Mutex<Budget>,
@@ -64,7 +66,7 @@ pub(crate) struct Rehoming {
     /// One at a time for each session.
     pub flights: Mutex<HashMap<Uuid16, Arc<tokio::sync::Mutex<()>>>>,
     /// Homes that were left while their replica was out of reach, to be ended when it returns (SESSIONS 4).
-    pub retired: Mutex<Vec<Home>>,
+    pub retired: Mutex<Vec<Retired>>,
     /// Moved sessions whose client was not told yet.
     pub untold: Untold,
 }
@@ -73,16 +75,20 @@ pub(crate) struct Rehoming {
 pub struct Parts {
     /// The first snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// The keys for tokens, event ids and handles.
-    pub ring: KeyRing,
+    /// The keys for tokens, event ids, handles and letters.
+    pub keys: Keys,
     /// Where deviations go.
     pub store: Arc<dyn Store>,
+    /// Whether other gateways use the same store.
+    pub company: Company,
 }
 
 impl Gateway {
     /// A gateway that can serve at once.
     pub fn new(parts: Parts) -> Arc<Gateway> {
-        let Parts { snapshot, ring, store } = parts;
+        let Parts { snapshot, keys, store, company } = parts;
+        let ring = keys.ring().unwrap_or_else(|| KeyRing::new(&MasterKey::random()));
+        let boot = regatta_seal::random_u64().to_be_bytes();
         let start = Instant::now();
         let upstreams = Upstreams::new(start);
         upstreams.apply(&snapshot);
@@ -98,11 +104,12 @@ impl Gateway {
             upstreams,
             ring: ArcSwap::from_pointee(ring),
             store,
-            boot: regatta_seal::random_u64().to_be_bytes(),
+            boot,
             streams: StreamTable::default(),
             shared_legs: SharedLegs::default(),
             callers: Callers::default(),
             pending: Pending::default(),
+            peers: Peers::new(company, boot, keys),
             metrics,
             rehoming: Rehoming::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),

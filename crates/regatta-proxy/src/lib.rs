@@ -27,6 +27,7 @@ mod limit;
 mod listen;
 pub mod listener;
 mod metrics;
+pub mod peers;
 mod pending;
 mod pipeline;
 mod quotas;

@@ -42,6 +42,14 @@ pub struct Metrics {
     pub(crate) resumed: Counter,
     pub(crate) detached_refused: Counter,
     pub(crate) park_refused: Counter,
+    pub(crate) store_away: Counter,
+    pub(crate) letters: Counter,
+    pub(crate) letters_refused: Counter,
+    pub(crate) letters_unsent: Counter,
+    pub(crate) spilled_events: Counter,
+    pub(crate) spills_refused: Counter,
+    pub(crate) resumed_elsewhere: Counter,
+    pub(crate) streams_lost: Counter,
     pub(crate) detached: Gauge,
     pub(crate) inflight: Gauge,
     pub(crate) queued: Gauge,
@@ -103,6 +111,14 @@ impl Metrics {
             resumed: Counter::default(),
             detached_refused: Counter::default(),
             park_refused: Counter::default(),
+            store_away: Counter::default(),
+            letters: Counter::default(),
+            letters_refused: Counter::default(),
+            letters_unsent: Counter::default(),
+            spilled_events: Counter::default(),
+            spills_refused: Counter::default(),
+            resumed_elsewhere: Counter::default(),
+            streams_lost: Counter::default(),
             detached: Gauge::default(),
             inflight: Gauge::default(),
             queued: Gauge::default(),
@@ -152,7 +168,7 @@ impl Metrics {
                 &self.park_refused,
             ),
         ];
-        for (name, help, counter) in counters {
+        for (name, help, counter) in counters.into_iter().chain(self.shared_counters()) {
             registry.register(name, help, counter.clone());
         }
         registry.register("limit_granted", "Requests that a rule counted", self.rules.granted.clone());
@@ -220,6 +236,28 @@ impl Metrics {
         for (family, count) in [(limits, limit), (inflights, inflight), (queueds, queued)] {
             family.get_or_create(&server).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Of what several gateways share.
+    fn shared_counters(&self) -> [(&'static str, &'static str, &Counter); 8] {
+        [
+            ("store_away", "Sessions served by their token because the store was away", &self.store_away),
+            ("letters", "Letters of other gateways", &self.letters),
+            (
+                "letters_refused",
+                "Letters that were forged, too old, or not understood",
+                &self.letters_refused,
+            ),
+            ("letters_unsent", "Letters that the store did not take", &self.letters_unsent),
+            ("spilled_events", "Events of streams written to the store", &self.spilled_events),
+            ("spills_refused", "Events of streams that the store did not take", &self.spills_refused),
+            (
+                "resumed_elsewhere",
+                "Streams resumed here that had been cut at another gateway",
+                &self.resumed_elsewhere,
+            ),
+            ("streams_lost", "Resumed streams whose rest could not be had", &self.streams_lost),
+        ]
     }
 
     /// The text for a Prometheus scrape (OpenMetrics 1.0).

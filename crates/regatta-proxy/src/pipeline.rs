@@ -13,6 +13,7 @@ pub(crate) mod legacy;
 pub(crate) mod listen;
 pub(crate) mod modern;
 pub(crate) mod notes;
+pub(crate) mod recalled;
 pub(crate) mod record;
 pub(crate) mod rehome;
 pub(crate) mod shared;

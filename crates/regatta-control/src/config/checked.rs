@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regatta_policy::quota::Rule;
 use regatta_policy::snapshot::{Limits, Origins, Server};
@@ -17,6 +18,7 @@ use super::gateway::{self, Process};
 use super::limit;
 use super::raw::{Env, Findings, Section, line_at};
 use super::server;
+use super::store::{self, Store};
 
 /// Everything a gateway needs to know from its operator.
 #[derive(Clone, Debug)]
@@ -33,6 +35,10 @@ pub struct Config {
     pub quotas: Arc<Vec<Rule>>,
     /// Sealing keys; the first seals, all open. None: the store keeps one.
     pub sealing_keys: Arc<Vec<MasterKey>>,
+    /// How old the store's newest key may become before there is another one; none: it stays.
+    pub sealing_key_rotation: Option<Duration>,
+    /// Where several gateways share their state. Takes effect at the start only.
+    pub store: Store,
     /// What is right but worth saying.
     pub notes: Vec<String>,
 }
@@ -91,14 +97,12 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let (process, admission) = (gateway::process(&gateway), gateway::origins(&gateway));
     let limits = gateway::limits(&gateway);
     let sealing_keys = Arc::new(gateway::sealing_keys(&gateway));
+    let sealing_key_rotation = gateway::sealing_key_rotation(&gateway);
     gateway.finish();
 
-    let store = table(&top, findings, text, tree, "store").with_env("REGATTA_STORE_", env);
-    if let Some(found) = store.find("url") {
-        let hint = "leave [store] out; the embedded store keeps sessions over restarts in gateway.state_dir";
-        store.refuse(&found, "nothing here: this build has only the embedded store", Some(hint));
-    }
-    store.finish();
+    let section = table(&top, findings, text, tree, "store").with_env("REGATTA_STORE_", env);
+    let store = store::store(&section);
+    section.finish();
     if let Some(found) = top.find("cache") {
         top.refuse(&found, "nothing here: this build has no result cache yet", None);
     }
@@ -112,6 +116,8 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
         admission: Arc::new(admission),
         quotas: Arc::new(quotas),
         sealing_keys,
+        sealing_key_rotation,
+        store,
         notes: Vec::new(),
     }
 }

@@ -10,6 +10,7 @@ mod limit;
 mod nearest;
 mod raw;
 mod server;
+mod store;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -18,3 +19,4 @@ pub use checked::{Config, check, load};
 pub use complaint::{Complaint, Complaints, Place};
 pub use gateway::{LogFormat, Process, TlsFiles};
 pub use raw::Env;
+pub use store::Store;

@@ -92,17 +92,12 @@ error: regatta.toml:11: server[1].replicas[2] = "http://…@h/mcp"
 
 #[test]
 fn what_comes_later_is_refused_with_a_word() {
-    let text = format!(
-        "[store]\nurl = \"redis://user:secret@127.0.0.1:6379\"\n[[cache]]\nttl = \"1s\"\n{SERVER}registry = true\n"
-    );
+    let text = format!("[[cache]]\nttl = \"1s\"\n{SERVER}registry = true\n");
     assert_eq!(
         complaints(&text),
-        r#"error: regatta.toml:2: store.url = "redis://…@127.0.0.1:6379"
-  expected nothing here: this build has only the embedded store
-hint: leave [store] out; the embedded store keeps sessions over restarts in gateway.state_dir
-error: regatta.toml:3: cache = […]
+        r#"error: regatta.toml:1: cache = […]
   expected nothing here: this build has no result cache yet
-error: regatta.toml:7: server[1].registry = true
+error: regatta.toml:5: server[1].registry = true
   expected false: this build has no registry
 hint: list the replicas under replicas = […]"#
     );
@@ -247,4 +242,32 @@ hint: every request would be counted twice; take one of them out
 error: regatta.toml:23: limit[6].method[1] = "server/discover"
   expected a method like "tools/call"; * stands for any letters"#
     );
+}
+
+#[test]
+fn a_store_is_named_by_its_url_and_its_secrets_are_never_shown() {
+    let key = "a7".repeat(32);
+    let url = "redis://user:hunter2@127.0.0.1:6379/3";
+    let config = accepted(&format!(
+        "[store]\nurl = \"{url}\"\nprefix = \"team-a:\"\nkey = \"{key}\"\noperation_timeout = \"100ms\"\n{SERVER}"
+    ));
+    assert_eq!(config.store.url.as_deref(), Some(url));
+    assert_eq!(config.store.shown().as_deref(), Some("redis://…@127.0.0.1:6379/3"));
+    assert_eq!(config.store.prefix, "team-a:");
+    let debug = format!("{config:?}");
+    assert!(!debug.contains("hunter2") && !debug.contains(&key), "{debug}");
+    assert_eq!(accepted(SERVER).store.url, None, "embedded unless said otherwise");
+}
+
+#[test]
+fn what_is_wrong_with_a_store_is_said_without_its_secrets() {
+    let text =
+        format!("[store]\nurl = \"mysql://u:hunter2@h\"\nprefix = \"a{{b}}\"\nkey = \"hunter2\"\n{SERVER}");
+    let said = complaints(&text);
+    for part in ["store.url = \"mysql://…@h\"", "store.prefix", "store.key is no key"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+    let said = complaints(&format!("[gateway]\nsealing_key_rotation = \"1m\"\n{SERVER}"));
+    assert!(said.contains("expected a time from 12h"), "{said}");
 }

@@ -292,9 +292,9 @@ impl Worker {
                 return false;
             }
         };
-        if config.process != self.config.process {
+        if config.process != self.config.process || config.store != self.config.store {
             tracing::warn!(
-                "addresses, TLS files, threads, state_dir, log and drain settings change at a restart only"
+                "addresses, TLS files, threads, state_dir, the store, log and drain settings change at a restart only"
             );
         }
         self.config = config;
@@ -329,6 +329,7 @@ impl Worker {
             servers: servers.map(|(server, placed)| Arc::new(self.merged(server, placed))).collect(),
             limits: Arc::clone(&self.config.limits),
             admission: Arc::clone(&self.config.admission),
+            quotas: Arc::clone(&self.config.quotas),
         }
     }
 

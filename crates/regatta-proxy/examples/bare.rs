@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{
-    Affinity, Balance, CallBounds, Cursors, Duty, Endpoint, Eras, Health, Leases, Limits, Origins, Replica,
-    Scheme, Server, SessionState, Snapshot, UpstreamResume,
+    Affinity, Balance, Breaker, CallBounds, Concurrency, Cursors, Duty, Endpoint, Eras, Health, Leases,
+    Limits, Origins, Replica, Scheme, Server, SessionState, Snapshot, UpstreamResume,
 };
 use regatta_proxy::listener::{Listener, ListenerStats, drain_signal};
+use regatta_proxy::peers::{Company, KeyPlan, Keys};
 use regatta_proxy::{Gateway, Parts};
-use regatta_seal::{KeyRing, MasterKey};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,7 +22,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async move {
         let store = Arc::new(regatta_store::embedded::open(None, regatta_store::Bounds::default())?);
-        let gateway = Gateway::new(Parts { snapshot, ring: KeyRing::new(&MasterKey::random()), store });
+        let gateway = Gateway::new(Parts {
+            snapshot,
+            keys: Keys::planned(KeyPlan::default()),
+            store,
+            company: Company::Alone,
+        });
         let listener = Listener::bind(&[listen.parse()?])?;
         let (_drainer, drain) = drain_signal();
         tokio::spawn(regatta_proxy::tend(gateway.clone()));
@@ -61,6 +66,9 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         cursors: Cursors::Shared,
         upstream_resume: UpstreamResume::Unsupported,
         repeatable_tools: Vec::new(),
+        concurrency: Concurrency::default(),
+        breaker: Breaker::On,
+        classes: Vec::new(),
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
         replicas,
         leases: Leases::Unleased,
@@ -71,5 +79,6 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         servers: vec![Arc::new(server)],
         limits: Arc::new(Limits::default()),
         admission: Arc::new(Origins::default()),
+        quotas: Arc::default(),
     }
 }

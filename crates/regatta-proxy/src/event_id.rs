@@ -8,6 +8,8 @@ use regatta_policy::ReplicaId;
 use regatta_seal::{KeyRing, Purpose};
 use regatta_store::Uuid16;
 
+use crate::peers::letter::Context;
+
 /// What a label says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
@@ -17,6 +19,8 @@ pub(crate) struct Label {
     pub boot: [u8; 8],
     /// The replica that speaks on it.
     pub replica: ReplicaId,
+    /// Whose it is: another gateway has nothing else to tell by (RELIABILITY T7).
+    pub context: Context,
     /// Raw id of the request it answers; none for a standing stream.
     pub id: Option<Bytes>,
 }
@@ -27,27 +31,42 @@ pub(crate) struct EventId {
     pub label: Label,
     /// Number of the event.
     pub sequence: u64,
+    /// The server's own newest event id, where it can be relied on (`upstream_resume`).
+    pub cursor: Option<Bytes>,
 }
 
 impl Label {
     /// The sealed label, for events of `session`.
     pub fn seal(&self, ring: &KeyRing, session: Uuid16) -> String {
         let id = self.id.as_deref().unwrap_or_default();
-        let plain = [&self.number.to_be_bytes()[..], &self.boot, &self.replica.0, id].concat();
+        let plain = [&self.number.to_be_bytes()[..], &self.boot, &self.replica.0, &self.context, id].concat();
         ring.seal(Purpose::Event, &[&session.0], &plain)
     }
 }
 
+/// A server's event id as it rides in ours, for events of `session`.
+pub(crate) fn seal_cursor(ring: &KeyRing, session: Uuid16, cursor: &[u8]) -> String {
+    ring.seal(Purpose::Event, &[&session.0, b"cursor"], cursor)
+}
+
 /// Opens an event id; `None` if it was not given out in `session`.
 pub(crate) fn open(ring: &KeyRing, session: Uuid16, text: &str) -> Option<EventId> {
-    let (label, sequence) = text.split_once('.')?;
+    let (label, rest) = text.split_once('.')?;
+    let (sequence, cursor) =
+        rest.split_once('.').map_or((rest, None), |(number, cursor)| (number, Some(cursor)));
+    let cursor = match cursor {
+        Some(cursor) => Some(ring.open(Purpose::Event, &[&session.0, b"cursor"], cursor).ok()?.plain.into()),
+        None => None,
+    };
     let plain = ring.open(Purpose::Event, &[&session.0], label).ok()?.plain;
     let (number, rest) = plain.split_first_chunk()?;
     let (boot, rest) = rest.split_first_chunk()?;
-    let (replica, id) = rest.split_first_chunk()?;
+    let (replica, rest) = rest.split_first_chunk()?;
+    let (context, id) = rest.split_first_chunk()?;
     let id = (!id.is_empty()).then(|| Bytes::copy_from_slice(id));
-    let label = Label { number: u64::from_be_bytes(*number), boot: *boot, replica: ReplicaId(*replica), id };
-    Some(EventId { label, sequence: sequence.parse().ok()? })
+    let (number, replica) = (u64::from_be_bytes(*number), ReplicaId(*replica));
+    let label = Label { number, boot: *boot, replica, context: *context, id };
+    Some(EventId { label, sequence: sequence.parse().ok()?, cursor })
 }
 
 #[cfg(test)]
@@ -62,11 +81,21 @@ mod tests {
             number: 7,
             boot: [1; 8],
             replica: ReplicaId([2; 8]),
+            context: [5; 8],
             id: Some(Bytes::from_static(b"\"a\"")),
         };
         let sealed = label.seal(&ring, Uuid16([3; 16]));
         let opened = open(&ring, Uuid16([3; 16]), &format!("{sealed}.12"));
-        assert_eq!(opened, Some(EventId { label, sequence: 12 }));
+        assert_eq!(opened, Some(EventId { label: label.clone(), sequence: 12, cursor: None }));
+        let cursor = seal_cursor(&ring, Uuid16([3; 16]), b"theirs");
+        let opened = open(&ring, Uuid16([3; 16]), &format!("{sealed}.12.{cursor}"));
+        let theirs = Some(Bytes::from_static(b"theirs"));
+        assert_eq!(opened, Some(EventId { label, sequence: 12, cursor: theirs }));
+        assert_eq!(
+            open(&ring, Uuid16([3; 16]), &format!("{sealed}.12.{sealed}")),
+            None,
+            "a label is no cursor"
+        );
         assert_eq!(open(&ring, Uuid16([4; 16]), &format!("{sealed}.12")), None);
         assert_eq!(open(&ring, Uuid16([3; 16]), &sealed), None);
         assert_eq!(open(&ring, Uuid16([3; 16]), &format!("{sealed}.x")), None);

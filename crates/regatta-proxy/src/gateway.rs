@@ -13,16 +13,18 @@ use regatta_policy::admission::Bounds;
 use regatta_policy::ids::mix;
 use regatta_policy::retry::{ALLOWANCE, Allowance, Budget, Spend};
 use regatta_policy::snapshot::{Limits, Snapshot};
-use regatta_seal::KeyRing;
+use regatta_seal::{KeyRing, MasterKey};
 use regatta_store::{Store, Uuid16};
 
 use crate::callers::Callers;
 use crate::clock::Clock;
 use crate::listen::shared::SharedLegs;
 use crate::metrics::Metrics;
+use crate::peers::{Company, Keys, Peers};
 use crate::pending::Pending;
-use crate::pipeline::rehome::Untold;
-use crate::session::{Home, SessionCache};
+use crate::pipeline::rehome::{Retired, Untold};
+use crate::quotas::Quotas;
+use crate::session::SessionCache;
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
 use crate::streams::table::{Resting, StreamTable};
@@ -45,7 +47,9 @@ pub struct Gateway {
     pub(crate) streams: StreamTable,
     pub(crate) shared_legs: SharedLegs,
     pub(crate) callers: Callers,
+    pub(crate) quotas: Quotas,
     pub(crate) pending: Pending,
+    pub(crate) peers: Peers,
     pub(crate) metrics: Metrics,
     pub(crate) rehoming: Rehoming,
     pub(crate) tool_news: ToolNews,
@@ -64,7 +68,7 @@ pub(crate) struct Rehoming {
     /// One at a time for each session.
     pub flights: Mutex<HashMap<Uuid16, Arc<tokio::sync::Mutex<()>>>>,
     /// Homes that were left while their replica was out of reach, to be ended when it returns (SESSIONS 4).
-    pub retired: Mutex<Vec<Home>>,
+    pub retired: Mutex<Vec<Retired>>,
     /// Moved sessions whose client was not told yet.
     pub untold: Untold,
 }
@@ -73,35 +77,42 @@ pub(crate) struct Rehoming {
 pub struct Parts {
     /// The first snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// The keys for tokens, event ids and handles.
-    pub ring: KeyRing,
+    /// The keys for tokens, event ids, handles and letters.
+    pub keys: Keys,
     /// Where deviations go.
     pub store: Arc<dyn Store>,
+    /// Whether other gateways use the same store.
+    pub company: Company,
 }
 
 impl Gateway {
     /// A gateway that can serve at once.
     pub fn new(parts: Parts) -> Arc<Gateway> {
-        let Parts { snapshot, ring, store } = parts;
+        let Parts { snapshot, keys, store, company } = parts;
+        let ring = keys.ring().unwrap_or_else(|| KeyRing::new(&MasterKey::random()));
+        let boot = regatta_seal::random_u64().to_be_bytes();
         let start = Instant::now();
         let upstreams = Upstreams::new(start);
         upstreams.apply(&snapshot);
         let limits = snapshot.limits.clone();
         let clock = Clock::start(start);
+        let metrics = Metrics::new();
         Arc::new(Gateway {
-            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, None)),
+            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, (&metrics, clock), None)),
+            quotas: Quotas::new(limits.limit_keys_max),
             slots: Arc::new(Slots::new(bounds(&limits))),
             sessions: SessionCache::new(limits.session_cache_max),
             limits: Arc::new(ArcSwap::new(limits)),
             upstreams,
             ring: ArcSwap::from_pointee(ring),
             store,
-            boot: regatta_seal::random_u64().to_be_bytes(),
+            boot,
             streams: StreamTable::default(),
             shared_legs: SharedLegs::default(),
             callers: Callers::default(),
             pending: Pending::default(),
-            metrics: Metrics::new(),
+            peers: Peers::new(company, boot, keys),
+            metrics,
             rehoming: Rehoming::default(),
             tool_news: ToolNews::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
@@ -118,8 +129,10 @@ impl Gateway {
         self.upstreams.apply(&snapshot);
         self.limits.store(snapshot.limits.clone());
         self.slots.rebound(bounds(&snapshot.limits));
-        let before = self.view.load_full();
-        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams, Some(&before))));
+        self.quotas.rebound(snapshot.limits.limit_keys_max);
+        let (with, before) = ((&self.metrics, self.clock), self.view.load_full());
+        let view = View::new(&snapshot, &self.upstreams, with, Some(&before));
+        self.view.store(Arc::new(view));
         // After the view: who is told of a new list must find it.
         self.tool_news.publish(&before, &snapshot);
     }
@@ -133,6 +146,17 @@ impl Gateway {
         self.metrics.parked.set(gauge(counts.parked));
         self.metrics.streams.set(gauge(self.callers.streams_open()));
         self.metrics.shared_legs.set(gauge(self.shared_legs.open_legs()));
+        self.metrics.limit_keys.set(gauge(self.quotas.keys()));
+        let displaced = self.quotas.displaced();
+        self.metrics
+            .limit_keys_displaced
+            .inc_by(displaced.saturating_sub(self.metrics.limit_keys_displaced.get()));
+        self.metrics.clear_servers();
+        for server in &self.view().servers {
+            if let Some(limit) = server.gate.limit() {
+                self.metrics.show_server(&server.server.name, limit, server.gate.counts());
+            }
+        }
         self.metrics.text()
     }
 

@@ -47,6 +47,11 @@ impl Pending {
         }
     }
 
+    /// Whether a call of this gateway waits for the answer.
+    pub fn is_asked_here(&self, sealed: &str) -> bool {
+        self.lock().open.contains_key(sealed)
+    }
+
     /// Notes an answer.
     pub fn answer(&self, sealed: &str) -> Answer {
         let mut inner = self.lock();
@@ -78,6 +83,13 @@ impl Pending {
     pub fn withdraw(&self, sealed: &str) {
         let asking = self.lock().open.remove(sealed);
         if let Some(asking) = asking {
+            asking.answered();
+        }
+    }
+
+    /// A call that was taken back waits for nobody.
+    pub fn let_go(&self, asking: &Arc<Asking>) {
+        for _ in self.forget(asking) {
             asking.answered();
         }
     }

@@ -27,16 +27,19 @@ pub enum Purpose {
     Task,
     /// A list cursor with its maker.
     Cursor,
+    /// A letter from one gateway to another.
+    Letter,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 6] = [
+    const ALL: [Purpose; 7] = [
         Purpose::Session,
         Purpose::Event,
         Purpose::ServerRequest,
         Purpose::RequestState,
         Purpose::Task,
         Purpose::Cursor,
+        Purpose::Letter,
     ];
 
     /// The word that goes into the derivation. Never change one: old seals would break.
@@ -48,6 +51,7 @@ impl Purpose {
             Purpose::RequestState => b"request-state",
             Purpose::Task => b"task",
             Purpose::Cursor => b"cursor",
+            Purpose::Letter => b"letter",
         }
     }
 }
@@ -107,6 +111,26 @@ impl MasterKey {
         &self.0
     }
 
+    /// The secret bytes of `key` as they can be kept where others read: without this key they say nothing. Whoever
+    /// changes them cannot choose what they unwrap to, and `unwrap` notices by the name.
+    pub fn wrap(&self, key: &MasterKey) -> [u8; 32] {
+        let mut wrapped = self.pad(key.fingerprint());
+        wrapped.iter_mut().zip(&key.0).for_each(|(pad, byte)| *pad ^= byte);
+        wrapped
+    }
+
+    /// The key with this name out of what `wrap` made of it; `None` if another key wrapped it, or none did.
+    pub fn unwrap(&self, name: Fingerprint, wrapped: &[u8; 32]) -> Option<MasterKey> {
+        let mut key = MasterKey(self.pad(name));
+        key.0.iter_mut().zip(wrapped).for_each(|(pad, byte)| *pad ^= byte);
+        (key.fingerprint() == name).then_some(key)
+    }
+
+    /// Used for one key only: its name stands for it.
+    fn pad(&self, name: Fingerprint) -> [u8; 32] {
+        expand(&extract(self), &[b"wrap/", &name.0])
+    }
+
     /// The name of this key. Derives; keep it rather than asking often.
     pub fn fingerprint(&self) -> Fingerprint {
         fingerprint(&extract(self))
@@ -135,7 +159,7 @@ struct Pair {
 /// A key in the ring.
 pub(crate) struct Key {
     pub(crate) fingerprint: Fingerprint,
-    pairs: [Pair; 6],
+    pairs: [Pair; 7],
 }
 
 impl Key {
@@ -213,6 +237,16 @@ mod tests {
     #[test]
     fn a_key_is_hidden_in_debug_output() {
         assert_eq!(format!("{:?}", MasterKey::new([0xa7; 32])), "MasterKey(hidden)");
+    }
+
+    #[test]
+    fn a_wrapped_key_comes_out_with_the_same_key_only() {
+        let (outer, inner) = (MasterKey::new([3; 32]), MasterKey::new([1; 32]));
+        let wrapped = outer.wrap(&inner);
+        assert_ne!(&wrapped, inner.secret_bytes());
+        assert_eq!(outer.unwrap(inner.fingerprint(), &wrapped), Some(inner.clone()));
+        assert_eq!(MasterKey::new([4; 32]).unwrap(inner.fingerprint(), &wrapped), None);
+        assert_eq!(outer.unwrap(inner.fingerprint(), inner.secret_bytes()), None, "it was kept in clear");
     }
 
     #[test]

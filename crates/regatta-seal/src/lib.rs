@@ -13,4 +13,4 @@ mod text;
 pub use digest::{digest16, random_u64, random16};
 pub use key::{Fingerprint, MasterKey, NotAKey, Purpose};
 pub use registration::{NotASecret, RegistrationSecret, SECRET_MIN};
-pub use ring::{KEYS_MAX, KeyRing, OpenError, Opened, plain_max};
+pub use ring::{KEYS_MAX, KeyRing, OpenError, Opened, claimed_key, plain_max};

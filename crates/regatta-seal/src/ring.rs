@@ -28,6 +28,15 @@ pub const fn plain_max(text_max: usize) -> usize {
     (text_max * 3 / 4).saturating_sub(HEAD_LEN + NONCE_LEN + TAG_LEN)
 }
 
+/// The key that `text` claims to be sealed with, if it has the shape of a seal. Nothing is proven by it.
+pub fn claimed_key(text: &str) -> Option<Fingerprint> {
+    // Eight characters are six bytes: the head and one more.
+    let mut head = [0; 6];
+    text::ENGINE.decode_slice(text.get(..8)?, &mut head).ok()?;
+    let [format, a, b, c, d, _] = head;
+    matches!(format, 1 | 2).then_some(Fingerprint([a, b, c, d]))
+}
+
 /// The format byte: which kind of seal follows. A new layout gets a new byte; none is ever used again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {

@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod link;
 mod mail;
+pub mod redis;
 mod registry;
 mod sessions;
 mod spills;

@@ -18,6 +18,12 @@ use crate::{BoxFuture, StoreError, Uuid16};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GatewayId(pub [u8; 8]);
 
+impl GatewayId {
+    /// Everybody: every gateway has a second mailbox under this name, so that a letter to it reaches all of them, the
+    /// sender too. Nobody resigns from it.
+    pub const EVERYBODY: GatewayId = GatewayId([0xff; 8]);
+}
+
 impl fmt::Display for GatewayId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -121,7 +127,8 @@ struct Fill {
 
 /// All mailboxes of this process, as a backend fills them.
 pub(crate) struct Mailboxes {
-    slots: Mutex<HashMap<GatewayId, Slot>>,
+    /// Several for one name only where several gateways of this process share it.
+    slots: Mutex<HashMap<GatewayId, Vec<Slot>>>,
     bounds: MailboxBounds,
     letters_dropped: AtomicU64,
     notices_missed: AtomicU64,
@@ -143,7 +150,7 @@ impl Mailboxes {
         }
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<GatewayId, Slot>> {
+    fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<GatewayId, Vec<Slot>>> {
         // Nothing is left half done while it is held.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,7 +158,10 @@ impl Mailboxes {
     pub(crate) fn open(&self, gateway: GatewayId) -> Mailbox {
         let (sender, arrivals) = mpsc::channel(self.bounds.arrivals_max);
         let fill = Arc::new(Fill::default());
-        self.slots().insert(gateway, Slot { sender, fill: fill.clone() });
+        let mut slots = self.slots();
+        let own = slots.entry(gateway).or_default();
+        own.retain(|slot| !slot.sender.is_closed());
+        own.push(Slot { sender, fill: fill.clone() });
         Mailbox { arrivals, fill }
     }
 
@@ -161,23 +171,25 @@ impl Mailboxes {
 
     /// Whether this process has a mailbox for it that somebody still holds.
     pub(crate) fn is_open(&self, gateway: GatewayId) -> bool {
-        self.slots().get(&gateway).is_some_and(|slot| !slot.sender.is_closed())
+        let slots = self.slots();
+        slots.get(&gateway).is_some_and(|own| own.iter().any(|slot| !slot.sender.is_closed()))
     }
 
     pub(crate) fn deliver(&self, gateway: GatewayId, letter: Bytes) {
-        let Some(slot) = self.slots().get(&gateway).cloned() else { return };
+        let Some(own) = self.slots().get(&gateway).cloned() else { return };
         let length = letter.len();
-        let before = slot.fill.bytes.fetch_add(length, Relaxed);
-        let fits = before.saturating_add(length) <= self.bounds.bytes_max;
-        if !fits || slot.sender.try_send(Arrival::Letter(letter)).is_err() {
-            slot.fill.bytes.fetch_sub(length, Relaxed);
-            self.letters_dropped.fetch_add(1, Relaxed);
+        for slot in own {
+            let before = slot.fill.bytes.fetch_add(length, Relaxed);
+            let fits = before.saturating_add(length) <= self.bounds.bytes_max;
+            if !fits || slot.sender.try_send(Arrival::Letter(letter.clone())).is_err() {
+                slot.fill.bytes.fetch_sub(length, Relaxed);
+                self.letters_dropped.fetch_add(1, Relaxed);
+            }
         }
     }
 
-    #[expect(dead_code, reason = "only a store shared with other processes has notices")]
     pub(crate) fn tell(&self, notice: Notice) {
-        for slot in self.slots().values() {
+        for slot in self.slots().values().flatten() {
             if let Err(mpsc::error::TrySendError::Full(_)) = slot.sender.try_send(Arrival::Notice(notice)) {
                 slot.fill.missed.store(true, Relaxed);
                 self.notices_missed.fetch_add(1, Relaxed);

@@ -55,15 +55,21 @@ pub fn of_urls(
     admin: Option<SocketAddr>,
     urls: &[String],
     state_dir: Option<PathBuf>,
+    store: Option<&str>,
 ) -> Result<Settings, config::Complaints> {
     let ephemeral = if listen.port() == 0 { "127.0.0.1:0" } else { "127.0.0.1:9901" };
     let shown = admin.map_or(ephemeral.to_owned(), |admin| admin.to_string());
     let text = format!(
         "[gateway]\nlisten = \"{listen}\"\nadmin = \"{shown}\"\n[[server]]\nname = \"up\"\nreplicas = {urls:?}\n"
     );
+    let store = store.map_or_else(String::new, |url| format!("[store]\nurl = {url:?}\n"));
+    let text = text + &store;
     // What was typed wins over the environment.
     let mut env = Env::of_process();
     env.0.retain(|name, _| name != "REGATTA_GATEWAY_LISTEN" && name != "REGATTA_GATEWAY_ADMIN");
+    if !store.is_empty() {
+        env.0.retain(|name, _| name != "REGATTA_STORE_URL");
+    }
     let config = config::check("command line", &text, &env)?;
     let state = match state_dir {
         Some(dir) => StateDir::At(Some(dir)),

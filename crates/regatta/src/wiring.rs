@@ -4,13 +4,12 @@
 //! signals share the main thread, so that health is answered while the data plane is busy. Snapshots go down on a
 //! watch channel; metrics and status come up as closures.
 
-mod keys;
 mod page;
 mod signals;
+mod store;
 pub mod tls;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,10 +19,10 @@ pub use regatta_control::ReplicaView;
 use regatta_control::admin::{self, Panel, Phase, Readiness};
 use regatta_policy::snapshot::Snapshot;
 use regatta_proxy::listener::{self, Drainer, Ended, Listener, ListenerStats, drain_signal};
+use regatta_proxy::peers::{KeyPlan, Keys};
 /// A replica as the data plane shows it.
 pub use regatta_proxy::upstream::ReplicaStatus;
 use regatta_proxy::{Gateway, Parts};
-use regatta_store::{Bounds, Embedded, embedded};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -33,6 +32,7 @@ use crate::logging::Sink;
 use crate::settings::{AdminTaken, Settings};
 use page::Plane;
 use signals::{Sign, Signs};
+use store::Opened;
 use tls::Certs;
 
 /// How long the end waits for the probes' sessions to be ended.
@@ -94,9 +94,13 @@ async fn serve(
     let listen = listener.local_addresses();
     let certs = process.tls.as_ref().map(Certs::load).transpose().map_err(Failed)?;
     let port = listen.first().map_or(0, SocketAddr::port);
-    let limits = settings.config.limits.clone();
-    let store = open(settings.state.path(port).as_deref(), limits.session_lifetime_max)?;
-    let ring = keys::ring(&*store, &settings.config.sealing_keys).await.map_err(Failed)?;
+    let Opened { store, company, warning } = store::open(&settings, port, data).map_err(Failed)?;
+    let plan = KeyPlan {
+        configured: settings.config.sealing_keys.to_vec(),
+        wrap: settings.config.store.key.clone(),
+        rotate_every: settings.config.sealing_key_rotation,
+    };
+    let keys = Keys::start(plan, &*store, company).await.map_err(Failed)?;
 
     // Before the first probes, so that `/health` answers and `/ready` says "starting" meanwhile.
     let ready = Arc::new(Readiness::default());
@@ -112,7 +116,7 @@ async fn serve(
     let snapshot = snapshots.borrow_and_update().clone();
     let gateway = {
         let _entered = data.enter();
-        Gateway::new(Parts { snapshot, ring, store: store.clone() })
+        Gateway::new(Parts { snapshot, keys, store: store.clone(), company })
     };
     data.spawn(obey(gateway.clone(), snapshots));
     data.spawn(regatta_proxy::tend(gateway.clone()));
@@ -122,6 +126,7 @@ async fn serve(
         gateway: gateway.clone(),
         stats: stats.clone(),
         store,
+        warning,
         control: control.clone(),
         sink: sink.clone(),
     };
@@ -146,14 +151,6 @@ fn bind(data: &Runtime, addresses: &[SocketAddr]) -> Result<Listener, Failed> {
             "cannot listen on {why}\nhint: is another gateway running? give this one another address: gateway.listen, or up --listen"
         ))
     })
-}
-
-fn open(dir: Option<&Path>, session_lifetime_max: Duration) -> Result<Arc<Embedded>, Failed> {
-    let bounds = Bounds { session_lifetime_max, ..Bounds::default() };
-    let store = embedded::open(dir, bounds).map_err(|why| {
-        Failed(format!("{why}\nhint: give each gateway a state_dir of its own, or stop the other one"))
-    })?;
-    Ok(Arc::new(store))
 }
 
 /// Binds and serves the admin listener, if there is one.

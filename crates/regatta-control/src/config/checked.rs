@@ -6,16 +6,20 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use regatta_policy::quota::Rule;
 use regatta_policy::snapshot::{Limits, Origins, Server};
 use regatta_seal::MasterKey;
 use toml::de::DeTable;
 
 use super::complaint::{Complaint, Complaints, Place};
 use super::gateway::{self, Process};
+use super::limit;
 use super::raw::{Env, Findings, Section, line_at};
 use super::registry::{self, Door, Reading, Secrets};
 use super::server;
+use super::store::{self, Store};
 
 /// Everything a gateway needs to know from its operator.
 #[derive(Clone, Debug)]
@@ -32,8 +36,14 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// Whom it lets in.
     pub admission: Arc<Origins>,
+    /// How much callers may ask for.
+    pub quotas: Arc<Vec<Rule>>,
     /// Sealing keys; the first seals, all open. None: the store keeps one.
     pub sealing_keys: Arc<Vec<MasterKey>>,
+    /// How old the store's newest key may become before there is another one; none: it stays.
+    pub sealing_key_rotation: Option<Duration>,
+    /// Where several gateways share their state. Takes effect at the start only.
+    pub store: Store,
     /// What is right but worth saying.
     pub notes: Vec<String>,
 }
@@ -100,21 +110,18 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let (process, admission) = (gateway::process(&gateway), gateway::origins(&gateway));
     let limits = gateway::limits(&gateway);
     let sealing_keys = Arc::new(gateway::sealing_keys(&gateway));
+    let sealing_key_rotation = gateway::sealing_key_rotation(&gateway);
     gateway.finish();
 
-    let store = table(&top, findings, text, tree, "store").with_env("REGATTA_STORE_", env);
-    if let Some(found) = store.find("url") {
-        let hint = "leave [store] out; the embedded store keeps sessions over restarts in gateway.state_dir";
-        store.refuse(&found, "nothing here: this build has only the embedded store", Some(hint));
+    let section = table(&top, findings, text, tree, "store").with_env("REGATTA_STORE_", env);
+    let store = store::store(&section);
+    let registry = registry::reading(&section);
+    section.finish();
+    if let Some(found) = top.find("cache") {
+        top.refuse(&found, "nothing here: this build has no result cache yet", None);
     }
-    let registry = registry::reading(&store);
-    store.finish();
-    for (key, what) in [("limit", "rate limits"), ("cache", "result cache")] {
-        if let Some(found) = top.find(key) {
-            top.refuse(&found, &format!("nothing here: this build has no {what} yet"), None);
-        }
-    }
-    let (servers, doors) = servers(&top, findings, text).into_iter().unzip();
+    let (servers, doors): (Vec<Arc<Server>>, Vec<Door>) = servers(&top, findings, text).into_iter().unzip();
+    let quotas = limit::rules(&top, findings, text, &servers);
     top.finish();
     Config {
         process,
@@ -123,7 +130,10 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
         registry,
         limits: Arc::new(limits),
         admission: Arc::new(admission),
+        quotas: Arc::new(quotas),
         sealing_keys,
+        sealing_key_rotation,
+        store,
         notes: Vec::new(),
     }
 }

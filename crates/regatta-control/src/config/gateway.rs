@@ -163,6 +163,17 @@ pub fn sealing_keys(section: &Section<'_>) -> Vec<MasterKey> {
     keys.into_iter().flatten().collect()
 }
 
+/// Reads how often a new sealing key takes over.
+pub fn sealing_key_rotation(section: &Section<'_>) -> Option<Duration> {
+    let key = "sealing_key_rotation";
+    // Texts sealed with a key must open as long as sessions live, and a ring holds 64 keys.
+    section.get(key, None, "a time from 12h to 365d, like \"30d\"", |found| {
+        super::units::time(found.text()?)
+            .filter(|time| (12 * HOUR..=365 * 24 * HOUR).contains(time))
+            .map(Some)
+    })
+}
+
 fn has_port(host: &str) -> bool {
     !host.starts_with('[') && host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err()
 }
@@ -198,6 +209,7 @@ pub fn limits(section: &Section<'_>) -> Limits {
             d.initialize_per_minute_max as usize,
             1..=MANY,
         )),
+        limit_keys_max: s.count("limit_keys_max", d.limit_keys_max, 1_000..=10 * MANY),
         detached_per_principal_max: s.count(
             "detached_per_principal_max",
             d.detached_per_principal_max,

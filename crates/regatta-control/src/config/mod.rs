@@ -6,10 +6,12 @@ mod checked;
 mod complaint;
 pub mod endpoint;
 mod gateway;
+mod limit;
 mod nearest;
 mod raw;
 pub mod registry;
 mod server;
+mod store;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -18,3 +20,4 @@ pub use checked::{Config, check, load};
 pub use complaint::{Complaint, Complaints, Place};
 pub use gateway::{LogFormat, Process, TlsFiles};
 pub use raw::Env;
+pub use store::Store;

@@ -15,11 +15,12 @@ use regatta_policy::ReplicaId;
 use regatta_policy::deviation::{Deviation, Later};
 use regatta_policy::lifetime::{self, IssueDay, Lifetime};
 use regatta_policy::token::SessionToken;
-use regatta_seal::{OpenError, Purpose};
-use regatta_store::{Buried, Uuid16, Versioned, Warm};
+use regatta_seal::Purpose;
+use regatta_store::{Buried, Grave, Met, Uuid16, Versioned, Warm};
 
 use crate::fault::Fault;
 use crate::gateway::Gateway;
+use crate::peers;
 use crate::session::{Bound, Home, Recorded, Seat, Session};
 use crate::view::ServerView;
 
@@ -30,9 +31,9 @@ pub(crate) async fn bind(
     head: &Parts,
 ) -> Result<Option<Bound>, Fault> {
     let Some(value) = head.headers.get(MCP_SESSION_ID) else { return Ok(None) };
-    let session = open(gateway, server, value)?;
-    check_alive(gateway, server, &session).await?;
-    let record = record(gateway, &session).await?;
+    let session = open(gateway, server, value).await?;
+    check_lifetime(gateway, server, &session)?;
+    let record = look_up(gateway, &session).await?;
     let bound = at_home(session, record);
     if bound.record.is_some() {
         gateway.store.touch(&bound.session.uuid);
@@ -41,7 +42,7 @@ pub(crate) async fn bind(
 }
 
 /// Opens a token, or finds it opened.
-fn open(gateway: &Gateway, server: &ServerView, value: &HeaderValue) -> Result<Arc<Session>, Fault> {
+async fn open(gateway: &Gateway, server: &ServerView, value: &HeaderValue) -> Result<Arc<Session>, Fault> {
     let text = value.to_str().map_err(|_| Fault::NoSuchSession)?;
     if let Some(session) = gateway.sessions.get(text) {
         return if session.content.fleet == server.fleet { Ok(session) } else { Err(Fault::NoSuchSession) };
@@ -49,11 +50,10 @@ fn open(gateway: &Gateway, server: &ServerView, value: &HeaderValue) -> Result<A
     if text.len() > server.limits.token_max {
         return Err(Fault::NoSuchSession);
     }
-    let ring = gateway.ring.load();
-    let opened = ring.open(Purpose::Session, &[&server.fleet], text).map_err(|error| match error {
-        // The embedded store knows every key there ever was, so no other gateway can have sealed this.
-        OpenError::UnknownKey(_) | OpenError::Broken => Fault::NoSuchSession,
-    })?;
+    peers::keys::learn_key_of(gateway, text).await?;
+    // A key that no gateway has published, or a bad seal: none of ours made this.
+    let opened = gateway.ring.load().open(Purpose::Session, &[&server.fleet], text);
+    let opened = opened.map_err(|_| Fault::NoSuchSession)?;
     let content = SessionToken::from_bytes(&opened.plain).map_err(|_| Fault::NoSuchSession)?;
     let session = Arc::new(session(content).ok_or(Fault::NoSuchSession)?);
     gateway.sessions.insert(text, session.clone());
@@ -67,35 +67,56 @@ fn session(content: SessionToken) -> Option<Session> {
     Some(Session { uuid: Uuid16(content.uuid), content, origin })
 }
 
-/// 404 for what is past its lifetime or was ended (SESSIONS 8).
-async fn check_alive(gateway: &Gateway, server: &ServerView, session: &Session) -> Result<(), Fault> {
+/// 404 for what is past its lifetime (SESSIONS 8).
+fn check_lifetime(gateway: &Gateway, server: &ServerView, session: &Session) -> Result<(), Fault> {
     let issued = session.content.issued_s;
     let now = u64::from(gateway.clock.wall_seconds());
-    if lifetime::judge(issued, now, server.limits.session_lifetime_max) == Lifetime::Past {
-        return Err(Fault::NoSuchSession);
+    match lifetime::judge(issued, now, server.limits.session_lifetime_max) {
+        Lifetime::Past => Err(Fault::NoSuchSession),
+        Lifetime::Alive => Ok(()),
     }
+}
+
+/// What deviates from the session's token, as far as known; asks the store only at the first meeting. 404 for a session
+/// that was ended. With the store away a session goes on by what was known last, else by its token (DESIGN 4).
+pub(crate) async fn look_up(
+    gateway: &Arc<Gateway>,
+    session: &Arc<Session>,
+) -> Result<Option<Recorded>, Fault> {
     let (day, digest) = grave(session);
-    let buried = match gateway.store.buried(day, &digest) {
-        Buried::No => false,
-        Buried::Yes => true,
-        Buried::Ask => gateway.store.is_buried(day, digest).await.map_err(|_| Fault::StoreAway)?,
-    };
-    if buried { Err(Fault::NoSuchSession) } else { Ok(()) }
+    match (gateway.store.buried(day, &digest), gateway.store.warm(&session.uuid)) {
+        (Buried::Yes, _) => Err(Fault::NoSuchSession),
+        (Buried::No, Warm::None) => Ok(None),
+        (Buried::No, Warm::Some(versioned)) => recorded(&versioned).map(Some),
+        (Buried::No, Warm::Ask) | (Buried::Ask, _) => meet(gateway, session).await,
+    }
+}
+
+/// The same, asked of the store whatever is known.
+pub(crate) async fn meet(gateway: &Arc<Gateway>, session: &Arc<Session>) -> Result<Option<Recorded>, Fault> {
+    let (day, digest) = grave(session);
+    match gateway.store.meet(&session.uuid, day, digest).await {
+        Ok(Met { grave: Grave::Dug, .. }) => Err(Fault::NoSuchSession),
+        Ok(Met { grave: Grave::None, record }) => {
+            let record = record.map(|versioned| recorded(&versioned)).transpose()?;
+            if let Some(record) = &record {
+                gateway.rehoming.retire_all(session, &record.deviation.retired);
+            }
+            Ok(record)
+        }
+        Err(_) => {
+            gateway.metrics.store_away.inc();
+            match gateway.store.last_known(&session.uuid) {
+                Warm::Some(versioned) => recorded(&versioned).map(Some),
+                Warm::None | Warm::Ask => Ok(None),
+            }
+        }
+    }
 }
 
 /// Where the tombstone of a session lies.
 pub(crate) fn grave(session: &Session) -> (u32, [u8; 16]) {
     (IssueDay::of(session.content.issued_s).0, session.uuid.0)
-}
-
-/// The deviation record as it is now.
-pub(crate) async fn record(gateway: &Gateway, session: &Session) -> Result<Option<Recorded>, Fault> {
-    let versioned = match gateway.store.warm(&session.uuid) {
-        Warm::None => return Ok(None),
-        Warm::Some(versioned) => Some(versioned),
-        Warm::Ask => gateway.store.read(&session.uuid).await.map_err(|_| Fault::StoreAway)?,
-    };
-    versioned.map(|versioned| recorded(&versioned)).transpose()
 }
 
 /// A record's content; a layout that this version does not know is no reason to guess.

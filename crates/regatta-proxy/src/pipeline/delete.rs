@@ -16,6 +16,7 @@ use crate::forward::probe;
 use crate::gateway::Gateway;
 use crate::handover::{Accepted, Identified};
 use crate::headers::Outbound;
+use crate::peers;
 use crate::pipeline::later;
 use crate::reply::ReplyBody;
 use crate::session::Bound;
@@ -33,6 +34,11 @@ pub(crate) async fn delete(
     }
     let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
     let Some(bound) = bound else { return Err(Fault::SessionRequired.told(&asker)) };
+    let (day, digest) = bind::grave(&bound.session);
+    // Nothing is done upstream that could not be written down (SESSIONS 8).
+    if gateway.peers.are_many() && gateway.store.is_buried(day, digest).await.is_err() {
+        return Err(Fault::StoreAway.told(&asker));
+    }
     let headers = Outbound::of(head.headers);
     let status = end_upstream(&server, &bound, &headers).await;
     if status == Some(StatusCode::METHOD_NOT_ALLOWED) {
@@ -42,16 +48,12 @@ pub(crate) async fn delete(
     if status == Some(StatusCode::UNAUTHORIZED) || status == Some(StatusCode::FORBIDDEN) {
         return Ok(refused(status.unwrap_or(StatusCode::FORBIDDEN)));
     }
-    let (day, digest) = bind::grave(&bound.session);
     gateway.store.bury(day, digest).await.map_err(|_| Fault::StoreAway.told(&asker))?;
     // The tombstone says it all; a record that stays a while harms nobody.
     let _ = gateway.store.forget(&bound.session.uuid).await;
     gateway.metrics.sessions_ended.inc();
     later::end(&server, &bound, headers);
-    for stream in gateway.streams.of_session(bound.session.uuid) {
-        let turned = stream.end(None);
-        gateway.note_turn(&stream, turned);
-    }
+    peers::end_streams(gateway, bound.session.uuid);
     let status = status.filter(|status| status.is_success()).unwrap_or(StatusCode::OK);
     Ok(encode::fault::plain(status))
 }

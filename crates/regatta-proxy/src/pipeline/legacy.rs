@@ -19,7 +19,7 @@ use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
 use super::source::CallSource;
 use super::{later, modern, notes, tool_list};
-use crate::bind::questions::{Delivery, deliver};
+use crate::bind::questions::{Asked, Delivery, deliver, undelivered};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
 use crate::fault::{Asker, Fault, Place, Refusal};
@@ -27,6 +27,8 @@ use crate::forward::probe::{Unread, collect};
 use crate::gateway::Gateway;
 use crate::handover::{Call, Caller, Subject};
 use crate::headers::Outbound;
+use crate::peers;
+use crate::peers::letter::Letter;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 use crate::route::tools::among;
@@ -68,6 +70,9 @@ pub(crate) async fn post(
             Box::pin(elsewhere(gateway, call, asker, bound)).await
         }
         (_, Some(bound)) => match notes::note(&call) {
+            None if method == Some(Method::NotificationCancelled) => {
+                Box::pin(cancelled(gateway, call, asker, bound)).await
+            }
             None => request(gateway, call, asker, Some(bound)).await,
             Some(note) => Box::pin(noted(gateway, call, asker, bound, note)).await,
         },
@@ -93,7 +98,10 @@ async fn elsewhere(
 ) -> Result<Response<ReplyBody>, Refusal> {
     if call.one().is_some_and(|message| message.kind == Kind::Notification) {
         later::tell(&call, &bound);
-        return request(gateway, call, asker, Some(bound)).await;
+        return match call.one().and_then(|message| message.method).map(|name| name.method) {
+            Some(Method::NotificationCancelled) => cancelled(gateway, call, asker, bound).await,
+            _other => request(gateway, call, asker, Some(bound)).await,
+        };
     }
     let bound = later::seat(gateway, &call, bound).await.map_err(|fault| fault.told(&asker))?;
     request(gateway, call, asker, Some(bound)).await
@@ -111,6 +119,24 @@ async fn noted(
     let result = request(gateway, call, asker, Some(bound.clone())).await;
     notes::after(gateway, &bound, &note, &result).await;
     result
+}
+
+/// A client takes a request back: its server is told, and the call, wherever it runs, waits for no person any more.
+async fn cancelled(
+    gateway: &Arc<Gateway>,
+    call: Box<Call>,
+    asker: Asker,
+    bound: Bound,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let session = bound.session.uuid;
+    let id = call.one().and_then(|message| message.params.request_id);
+    let id = id.map(|span| call.text.slice(span.start as usize..span.end as usize));
+    let answer = request(gateway, call, asker, Some(bound)).await?;
+    if let Some(id) = id {
+        peers::cancelled(gateway, session, &id);
+        peers::tell_all(gateway, Letter::Cancelled { session, id });
+    }
+    Ok(answer)
 }
 
 /// Batches exist in 2025-03-26 only (its basic/transports; removed by 2025-06-18, changelog).
@@ -172,7 +198,9 @@ async fn answer_question(
     bound: Bound,
     message: &regatta_mcp::Message,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Delivery::Upstream { sealed, text, home } = deliver(gateway, &bound, message, &call.text) else {
+    let delivery = deliver(gateway, &bound, message, &call.text).await;
+    let delivery = delivery.map_err(|fault| fault.told(&asker))?;
+    let Delivery::Upstream { sealed, text, home, asked } = delivery else {
         gateway.metrics.dropped_messages.inc();
         return Ok(encode::fault::plain(StatusCode::ACCEPTED));
     };
@@ -184,14 +212,19 @@ async fn answer_question(
     errand.place = Where::Any { maker: Maker::Only(replica), affinity: None };
     errand.rewritten = vec![(MCP_SESSION_ID, upstream_session)];
     match Detachable::new(errand).await {
-        Ok(answered) if answered.answer.head.status != StatusCode::NOT_FOUND => modern::pass(answered).await,
+        Ok(answered) if answered.answer.head.status != StatusCode::NOT_FOUND => {
+            if asked == Asked::Elsewhere {
+                peers::tell_all(gateway, Letter::Answered { question: sealed });
+            }
+            modern::pass(answered).await
+        }
         // Who asked has forgotten the session, or has left: nobody asks any more.
         Ok(_) | Err(Refusal { fault: Fault::BadHandle, .. }) => {
             gateway.metrics.dropped_messages.inc();
             Ok(encode::fault::plain(StatusCode::ACCEPTED))
         }
         Err(refusal) => {
-            gateway.pending.unanswer(&sealed);
+            undelivered(gateway, &sealed).await;
             Err(refusal)
         }
     }
@@ -248,7 +281,8 @@ impl Opening<'_> {
     fn stream(self, replica: regatta_policy::ReplicaId, source: Box<dyn Source>) -> Response<ReplyBody> {
         let uuid = self.bound.session.uuid;
         let number = regatta_seal::random_u64();
-        let label = Label { number, boot: self.gateway.boot, replica, id: Some(self.id.clone()) };
+        let (boot, context) = (self.gateway.boot, peers::context_of(&self.caller));
+        let label = Label { number, boot, replica, context, id: Some(self.id.clone()) };
         let label = label.seal(&self.gateway.ring.load(), uuid);
         let carries = Carries::Call { id: self.id };
         let stream = Stream::new(number, uuid, self.caller, carries, label, self.ring_bytes_max, source);

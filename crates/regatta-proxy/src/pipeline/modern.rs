@@ -25,6 +25,7 @@ use crate::forward::probe::{HANDSHAKE_MAX, collect};
 use crate::gateway::Gateway;
 use crate::handover::Call;
 use crate::headers::Outbound;
+use crate::peers;
 use crate::reply::ReplyBody;
 use crate::route::handles::directions;
 use crate::route::tools::among;
@@ -54,6 +55,7 @@ pub(crate) async fn post(
         return Ok(tool_list::answer(list?, call.permit));
     }
     let among = among(&call);
+    learn_keys(gateway, &call).await.map_err(|fault| fault.told(&asker))?;
     let way = directions(&call, &gateway.ring.load()).map_err(|fault| fault.told(&asker))?;
     let key = way.key;
     let errand = Box::new(Errand {
@@ -74,6 +76,16 @@ pub(crate) async fn post(
         alarm: Some(call.alarm),
     });
     answer(exchange(errand).await?, key).await
+}
+
+/// Handles may be sealed under a key that another gateway has just begun to use.
+async fn learn_keys(gateway: &Gateway, call: &Call) -> Result<(), Fault> {
+    let Some(message) = call.one() else { return Ok(()) };
+    let params = &message.params;
+    for text in [params.request_state, params.task_id, params.cursor].into_iter().flatten() {
+        peers::keys::learn_key_of(gateway, &text.get(&call.text)).await?;
+    }
+    Ok(())
 }
 
 async fn answer(answered: Answered, key: Option<Fingerprint>) -> Result<Response<ReplyBody>, Refusal> {

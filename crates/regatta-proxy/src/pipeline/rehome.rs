@@ -22,7 +22,7 @@ use crate::gateway::{Gateway, Rehoming};
 use crate::headers::Outbound;
 use crate::pipeline::{later, record};
 use crate::route;
-use crate::session::{Bound, Home, Seat};
+use crate::session::{Bound, Home, Seat, Session};
 use crate::view::{ReplicaView, ServerView};
 
 /// Why a session leaves its home.
@@ -34,6 +34,12 @@ pub(crate) enum Reason {
     OutOfReach,
     /// The replica is there and does not know the session.
     SessionUnknown,
+}
+
+/// A home that was left while its replica was out of reach, to be ended when that returns.
+pub(crate) struct Retired {
+    pub session: Arc<Session>,
+    pub home: Home,
 }
 
 /// Sessions that moved and whose client was not told yet.
@@ -66,7 +72,8 @@ pub(crate) async fn rehome(
     let uuid = bound.session.uuid;
     let flight = gateway.rehoming.flight(uuid);
     let _turn = flight.lock().await;
-    let record = bind::record(gateway, &bound.session).await?;
+    // Asked of the store itself, tombstone and all: the move of another gateway, or the end, may be that fresh.
+    let record = bind::meet(gateway, &bound.session).await?;
     let now = bind::at_home(bound.session.clone(), record);
     if now.home.etag != bound.home.etag {
         return Ok(now);
@@ -180,10 +187,24 @@ impl Rehoming {
     pub(super) fn moved(&self, bound: &Bound, reason: Reason) {
         self.untold.add(bound.session.uuid);
         if reason == Reason::OutOfReach {
-            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-            if retired.len() < RETIRED_MAX {
-                retired.push(bound.home.clone());
-            }
+            self.retire(Retired { session: bound.session.clone(), home: bound.home.clone() });
+        }
+    }
+
+    /// Homes that the record of a session says were left: by us before a restart, or by another gateway.
+    pub fn retire_all(&self, session: &Arc<Session>, left: &[Binding]) {
+        for binding in left {
+            let Some(upstream_session) = &binding.upstream_session else { continue };
+            let Ok(upstream_session) = HeaderValue::try_from(&upstream_session[..]) else { continue };
+            let home = Home { replica: binding.replica, upstream_session, etag: [0; 16] };
+            self.retire(Retired { session: session.clone(), home });
+        }
+    }
+
+    fn retire(&self, left: Retired) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        if retired.len() < RETIRED_MAX && !retired.iter().any(|other| other.is_same(&left)) {
+            retired.push(left);
         }
     }
 
@@ -193,21 +214,43 @@ impl Rehoming {
     }
 
     /// Homes at `replica` that were left while it was out of reach.
-    pub fn take_retired(&self, replica: ReplicaId) -> Vec<HeaderValue> {
+    pub fn take_retired(&self, replica: ReplicaId) -> Vec<Retired> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         if retired.is_empty() {
             return Vec::new();
         }
-        let (taken, kept) =
-            std::mem::take(&mut *retired).into_iter().partition(|home: &Home| home.replica == replica);
+        let is_there = |left: &Retired| left.home.replica == replica;
+        let (taken, kept) = std::mem::take(&mut *retired).into_iter().partition(is_there);
         *retired = kept;
-        let taken: Vec<Home> = taken;
-        taken.into_iter().map(|home| home.upstream_session).collect()
+        taken
+    }
+}
+
+impl Retired {
+    fn is_same(&self, other: &Retired) -> bool {
+        self.home.replica == other.home.replica && self.home.upstream_session == other.home.upstream_session
+    }
+}
+
+/// Ends what was left at a replica that is back, and strikes it from the session's record.
+pub(crate) async fn end_retired(gateway: &Arc<Gateway>, server: &ServerView, view: &ReplicaView) {
+    for Retired { session, home } in gateway.rehoming.take_retired(view.replica.id) {
+        let ended =
+            probe::delete(view, &Outbound::default(), &home.upstream_session, &server.server.call).await;
+        if ended.is_err() {
+            continue;
+        }
+        let Ok(Some(record)) = bind::look_up(gateway, &session).await else { continue };
+        let Ok(upstream_session) = home.upstream_session.to_str() else { continue };
+        let left = Binding { replica: home.replica, upstream_session: Some(upstream_session.to_owned()) };
+        let bound = bind::at_home(session, Some(record));
+        // Who fails to strike it leaves a DELETE too many to the next gateway.
+        let _ = record::change(gateway, &bound, Change::Cleared(&left)).await;
     }
 }
 
 impl Untold {
-    fn add(&self, session: Uuid16) {
+    pub fn add(&self, session: Uuid16) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if sessions.len() < UNTOLD_MAX {
             sessions.insert(session);

@@ -14,13 +14,14 @@ use http_body::Body;
 use regatta_mcp::documents;
 use regatta_mcp::era::Era;
 use regatta_mcp::sse::{Event, Framer};
-use regatta_policy::snapshot::Cursors;
+use regatta_policy::snapshot::{Cursors, UpstreamResume};
 
 use super::detached::Exchange;
 use super::exchange::{Answered, Errand};
 use crate::content::Kind;
 use crate::encode::answer::{Marks, Role, mark};
 use crate::encode::fault::message;
+use crate::event_id;
 use crate::fault::{Asker, Fault};
 use crate::gateway::Gateway;
 use crate::pending::Asking;
@@ -260,6 +261,12 @@ impl CallSource {
     fn take_event(&mut self, event: Event) {
         let State::Open(open) = &mut self.state else { return };
         if let Some(id) = event.id.filter(|id| !id.is_empty()) {
+            if let (UpstreamResume::Supported, Some(bound)) =
+                (open.errand.server.server.upstream_resume, &open.bound)
+            {
+                let cursor = event_id::seal_cursor(&self.gateway.ring.load(), bound.session.uuid, &id);
+                self.ready.push_back(Produced::Mark { cursor });
+            }
             open.cursor = Some(id);
             self.has_ids = true;
         }
@@ -338,6 +345,10 @@ impl CallSource {
 }
 
 impl Source for CallSource {
+    fn cancelled(&mut self) {
+        self.gateway.pending.let_go(&self.asking);
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
         loop {
             if let Some(produced) = self.ready.pop_front() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method as Verb, Response};
+use http::{Method as Verb, Response, StatusCode};
 use regatta_mcp::era::Era;
 use regatta_mcp::events;
 use regatta_mcp::headers::LAST_EVENT_ID;
@@ -20,6 +20,7 @@ use super::exchange::{Errand, Where, exchange};
 use super::initialize::is_primed;
 use super::legacy::priming;
 use super::modern;
+use super::recalled::{Cut, RecalledSource};
 use super::source::CallSource;
 use super::standing_source::StandingSource;
 use crate::callers::StreamPlace;
@@ -28,6 +29,8 @@ use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::gateway::Gateway;
 use crate::handover::{Accepted, Caller, Identified};
 use crate::headers::Outbound;
+use crate::peers;
+use crate::peers::letter::Hold;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 use crate::route::tools::Among;
@@ -165,14 +168,21 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
             return Ok(listener.read(stream, Reading { reader, at, priming: None, place: Some(place) }));
         }
     }
+    // Another gateway may still hold the one that this client was cut from.
+    let elsewhere = peers::release::ask(&gateway, uuid, peers::context_of(&listener.caller));
     let mut opening = Detachable::new(listener.errand(None, asker.clone()));
     let source = match tokio::time::timeout(listener.server.server.call.prime_after, &mut opening).await {
         Ok(answered) => {
             let answered = answered?;
-            if !answered.is_stream() {
-                return modern::pass(answered).await;
+            match (answered.answer.head.status, elsewhere) {
+                (StatusCode::CONFLICT, Some(elsewhere)) => match elsewhere.answer().await {
+                    Hold::Kept => return Err(Fault::StreamTaken.told(&asker)),
+                    // It takes the server a moment to see that the other one is gone; the client need not.
+                    Hold::LetGo => StandingSource::going_on(listener.clone(), None),
+                },
+                (_, _) if answered.is_stream() => StandingSource::opened(listener.clone(), answered),
+                (_, _) => return modern::pass(answered).await,
             }
-            StandingSource::opened(listener.clone(), answered)
         }
         Err(_) => match opening.take() {
             Some(exchange) => StandingSource::opening(listener.clone(), exchange),
@@ -180,7 +190,8 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
         },
     };
     let number = regatta_seal::random_u64();
-    let label = Label { number, boot: listener.gateway.boot, replica: listener.bound.home.replica, id: None };
+    let (boot, context) = (listener.gateway.boot, peers::context_of(&listener.caller));
+    let label = Label { number, boot, replica: listener.bound.home.replica, context, id: None };
     let label = label.seal(&listener.gateway.ring.load(), uuid);
     let ring_bytes_max = listener.server.limits.ring_bytes_max;
     let stream = Stream::new(
@@ -200,16 +211,18 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
 
 /// Serves the rest of a stream.
 async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Response<ReplyBody>, Refusal> {
+    peers::keys::learn_key_of(&listener.gateway, cursor).await.map_err(|fault| fault.told(&asker))?;
     let opened = event_id::open(&listener.gateway.ring.load(), listener.bound.session.uuid, cursor);
-    let Some(EventId { label, sequence }) = opened else { return Err(Fault::UnusableEventId.told(&asker)) };
-    let gateway = listener.gateway.clone();
-    let found = match label.boot == gateway.boot {
-        true => gateway.streams.find(label.number, listener.bound.session.uuid),
-        false => None,
+    let Some(EventId { label, sequence, cursor: theirs }) = opened else {
+        return Err(Fault::UnusableEventId.told(&asker));
     };
+    let gateway = listener.gateway.clone();
+    // Whoever gave it its name: it may have gone on here.
+    let found = gateway.streams.find(label.number, listener.bound.session.uuid);
     let found = found.filter(|stream| stream.caller.context == listener.caller.context);
     let next = sequence.checked_add(1).ok_or_else(|| Fault::UnusableEventId.told(&asker))?;
-    match (found, label.id) {
+    let is_mine = label.context == peers::context_of(&listener.caller);
+    match (found, label.id.clone()) {
         (Some(stream), Some(id)) if stream.can_serve(next) => {
             let place = listener.place(&asker)?;
             gateway.metrics.resumed.inc();
@@ -231,10 +244,33 @@ async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Respon
             let at = stream.nearest(next);
             Ok(listener.read(stream, Reading { reader, at, priming: None, place: Some(place) }))
         }
+        (_, _) if gateway.peers.are_many() && is_mine => {
+            let place = listener.place(&asker)?;
+            gateway.metrics.resumed.inc();
+            gateway.metrics.resumed_elsewhere.inc();
+            let sealed = cursor.split_once('.').map_or(cursor, |(sealed, _)| sealed);
+            let cut = Cut { label, sealed: sealed.to_owned(), next, cursor: theirs };
+            Ok(go_on(listener, cut, place, asker))
+        }
         // A standing stream has nothing to finish: it starts anew.
         (Some(_) | None, None) => open(listener, asker).await,
         (Some(_) | None, Some(id)) => Ok(lost(&gateway, id, asker)),
     }
+}
+
+/// Goes on with a stream that was cut at another gateway: the client's answer is open at once, what becomes of it is
+/// seen behind it (SESSIONS 5).
+fn go_on(listener: Listener, cut: Cut, place: StreamPlace, asker: Asker) -> Response<ReplyBody> {
+    let carries = cut.label.id.clone().map_or(Carries::Standing, |id| Carries::Call { id });
+    let (number, session, at) = (cut.label.number, listener.bound.session.uuid, cut.next);
+    let (label, ring_bytes_max) = (cut.sealed.clone(), listener.server.limits.ring_bytes_max);
+    let (gateway, caller) = (listener.gateway.clone(), listener.caller);
+    let source = RecalledSource::begin(listener.clone(), cut, asker);
+    let stream = Stream::new(number, session, caller, carries, label, ring_bytes_max, Box::new(source));
+    let stream = Arc::new(stream.going_on(at));
+    gateway.streams.insert(&stream);
+    let priming = Some(events::KEEP_ALIVE);
+    listener.read(stream, Reading { reader: 1, at, priming, place: Some(place) })
 }
 
 /// Lets a paused stream go on from the upstream's own cursor.

@@ -24,6 +24,7 @@ use super::exchange::{Answered, exchange};
 use super::standing::Listener;
 use crate::bind;
 use crate::encode::answer::{Marks, Role, mark};
+use crate::event_id;
 use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::streams::stream::{Produced, Source};
 use crate::tool_news::{self, Ears, is_replaced};
@@ -146,6 +147,9 @@ impl StandingSource {
         let resumes = self.listener.server.server.upstream_resume == UpstreamResume::Supported;
         if let Some(id) = event.id.filter(|id| resumes && !id.is_empty()) {
             self.cursor = HeaderValue::from_bytes(&id).ok();
+            let (gateway, session) = (&self.listener.gateway, self.listener.bound.session.uuid);
+            let cursor = event_id::seal_cursor(&gateway.ring.load(), session, &id);
+            self.ready.push_back(Produced::Mark { cursor });
         }
         let Some(data) = event.data.filter(|data| !data.is_empty()) else { return };
         let gateway = &self.listener.gateway;
@@ -203,11 +207,22 @@ async fn reopen(
     if let Some(server) = listener.gateway.view().server_at(&listener.server.server.path) {
         listener.server = server.clone();
     }
-    let record = bind::record(&listener.gateway, &listener.bound.session).await;
+    // A session that was ended must not come to life again because its server says 404.
+    let record = bind::look_up(&listener.gateway, &listener.bound.session).await;
     let record = record.map_err(|fault| fault.told(&asker))?;
     listener.bound = bind::at_home(listener.bound.session.clone(), record);
     let maker = listener.bound.home.replica;
     exchange(listener.errand(cursor.map(|cursor| (maker, cursor)), asker)).await
+}
+
+impl StandingSource {
+    /// A stream that was cut at another gateway goes on, from the server's `cursor` if there is one.
+    pub fn going_on(listener: Listener, cursor: Option<HeaderValue>) -> StandingSource {
+        let opening = Box::pin(reopen(listener.clone(), cursor.clone(), Duration::ZERO));
+        let mut source = StandingSource::with(listener, State::Opening(opening));
+        source.cursor = cursor;
+        source
+    }
 }
 
 impl Source for StandingSource {

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use regatta_policy::drain::{Drain, Step, reconnect_after};
 use regatta_policy::snapshot::Health;
 
-use crate::forward::probe;
+use super::rehome;
 use crate::gateway::Gateway;
-use crate::headers::Outbound;
+use crate::peers;
 
 /// Does what is due every second, for as long as the gateway lives.
 pub async fn tend(gateway: Arc<Gateway>) {
     // Side by side: a replica that is slow to end sessions must not hold up the sweeping.
-    tokio::join!(sweep(&gateway), end_retired(&gateway));
+    tokio::join!(sweep(&gateway), end_retired(&gateway), peers::tend(&gateway));
 }
 
 async fn sweep(gateway: &Arc<Gateway>) {
@@ -24,6 +24,7 @@ async fn sweep(gateway: &Arc<Gateway>) {
         beat.tick().await;
         beats += 1;
         gateway.upstreams.sweep();
+        gateway.quotas.sweep(gateway.clock.now());
         gateway.streams.sweep(gateway.clock.now(), gateway.limits().resume_window);
         if beats.is_multiple_of(60) {
             gateway.store.tend();
@@ -37,9 +38,7 @@ async fn end_retired(gateway: &Arc<Gateway>) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         for server in &gateway.view().servers {
             for view in server.replicas.iter().filter(|view| view.replica.health == Health::Healthy) {
-                for session in gateway.rehoming.take_retired(view.replica.id) {
-                    let _ = probe::delete(view, &Outbound::default(), &session, &server.server.call).await;
-                }
+                rehome::end_retired(gateway, server, view).await;
             }
         }
     }
@@ -64,7 +63,7 @@ pub async fn leave(gateway: &Arc<Gateway>, patience: Duration) {
         let counts = gateway.slots.counts();
         let left = counts.inflight + counts.reserved + counts.parked;
         match drain.step(left, gateway.clock.now()) {
-            Step::Exit => return,
+            Step::Exit => return peers::leave(gateway, LAST_WRITES_MAX).await,
             // Again and again: a legacy call may get its stream only now.
             Step::SayLastWords => {
                 last_words(gateway);
@@ -75,6 +74,8 @@ pub async fn leave(gateway: &Arc<Gateway>, patience: Duration) {
     }
 }
 
+/// How long what streams hold may take into the store at the end.
+const LAST_WRITES_MAX: Duration = Duration::from_millis(500);
 /// How often a drain looks whether the last call has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 

@@ -18,6 +18,8 @@ use crate::callers::StreamPlace;
 use crate::encode::fault::message;
 use crate::fault::{Asker, Fault, Place};
 use crate::gateway::Gateway;
+use crate::peers;
+use crate::peers::spill::Cause;
 
 /// One reader of one stream.
 pub(crate) struct StreamBody {
@@ -87,13 +89,16 @@ impl StreamBody {
 impl Drop for StreamBody {
     fn drop(&mut self) {
         if self.stream.leave(self.reader) {
+            if self.stream.is_relayed() {
+                return peers::spill::drop_relay(&self.gateway, &self.stream);
+            }
             detach(self.gateway.clone(), self.stream.clone(), self.reader);
         }
     }
 }
 
 /// Drives `stream` after `reader` left it, until another reader takes over; if the bounds allow no more, ends it.
-fn detach(gateway: Arc<Gateway>, stream: Arc<Stream>, reader: u64) {
+pub(crate) fn detach(gateway: Arc<Gateway>, stream: Arc<Stream>, reader: u64) {
     let Some(place) = gateway.callers.detach(stream.caller.account, &gateway.limits()) else {
         gateway.metrics.detached_refused.inc();
         // A client that comes back for the rest learns that there is none.
@@ -102,6 +107,7 @@ fn detach(gateway: Arc<Gateway>, stream: Arc<Stream>, reader: u64) {
         gateway.note_turn(&stream, turned);
         return;
     };
+    peers::spill::begin(&gateway, &stream, stream.unspilled(), Cause::Detached);
     // Standing streams wait for their reader to come back; calls run to their own end.
     let wait = if stream.is_standing() { gateway.limits().resume_window } else { gateway.detached_wait() };
     gateway.metrics.detached.inc();

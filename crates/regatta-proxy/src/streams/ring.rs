@@ -37,6 +37,11 @@ impl Ring {
         Ring { events: VecDeque::new(), first: 1, bytes: 0 }
     }
 
+    /// An empty ring of a stream that goes on here: its next event will be number `next`.
+    pub fn going_on(next: Sequence) -> Ring {
+        Ring { events: VecDeque::new(), first: next, bytes: 0 }
+    }
+
     /// Adds an event; drops the oldest ones until at most `bytes_max` are held, but never the new one.
     pub fn push(&mut self, event: Bytes, bytes_max: usize) {
         self.bytes += event.len();

@@ -4,11 +4,12 @@
 //! an undisturbed stream costs no task and pushes back on the server; when the body is dropped a task of its
 //! own drives on, until a resume takes over. Every event is numbered and kept in the ring; a resume reads from there.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use regatta_store::Uuid16;
+use tokio::sync::Notify;
 
 use super::ring::{Look, Ring, Sequence};
 use crate::handover::Caller;
@@ -17,6 +18,14 @@ use crate::handover::Caller;
 pub(crate) trait Source: Send {
     /// The next thing that happens. After `Pause` or `End` it is not polled again.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced>;
+
+    /// The client takes its request back: nobody is asked any more.
+    fn cancelled(&mut self) {}
+
+    /// Whether it only repeats what the store holds: then nothing is lost with it.
+    fn is_relay(&self) -> bool {
+        false
+    }
 }
 
 /// What a source produces.
@@ -34,6 +43,10 @@ pub(crate) enum Produced {
     /// The server ended the connection but not the request: it goes on from this cursor (2025-11-25
     /// basic/transports, *Resumability and Redelivery*).
     Pause { cursor: Bytes },
+    /// An event as another gateway wrote it, id and all.
+    Recorded { event: Bytes },
+    /// From here on the server can be asked to go on from this cursor, sealed: it rides in the ids of what follows.
+    Mark { cursor: String },
     /// Nothing will follow.
     End,
 }
@@ -83,6 +96,22 @@ struct State {
     task_waker: Option<Waker>,
     /// Rises each time the stream comes to rest, paused or ended.
     rests: u64,
+    /// The first event that the store was not given.
+    unspilled: Sequence,
+    /// The server's newest cursor, sealed.
+    mark: Option<String>,
+    /// Rings with every event and rest, for whoever writes them down elsewhere.
+    watch: Option<Arc<Notify>>,
+}
+
+/// A look at what a stream holds, from some event on.
+pub(crate) struct Peek {
+    /// The first event that was looked for and is there, or the next to come.
+    pub first: Sequence,
+    pub events: Vec<(Sequence, Bytes)>,
+    /// The number that the next event will have.
+    pub next: Sequence,
+    pub phase: Phase,
 }
 
 /// How far a stream is.
@@ -148,8 +177,18 @@ impl Stream {
             waker: None,
             task_waker: None,
             rests: 0,
+            unspilled: 0,
+            mark: None,
+            watch: None,
         };
         Stream { number, session, caller, carries, label, ring_bytes_max, state: Mutex::new(state) }
+    }
+
+    /// The same stream, begun at another gateway: its next event here is number `at`.
+    pub fn going_on(mut self, at: Sequence) -> Stream {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (state.ring, state.untaken, state.unspilled) = (Ring::going_on(at), at, at);
+        self
     }
 
     /// Whether this is a session's standing stream.
@@ -162,6 +201,49 @@ impl Stream {
         format!("{}.{sequence}", self.label)
     }
 
+    /// Whether it carries the answer to the request with this raw id.
+    pub fn carries_request(&self, id: &[u8]) -> bool {
+        match &self.carries {
+            Carries::Call { id: own } => &own[..] == id,
+            Carries::Standing => false,
+        }
+    }
+
+    /// Its client takes the request back.
+    pub fn cancelled(&self) {
+        let mut state = self.lock();
+        if let Some(source) = &mut state.source {
+            source.cancelled();
+        }
+        state.wake_all();
+    }
+
+    /// Whether it only repeats what the store holds.
+    pub fn is_relayed(&self) -> bool {
+        self.lock().source.as_ref().is_some_and(|source| source.is_relay())
+    }
+
+    /// Rings with every event and rest from now on. One watcher at a time.
+    pub fn watch(&self) -> Arc<Notify> {
+        self.lock().watch.get_or_insert_with(Arc::default).clone()
+    }
+
+    /// Events from number `from` on, as many as fit, at least one if there is one. Reads nothing away.
+    pub fn peek(&self, from: Sequence, events_max: usize, bytes_max: usize) -> Peek {
+        let state = self.lock();
+        let first = state.ring.nearest(from);
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        for at in first..state.ring.next() {
+            let Look::Event(event) = state.ring.look(at) else { break };
+            bytes += event.len();
+            if !events.is_empty() && (events.len() >= events_max || bytes > bytes_max) {
+                break;
+            }
+            events.push((at, event));
+        }
+        Peek { first, events, next: state.ring.next(), phase: state.phase.clone() }
+    }
+
     /// How far it is.
     pub fn phase(&self) -> Phase {
         self.lock().phase.clone()
@@ -170,6 +252,17 @@ impl Stream {
     /// Whether a connection reads it now.
     pub fn is_read(&self) -> bool {
         self.lock().read
+    }
+
+    /// The first event that the store was not given.
+    pub fn unspilled(&self) -> Sequence {
+        self.lock().unspilled
+    }
+
+    /// The store has everything before `next`.
+    pub fn note_spilled(&self, next: Sequence) {
+        let mut state = self.lock();
+        state.unspilled = state.unspilled.max(next);
     }
 
     /// How often it came to rest, if it rests now.
@@ -327,6 +420,11 @@ impl Stream {
         match produced {
             Produced::Event { name, data } => self.push(state, name.as_ref(), &data),
             Produced::Retry { milliseconds } => self.push_retry(state, milliseconds),
+            Produced::Recorded { event } => {
+                state.ring.push(event, self.ring_bytes_max);
+                state.ring_watch();
+            }
+            Produced::Mark { cursor } => state.mark = Some(cursor),
             Produced::Pause { cursor } => {
                 state.source = None;
                 return Poll::Ready(state.come_to_rest(Phase::Paused { cursor }));
@@ -341,23 +439,38 @@ impl Stream {
 
     fn push(&self, state: &mut State, name: Option<&Bytes>, data: &Bytes) {
         let sequence = state.ring.next();
-        let mut out = Vec::with_capacity(self.label.len() + name.map_or(0, Bytes::len) + data.len() + 64);
+        let marked = state.mark.as_ref().map_or(0, |mark| mark.len() + 1);
+        let length = self.label.len() + marked + name.map_or(0, Bytes::len) + data.len() + 64;
+        let mut out = Vec::with_capacity(length);
         out.extend_from_slice(b"id: ");
         out.extend_from_slice(self.label.as_bytes());
         out.push(b'.');
         write_number(&mut out, sequence);
+        if let Some(mark) = &state.mark {
+            out.push(b'.');
+            out.extend_from_slice(mark.as_bytes());
+        }
         out.push(b'\n');
         regatta_mcp::events::append(&mut out, name.map(|name| &name[..]), data);
         state.ring.push(out.into(), self.ring_bytes_max);
+        state.ring_watch();
+    }
+
+    fn next_id(&self, state: &State) -> String {
+        let mut id = self.event_id(state.ring.next());
+        if let Some(mark) = &state.mark {
+            id.push('.');
+            id.push_str(mark);
+        }
+        id
     }
 
     /// An event without data sets the reader's cursor and is not handed to the application (WHATWG SSE 9.2.6).
     fn push_retry(&self, state: &mut State, milliseconds: u64) {
         let mut out = BytesMut::with_capacity(self.label.len() + 64);
-        out.put_slice(
-            format!("id: {}\nretry: {milliseconds}\ndata: \n\n", self.event_id(state.ring.next())).as_bytes(),
-        );
+        out.put_slice(format!("id: {}\nretry: {milliseconds}\ndata: \n\n", self.next_id(state)).as_bytes());
         state.ring.push(out.freeze(), self.ring_bytes_max);
+        state.ring_watch();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -385,7 +498,14 @@ impl State {
     fn come_to_rest(&mut self, phase: Phase) -> Turned {
         self.phase = phase;
         self.rests += 1;
+        self.ring_watch();
         Turned::Rests { rest: self.rests, bytes: self.ring.bytes() }
+    }
+
+    fn ring_watch(&self) {
+        if let Some(watch) = &self.watch {
+            watch.notify_one();
+        }
     }
 
     fn wake_all(&mut self) {

@@ -104,6 +104,11 @@ impl StreamTable {
         }
     }
 
+    /// Forgets a stream that nothing is lost with.
+    pub fn remove(&self, stream: &Stream) {
+        self.lock().forget(stream.number);
+    }
+
     /// Every stream of `session`, for its end.
     pub fn of_session(&self, session: Uuid16) -> Vec<Arc<Stream>> {
         self.lock().by_number.values().filter(|stream| stream.session == session).cloned().collect()

@@ -14,6 +14,15 @@ pub(super) async fn run(store: &dyn Store, names: &Names) {
     a_gateway_is_live_from_enlisting_to_resigning(store, names).await;
     a_gateway_is_live_as_long_as_its_mailbox(store, names).await;
     letters_arrive_whole_and_in_order(store, names).await;
+    a_letter_to_everybody_comes_to_whoever_listens(store).await;
+}
+
+async fn a_letter_to_everybody_comes_to_whoever_listens(store: &dyn Store) {
+    let mut mailbox = store.enlist(GatewayId::EVERYBODY, TTL);
+    wait_live(store, GatewayId::EVERYBODY, true).await;
+    let sent = Bytes::from_static(b"to all");
+    store.post(GatewayId::EVERYBODY, sent.clone()).await.expect("a letter is sent");
+    assert_eq!(letter(&mut mailbox).await, sent);
 }
 
 pub(super) fn gateway(names: &Names, number: u8) -> GatewayId {

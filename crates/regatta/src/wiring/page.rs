@@ -5,21 +5,26 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use regatta_control::Control;
 use regatta_control::admin::{Panel, Readiness};
 use regatta_proxy::Gateway;
 use regatta_proxy::listener::ListenerStats;
-use regatta_store::{Durability, Embedded, Store};
+use regatta_store::{Durability, Link, Store};
 use serde_json::{Value, json};
 
 use crate::logging::Sink;
+
+/// Name, help and value of a metric.
+type Number = (&'static str, &'static str, u64);
 
 /// All that runs once a gateway serves.
 pub struct Plane {
     pub gateway: Arc<Gateway>,
     pub stats: Arc<ListenerStats>,
-    pub store: Arc<Embedded>,
+    pub store: Arc<dyn Store>,
+    pub warning: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub control: Arc<Control>,
     pub sink: Sink,
 }
@@ -41,8 +46,28 @@ impl Plane {
         let mut text = self.gateway.metrics_text();
         // The end mark belongs behind what is added here.
         text.truncate(text.trim_end().trim_end_matches("# EOF").len());
-        let (stats, control, store) = (&self.stats, self.control.stats(), self.store.stats());
-        let counters = [
+        // Writing to a string cannot fail.
+        let counters = [self.process_counters(), self.store_counters(), self.registry_counters()];
+        for (name, help, value) in counters.into_iter().flatten() {
+            let _ = write!(
+                text,
+                "# HELP regatta_{name} {help}.\n# TYPE regatta_{name} counter\nregatta_{name}_total {value}\n"
+            );
+        }
+        for (name, help, value) in self.gauges() {
+            let _ = write!(
+                text,
+                "# HELP regatta_{name} {help}.\n# TYPE regatta_{name} gauge\nregatta_{name} {value}\n"
+            );
+        }
+        self.replica_gauges(&mut text);
+        text.push_str("# EOF\n");
+        text
+    }
+
+    fn process_counters(&self) -> Vec<Number> {
+        let (stats, control) = (&self.stats, self.control.stats());
+        vec![
             ("listener_accepted", "Client connections taken from the kernel", stats.accepted.load(Relaxed)),
             (
                 "listener_refused",
@@ -65,6 +90,12 @@ impl Plane {
                 control.config_reload_failed.load(Relaxed),
             ),
             ("log_dropped", "Log lines that stderr did not take", self.sink.dropped()),
+        ]
+    }
+
+    fn store_counters(&self) -> Vec<Number> {
+        let store = self.store.stats();
+        vec![
             (
                 "store_refused_records",
                 "Records refused by a bound",
@@ -72,36 +103,61 @@ impl Plane {
             ),
             ("store_refused_tombstones", "Tombstones refused by a bound", store.refused_tombstones),
             ("store_write_failures", "Writes to the log that failed", store.write_failures),
-        ];
-        // Writing to a string cannot fail.
-        for (name, help, value) in counters {
-            let _ = write!(
-                text,
-                "# HELP regatta_{name} {help}.\n# TYPE regatta_{name} counter\nregatta_{name}_total {value}\n"
-            );
-        }
-        let gauges = [
+            ("store_operations", "Operations sent to the shared store", store.link.operations),
+            (
+                "store_timeouts",
+                "Operations of the shared store without an answer in time",
+                store.link.timeouts,
+            ),
+            (
+                "store_refused_away",
+                "Operations not sent because the store was known to be away",
+                store.link.refused_away,
+            ),
+            ("store_reconnects", "Connections to the shared store made again", store.link.reconnects),
+            ("store_breaker_opened", "Times the store began to count as away", store.link.breaker_opened),
+            ("store_notices_lost", "Times the store's notices stopped", store.link.notices_lost),
+            ("store_published_records", "Records kept here and then published", store.link.published_records),
+            (
+                "store_merged_records",
+                "Of these, records merged with another gateway's",
+                store.link.merged_records,
+            ),
+            (
+                "store_restored_writes",
+                "Writes that the store had lost and got again",
+                store.link.restored_writes,
+            ),
+            ("store_lost_writes", "Writes that the store may have lost for good", store.link.lost_writes),
+            (
+                "store_refused_spills",
+                "Events of streams that a bound of the store refused or displaced",
+                store.refused_spills,
+            ),
+            ("store_letters_dropped", "Letters between gateways dropped by a bound", store.letters_dropped),
+            ("store_notices_missed", "Notices dropped because nobody fetched them", store.notices_missed),
+        ]
+    }
+
+    fn gauges(&self) -> Vec<Number> {
+        let (stats, store) = (&self.stats, self.store.stats());
+        vec![
             ("connections", "Client connections that are open", stats.open() as u64),
             ("store_records", "Deviation records", store.records),
             ("store_tombstones", "Tombstones", store.tombstones),
+            (
+                "store_unpublished_records",
+                "Records that only this gateway knows",
+                store.link.unpublished_records,
+            ),
             ("store_log_bytes", "Bytes of the deviation log", store.log_bytes),
-        ];
-        for (name, help, value) in gauges {
-            let _ = write!(
-                text,
-                "# HELP regatta_{name} {help}.\n# TYPE regatta_{name} gauge\nregatta_{name} {value}\n"
-            );
-        }
-        self.registry_counters(&mut text);
-        self.replica_gauges(&mut text);
-        text.push_str("# EOF\n");
-        text
+        ]
     }
 
-    fn registry_counters(&self, text: &mut String) {
+    fn registry_counters(&self) -> Vec<Number> {
         let control = self.control.stats();
         let registry = &control.registry;
-        let counters = [
+        vec![
             ("registry_failed", "Readings of the registry that failed", registry.failed.load(Relaxed)),
             ("registry_refused", "Registrations that were refused", registry.refused.load(Relaxed)),
             (
@@ -119,13 +175,7 @@ impl Plane {
                 "Tools that replicas define differently",
                 control.tool_conflicts.load(Relaxed),
             ),
-        ];
-        for (name, help, value) in counters {
-            let _ = write!(
-                text,
-                "# HELP regatta_{name} {help}.\n# TYPE regatta_{name} counter\nregatta_{name}_total {value}\n"
-            );
-        }
+        ]
     }
 
     fn replica_gauges(&self, text: &mut String) {
@@ -169,6 +219,12 @@ impl Plane {
         let mut reasons = Vec::new();
         if let Durability::ProcessOnly { why } = self.store.durability() {
             reasons.push(format!("sessions end with this process: {why}"));
+        }
+        reasons.extend((self.warning)());
+        if let Link::Degraded { since_s, why } = self.store.link() {
+            let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(since_s, |since| since.as_secs());
+            let away_s = now_s.saturating_sub(since_s);
+            reasons.push(format!("the store is away for {away_s} s, sessions go on by their tokens: {why}"));
         }
         let (views, snapshots) = (self.control.views(), self.control.snapshots());
         let (views, snapshot) = (views.borrow(), snapshots.borrow());

@@ -77,3 +77,34 @@ async fn no_demo_replica_outlives_a_killed_gateway() -> Result<()> {
     eventually("the replica ended with its stdin", SOON, async || (!runs(pid)).then_some(())).await;
     Ok(())
 }
+
+#[tokio::test]
+async fn two_gateways_over_one_store_are_shown_and_either_may_be_killed() -> Result<()> {
+    let redis = regatta_testkit::redis::Server::start(&[]).await;
+    let state = tempfile::TempDir::new().expect("a directory");
+    let more = ["--replicas", "2", "--gateways", "2", "--store", &redis.url()];
+    let (mut process, url) = up(state.path(), &more).await;
+    let line = process.line_with("and at: ", SOON).await;
+    let other = line.trim_start_matches("and at: ").to_owned();
+    let session = Client::new(&url).initialize().await?;
+    assert_eq!(session.call("counter", json!({})).await?.text(), "1");
+    let there = session.through(&Client::new(&other));
+    assert_eq!(there.call("counter", json!({})).await?.text(), "2");
+    let line = process.line_with(&format!("{other}  gateway      pid "), SOON).await;
+    let pid: u64 = line.split_once("pid ").and_then(|(_, pid)| pid.trim().parse().ok()).expect("a pid");
+    kill(pid);
+    assert_eq!(session.call("counter", json!({})).await?.text(), "3");
+    let back = eventually("the other gateway is back", SOON * 2, async || {
+        there.call("counter", json!({})).await.ok()
+    })
+    .await;
+    assert_eq!(back.text(), "4");
+    Ok(())
+}
+
+#[tokio::test]
+async fn several_gateways_without_a_store_are_refused_with_a_hint() {
+    let mut process = Process::spawn(Command::new(REGATTA).args(["up", "--gateways", "2"]));
+    assert_eq!(process.exit_within(SOON).await.code(), Some(2));
+    assert!(process.stderr().iter().any(|line| line.contains("hint: ") && line.contains("--store")));
+}

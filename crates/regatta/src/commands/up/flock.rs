@@ -1,4 +1,4 @@
-//! The demo replicas of `up`: child processes, each watched by a thread that starts it again on the same port.
+//! The children of `up`, demo replicas and further gateways, each watched by a thread that starts it again on the same port.
 //!
 //! A child ends when its stdin does, so none outlives this process, however it ends. They have a process group of
 //! their own: Ctrl-C must reach the gateway first, which then lets their calls finish.
@@ -16,10 +16,24 @@ const AGAIN_MAX: Duration = Duration::from_secs(10);
 /// A child that lived this long starts over with the first wait.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// Demo replicas that run, and run again.
+/// Processes that run, and run again.
 #[derive(Debug, Default)]
 pub struct Flock {
     members: Vec<Member>,
+}
+
+/// What the children of a flock are.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Demo replicas.
+    Demo,
+    /// Gateways over these replicas and this store.
+    Gateway {
+        /// The replicas' endpoints.
+        urls: Vec<String>,
+        /// The store's URL.
+        store: String,
+    },
 }
 
 /// One of them.
@@ -31,12 +45,12 @@ struct Member {
 }
 
 impl Flock {
-    /// Starts `count` demo replicas on free ports.
+    /// Starts a child on each of these ports; on a free one for 0.
     ///
     /// # Errors
     /// Why the first that failed did not start, for a person.
-    pub fn start(count: usize) -> Result<Flock, String> {
-        let members = (0..count).map(|_| Member::start()).collect::<Result<_, _>>()?;
+    pub fn start(kind: &Kind, ports: impl Iterator<Item = u16>) -> Result<Flock, String> {
+        let members = ports.map(|port| Member::start(kind, port)).collect::<Result<_, _>>()?;
         Ok(Flock { members })
     }
 
@@ -52,26 +66,68 @@ impl Flock {
     }
 }
 
+impl Kind {
+    /// The arguments of a child on `port`.
+    fn arguments(&self, port: &str) -> Vec<String> {
+        let fixed = |arguments: &[&str]| arguments.iter().map(|&argument| argument.to_owned()).collect();
+        match self {
+            Kind::Demo => fixed(&["demo", "--port", port, "--exit-with-stdin"]),
+            Kind::Gateway { urls, .. } => {
+                let listen = format!("127.0.0.1:{port}");
+                let more = ["--admin", "127.0.0.1:0", "--exit-with-stdin"];
+                let mut arguments: Vec<String> = fixed(&["up", "--listen", &listen]);
+                arguments.extend(more.map(str::to_owned));
+                arguments.extend_from_slice(urls);
+                arguments
+            }
+        }
+    }
+
+    /// Where a password may be is not for everybody's eyes, as arguments are.
+    fn environment(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Kind::Demo => None,
+            Kind::Gateway { store, .. } => Some(("REGATTA_STORE_URL", store)),
+        }
+    }
+
+    /// What stands before the URL on a child's first line.
+    fn greeting(&self) -> &'static str {
+        match self {
+            Kind::Demo => "listening ",
+            Kind::Gateway { .. } => "MCP endpoint: ",
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Kind::Demo => "a demo replica",
+            Kind::Gateway { .. } => "a gateway",
+        }
+    }
+}
+
 impl Member {
-    fn start() -> Result<Member, String> {
-        let (child, url) = spawn("0")?;
+    fn start(kind: &Kind, port: u16) -> Result<Member, String> {
+        let (child, url) = spawn(kind, &port.to_string())?;
         let pid = Arc::new(AtomicU32::new(child.id()));
         let port = url.trim_end_matches("/mcp").rsplit(':').next().unwrap_or_default().to_owned();
-        let watched = pid.clone();
+        let (watched, kind) = (pid.clone(), kind.clone());
         std::thread::Builder::new()
-            .name("demo".into())
-            .spawn(move || watch(child, &port, &watched))
-            .map_err(|why| format!("cannot watch a demo replica: {why}"))?;
+            .name("flock".into())
+            .spawn(move || watch(child, &kind, &port, &watched))
+            .map_err(|why| format!("cannot watch a child: {why}"))?;
         Ok(Member { url, pid })
     }
 }
 
-/// Starts a demo on `port` and waits for its first line.
-fn spawn(port: &str) -> Result<(Child, String), String> {
-    let failed = |why: std::io::Error| format!("cannot start a demo replica: {why}");
+/// Starts a child on `port` and waits for its first line.
+fn spawn(kind: &Kind, port: &str) -> Result<(Child, String), String> {
+    let failed = |why: std::io::Error| format!("cannot start {}: {why}", kind.name());
     let binary = std::env::current_exe().map_err(failed)?;
     let mut child = Command::new(binary)
-        .args(["demo", "--port", port, "--exit-with-stdin"])
+        .args(kind.arguments(port))
+        .envs(kind.environment())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -82,18 +138,18 @@ fn spawn(port: &str) -> Result<(Child, String), String> {
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
     }
-    match line.trim().strip_prefix("listening ") {
+    match line.trim().strip_prefix(kind.greeting()) {
         Some(url) => Ok((child, url.to_owned())),
         None => {
             let _ = child.kill();
             let _ = child.wait();
-            Err(format!("a demo replica did not start on port {port}"))
+            Err(format!("{} did not start on port {port}", kind.name()))
         }
     }
 }
 
 /// Waits for the end of `child` and starts it again, for as long as this process lives.
-fn watch(mut child: Child, port: &str, pid: &AtomicU32) {
+fn watch(mut child: Child, kind: &Kind, port: &str, pid: &AtomicU32) {
     let mut pause = AGAIN_FIRST;
     loop {
         let born = Instant::now();
@@ -108,7 +164,7 @@ fn watch(mut child: Child, port: &str, pid: &AtomicU32) {
         child = loop {
             std::thread::sleep(pause);
             pause = (pause * 2).min(AGAIN_MAX);
-            if let Ok((child, _)) = spawn(port) {
+            if let Ok((child, _)) = spawn(kind, port) {
                 break child;
             }
         };

@@ -17,17 +17,18 @@ use crate::wiring::{ReplicaStatus, ReplicaView, Started};
 /// How often the live status looks for something new.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Shows one gateway.
+/// Shows a gateway and those beside it.
 pub struct Show {
     started: Started,
     flock: Flock,
+    gateways: Flock,
     sink: Sink,
 }
 
 impl Show {
-    /// Shows what `started`, over the demo replicas of `flock`.
-    pub fn new(started: Started, flock: Flock, sink: Sink) -> Show {
-        Show { started, flock, sink }
+    /// Shows what `started`, over the demo replicas of `flock`, beside the further `gateways`.
+    pub fn new(started: Started, flock: Flock, gateways: Flock, sink: Sink) -> Show {
+        Show { started, flock, gateways, sink }
     }
 
     /// Prints how to use it, then shows the status for as long as the runtime lives.
@@ -45,7 +46,11 @@ impl Show {
         let config = json!({ "mcpServers": { "regatta": { "type": "http", "url": url } } });
         let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "curl", "version": "0" } } });
-        let mut text = format!("MCP endpoint: {url}\n\nclient config:\n{config:#}\n\ntry it:\n");
+        let mut text = format!("MCP endpoint: {url}\n");
+        for other in self.gateways.urls() {
+            let _ = writeln!(text, "and at: {other}");
+        }
+        let _ = write!(text, "\nclient config:\n{config:#}\n\ntry it:\n");
         let _ = write!(
             text,
             "curl -si {url} -H 'content-type: application/json' \\\n  \
@@ -55,6 +60,9 @@ impl Show {
             text.push_str(
                 "\nthe replicas are demos: kill one with kill -9 PID in the middle of a session, and go on\n",
             );
+        }
+        if !self.gateways.urls().is_empty() {
+            text.push_str("the gateways share their sessions: use any, kill one, and go on at another\n");
         }
         if let Some(admin) = self.started.admin {
             let _ = write!(text, "\nadmin: http://{admin} (/health /ready /metrics /status)\n");
@@ -66,8 +74,11 @@ impl Show {
     async fn live(self, colour: bool) {
         let mut shown: Vec<String> = Vec::new();
         loop {
-            let lines: Vec<String> =
-                self.lines().iter().map(|(health, line)| painted(health, line, colour)).collect();
+            let gateways = self.gateway_lines();
+            let gateways = gateways.iter().map(|line| painted("healthy", line, colour));
+            let replicas = self.lines();
+            let replicas = replicas.iter().map(|(health, line)| painted(health, line, colour));
+            let lines: Vec<String> = gateways.chain(replicas).collect();
             if lines != shown {
                 self.sink.block(lines.clone());
                 shown = lines;
@@ -81,13 +92,23 @@ impl Show {
         let mut told: Vec<String> = Vec::new();
         loop {
             let views = self.started.views.borrow().clone();
-            let lines: Vec<String> = views.iter().map(|view| self.line(view, None)).collect();
+            let mut lines = self.gateway_lines();
+            lines.extend(views.iter().map(|view| self.line(view, None)));
             for line in lines.iter().filter(|line| !told.contains(line)) {
                 self.sink.say(line);
             }
             told = lines;
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// The other gateways and their processes.
+    fn gateway_lines(&self) -> Vec<String> {
+        let line = |url: String| match self.gateways.pid(&url) {
+            Some(pid) => format!("{url}  gateway      pid {pid}"),
+            None => format!("{url}  gateway      away"),
+        };
+        self.gateways.urls().into_iter().map(line).collect()
     }
 
     fn lines(&self) -> Vec<(&'static str, String)> {

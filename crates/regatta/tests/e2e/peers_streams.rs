@@ -1,0 +1,203 @@
+//! A stream is cut at one gateway and resumed at another: every event once, in order, and an honest end.
+
+use crate::fleet::{demos, urls};
+use crate::peers::{Heard, Pair, SOON, sleep};
+use regatta_testkit::gateway::Plan;
+use regatta_testkit::process::Demo;
+use regatta_testkit::stub::answers;
+use regatta_testkit::{Reply, Result, Stub, eventually};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+async fn pair() -> (Vec<Demo>, Pair) {
+    let demos = demos(1, &["--eras", "legacy"]).await;
+    let pair = Pair::start(Plan::over(urls(&demos))).await;
+    (demos, pair)
+}
+
+#[tokio::test]
+async fn a_call_that_is_cut_again_and_again_goes_on_at_whichever_gateway_it_is_asked_for() -> Result<()> {
+    let (_demos, pair) = pair().await;
+    let both = pair.session().await?;
+    let mut heard = Heard::default();
+    let mut events = sleep(&both[0], 2950).await?.events();
+    for cut in 1..=5 {
+        for _ in 0..3 {
+            heard.note(&events.until("notifications/progress").await?);
+        }
+        drop(events);
+        events = both[cut % 2].resume(heard.last_id()).await?.events();
+        assert_eq!(events.status, 200);
+    }
+    for event in events.rest().await? {
+        heard.note(&event);
+    }
+    heard.assert_slept(2950);
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_of_a_stream_is_written_while_its_client_reads() -> Result<()> {
+    let (_demos, pair) = pair().await;
+    let [one, _] = pair.session().await?;
+    let before = pair.asked();
+    let mut heard = Heard::default();
+    for event in sleep(&one, 950).await?.events().rest().await? {
+        heard.note(&event);
+    }
+    assert_eq!(heard.said.last().map(String::as_str), Some("slept 950 ms"));
+    assert_eq!(pair.asked(), before, "{:?}", pair.redis.calls());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_ended_without_its_client_is_fetched_at_the_other_gateway_after_a_kill() -> Result<()> {
+    let (_demos, mut pair) = pair().await;
+    let [one, two] = pair.session().await?;
+    let mut heard = Heard::default();
+    let mut events = sleep(&one, 950).await?.events();
+    heard.note(&events.next().await?.expect("a priming event"));
+    heard.note(&events.until("notifications/progress").await?);
+    drop(events);
+    eventually("the call has ended and is written down", SOON, async || {
+        let ended = pair.one.metric("regatta_detached").await? == 0.0;
+        (ended && pair.one.metric("regatta_spilled_events_total").await? >= 9.0).then_some(())
+    })
+    .await;
+    pair.one.process.kill();
+    for event in two.resume(heard.last_id()).await?.events().rest().await? {
+        heard.note(&event);
+    }
+    heard.assert_slept(950);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_died_with_its_gateway_ends_in_one_honest_error_at_the_other() -> Result<()> {
+    let (_demos, mut pair) = pair().await;
+    let [one, two] = pair.session().await?;
+    let mut events = sleep(&one, 60_000).await?.events();
+    let last_id = events.until("notifications/progress").await?.id.expect("an id to resume from");
+    pair.one.process.kill();
+    let rest = two.resume(&last_id).await?;
+    assert_eq!(rest.status, 200);
+    let rest = rest.events().rest().await?;
+    let last = rest.last().expect("a last word").json();
+    assert_eq!((&last["id"], &last["error"]["code"]), (&json!(1), &json!(-31001)), "{rest:?}");
+    assert_eq!(rest.iter().filter(|event| !event.json().is_null()).count(), 1, "said once: {rest:?}");
+    assert_eq!(two.call("counter", json!({})).await?.text(), "1", "the session goes on");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_can_resume_goes_on_when_the_gateway_is_killed() -> Result<()> {
+    let base = answers::legacy();
+    let id = std::sync::Mutex::new(Value::Null);
+    let stub = Stub::start(move |seen| {
+        let mut id = id.lock().expect("nobody panics");
+        let progress = |n: u64| {
+            json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": "t", "progress": n}})
+        };
+        match (seen.tool(), seen.header("last-event-id")) {
+            ("long", _) => {
+                *id = seen.id().clone();
+                Reply::sse().event_id("c1", &progress(1)).event_id("c2", &progress(2)).hold()
+            }
+            (_, "c2") => {
+                let result = json!({"content": [{"type": "text", "text": "done"}]});
+                let last = json!({"jsonrpc": "2.0", "id": *id, "result": result});
+                Reply::sse().event_id("c3", &progress(3)).event_id("c4", &last)
+            }
+            _ => base(seen),
+        }
+    })
+    .await;
+    let plan = Plan::over([stub.url()]).on_server("upstream_resume = \"supported\"");
+    let mut pair = Pair::start(plan).await;
+    let [one, two] = pair.session().await?;
+    let mut heard = Heard::default();
+    let mut events = one.call_with_progress("long", json!({}), json!("t")).await?.events();
+    for _ in 0..2 {
+        heard.note(&events.until("notifications/progress").await?);
+    }
+    assert!(!heard.last_id().contains("c2"), "the server's own ids are sealed");
+    pair.one.process.kill();
+    for event in two.resume(heard.last_id()).await?.events().rest().await? {
+        heard.note(&event);
+    }
+    assert_eq!(heard.said, ["1", "2", "3", "done"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_else_gets_a_stream_at_the_other_gateway_either() -> Result<()> {
+    let (_demos, pair) = pair().await;
+    let mine = |gateway: &regatta_testkit::Gateway| gateway.client().header("authorization", "Bearer mine");
+    let session = mine(&pair.one).initialize().await?;
+    let mut events = sleep(&session, 60_000).await?.events();
+    let id = events.until("notifications/progress").await?.id.expect("an id");
+    let thief = session.through(&pair.two.client().header("authorization", "Bearer thief"));
+    let stolen = thief.resume(&id).await?;
+    if stolen.is_sse() {
+        let said = stolen.events().rest().await?;
+        let errors = said.iter().filter(|event| event.json()["error"]["code"] == json!(-31001));
+        assert_eq!(errors.count(), said.len(), "nothing of the call: {said:?}");
+    } else {
+        assert!(stolen.status.is_client_error(), "{}", stolen.status);
+    }
+    let next = events.until("notifications/progress").await?;
+    assert_ne!(next.id, Some(id), "its owner was not disturbed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_standing_stream_moves_to_the_gateway_where_its_client_comes_back() -> Result<()> {
+    let (_demos, pair) = pair().await;
+    let [one, two] = pair.session().await?;
+    let mut standing = one.listen().await?.events();
+    let id = standing.next().await?.expect("a priming event").id.expect("an id");
+    drop(standing);
+    // While nobody reads, what the server says is kept.
+    one.call("toggle_tool", json!({"name": "kept"})).await?.result()?;
+    eventually("it is written down", SOON, async || {
+        (pair.one.metric("regatta_spilled_events_total").await? >= 1.0).then_some(())
+    })
+    .await;
+    let mut again = two.resume(&id).await?.events();
+    assert_eq!(again.status, 200);
+    again.until("notifications/tools/list_changed").await?;
+    two.call("toggle_tool", json!({"name": "later"})).await?.result()?;
+    let event = again.until("notifications/tools/list_changed").await?;
+    drop(again);
+    // And back.
+    let mut back = one.resume(&event.id.expect("an id")).await?.events();
+    two.call("toggle_tool", json!({"name": "last"})).await?.result()?;
+    back.until("notifications/tools/list_changed").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_standing_stream_is_opened_where_the_first_has_lost_its_client() -> Result<()> {
+    let stub = Stub::start(answers::legacy()).await;
+    let pair = Pair::start(Plan::over([stub.url()])).await;
+    let [one, two] = pair.session().await?;
+    let mut first = one.listen().await?.events();
+    first.next().await?;
+    drop(first);
+    eventually("it has no reader", SOON, async || {
+        (pair.one.metric("regatta_detached").await? >= 1.0).then_some(())
+    })
+    .await;
+    let mut second = two.listen().await?.events();
+    assert_eq!(second.status, 200);
+    second.next().await?;
+    eventually("the first gateway has let go of the server's stream", SOON, async || {
+        (stub.live_count() == 1).then_some(())
+    })
+    .await;
+    let note = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+    stub.say(&note);
+    second.until("notifications/tools/list_changed").await?;
+    assert!(second.next_within(Duration::from_millis(300)).await.is_err(), "once");
+    Ok(())
+}

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::peers::{Company, Keys, Peers};
 use crate::pending::Pending;
 use crate::pipeline::rehome::{Retired, Untold};
+use crate::quotas::Quotas;
 use crate::session::SessionCache;
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
@@ -45,6 +46,7 @@ pub struct Gateway {
     pub(crate) streams: StreamTable,
     pub(crate) shared_legs: SharedLegs,
     pub(crate) callers: Callers,
+    pub(crate) quotas: Quotas,
     pub(crate) pending: Pending,
     pub(crate) peers: Peers,
     pub(crate) metrics: Metrics,
@@ -92,8 +94,10 @@ impl Gateway {
         upstreams.apply(&snapshot);
         let limits = snapshot.limits.clone();
         let clock = Clock::start(start);
+        let metrics = Metrics::new();
         Arc::new(Gateway {
-            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams)),
+            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, (&metrics, clock), None)),
+            quotas: Quotas::new(limits.limit_keys_max),
             slots: Arc::new(Slots::new(bounds(&limits))),
             sessions: SessionCache::new(limits.session_cache_max),
             limits: Arc::new(ArcSwap::new(limits)),
@@ -106,7 +110,7 @@ impl Gateway {
             callers: Callers::default(),
             pending: Pending::default(),
             peers: Peers::new(company, boot, keys),
-            metrics: Metrics::new(),
+            metrics,
             rehoming: Rehoming::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
             rolls: AtomicU64::new(regatta_seal::random_u64()),
@@ -122,7 +126,10 @@ impl Gateway {
         self.upstreams.apply(&snapshot);
         self.limits.store(snapshot.limits.clone());
         self.slots.rebound(bounds(&snapshot.limits));
-        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams)));
+        self.quotas.rebound(snapshot.limits.limit_keys_max);
+        let with = (&self.metrics, self.clock);
+        let view = View::new(&snapshot, &self.upstreams, with, Some(&self.view.load()));
+        self.view.store(Arc::new(view));
     }
 
     /// The metrics of the data plane, gauges brought up to date.
@@ -134,6 +141,17 @@ impl Gateway {
         self.metrics.parked.set(gauge(counts.parked));
         self.metrics.streams.set(gauge(self.callers.streams_open()));
         self.metrics.shared_legs.set(gauge(self.shared_legs.open_legs()));
+        self.metrics.limit_keys.set(gauge(self.quotas.keys()));
+        let displaced = self.quotas.displaced();
+        self.metrics
+            .limit_keys_displaced
+            .inc_by(displaced.saturating_sub(self.metrics.limit_keys_displaced.get()));
+        self.metrics.clear_servers();
+        for server in &self.view().servers {
+            if let Some(limit) = server.gate.limit() {
+                self.metrics.show_server(&server.server.name, limit, server.gate.counts());
+            }
+        }
         self.metrics.text()
     }
 

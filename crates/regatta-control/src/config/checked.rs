@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use regatta_policy::quota::Rule;
 use regatta_policy::snapshot::{Limits, Origins, Server};
 use regatta_seal::MasterKey;
 use toml::de::DeTable;
 
 use super::complaint::{Complaint, Complaints, Place};
 use super::gateway::{self, Process};
+use super::limit;
 use super::raw::{Env, Findings, Section, line_at};
 use super::server;
 use super::store::{self, Store};
@@ -29,6 +31,8 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// Whom it lets in.
     pub admission: Arc<Origins>,
+    /// How much callers may ask for.
+    pub quotas: Arc<Vec<Rule>>,
     /// Sealing keys; the first seals, all open. None: the store keeps one.
     pub sealing_keys: Arc<Vec<MasterKey>>,
     /// How old the store's newest key may become before there is another one; none: it stays.
@@ -99,18 +103,18 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let section = table(&top, findings, text, tree, "store").with_env("REGATTA_STORE_", env);
     let store = store::store(&section);
     section.finish();
-    for (key, what) in [("limit", "rate limits"), ("cache", "result cache")] {
-        if let Some(found) = top.find(key) {
-            top.refuse(&found, &format!("nothing here: this build has no {what} yet"), None);
-        }
+    if let Some(found) = top.find("cache") {
+        top.refuse(&found, "nothing here: this build has no result cache yet", None);
     }
     let servers = servers(&top, findings, text);
+    let quotas = limit::rules(&top, findings, text, &servers);
     top.finish();
     Config {
         process,
         servers,
         limits: Arc::new(limits),
         admission: Arc::new(admission),
+        quotas: Arc::new(quotas),
         sealing_keys,
         sealing_key_rotation,
         store,

@@ -51,6 +51,9 @@ pub(crate) fn allow(headers: &mut HeaderMap, cors: Cors) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("mcp-session-id, mcp-protocol-version, retry-after, www-authenticate"),
+        HeaderValue::from_static(
+            "mcp-session-id, mcp-protocol-version, retry-after, www-authenticate, ratelimit, ratelimit-policy, \
+             x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset",
+        ),
     );
 }

@@ -20,6 +20,7 @@ use crate::alarm::Alarm;
 use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::{self, Loss, Patience, Upward};
+use crate::gate;
 use crate::gateway::Gateway;
 use crate::handover::Caller;
 use crate::headers::Outbound;
@@ -27,7 +28,7 @@ use crate::route::handles::Maker;
 use crate::route::{self, Tried};
 use crate::session::Bound;
 use crate::slots::Permit;
-use crate::upstream::UpstreamAnswer;
+use crate::upstream::{Knock, UpstreamAnswer};
 use crate::view::{ReplicaView, ServerView};
 use crate::within::Arming;
 
@@ -89,8 +90,22 @@ const ROUNDS_MAX: usize = 64;
 const UNKNOWN_MAX: usize = 2;
 
 /// Runs the errand to the head of its answer.
-pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+pub(crate) async fn exchange(errand: Box<Errand>) -> Result<Answered, Refusal> {
     errand.gateway.earn_retry();
+    // Every replica fails: told at once, instead of each caller finding out by itself. Only what is answered can be.
+    if errand.asker.id.is_some() && errand.server.knock() == Knock::Shut {
+        errand.gateway.metrics.shut.inc();
+        return Err(errand.refuse(Fault::NoReplica));
+    }
+    let mut answered = by_place(errand).await?;
+    let how = if answered.is_stream() { gate::Answer::Events } else { gate::Answer::Whole };
+    if let Some(at_server) = answered.errand.permit.as_mut().and_then(Permit::at_server) {
+        at_server.answered(how);
+    }
+    Ok(answered)
+}
+
+async fn by_place(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     match errand.place {
         Where::Home(_) => bound(errand).await,
         Where::Any { maker: Maker::Nobody, .. } => unbound(errand).await,
@@ -179,7 +194,7 @@ fn unreachable(view: &ReplicaView, server: &ServerView) -> Option<Verdict> {
 }
 
 /// An unbound request goes to one replica after the other until one takes it.
-async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
+async fn unbound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     let server = errand.server.clone();
     if !route::is_spoken(&server, errand.era) {
         return Err(errand.refuse(Fault::EraNotSpoken));
@@ -204,7 +219,7 @@ async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
 }
 
 /// A request with a handle goes to the handle's maker (SESSIONS 7).
-async fn made(errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal> {
+async fn made(mut errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal> {
     let server = errand.server.clone();
     let Some(view) = server.replica(maker) else { return Err(errand.refuse(Fault::BadHandle)) };
     let mut state = Attempts::default();
@@ -309,7 +324,7 @@ fn arming(errand: &Errand, round: usize) -> Arming {
 impl Errand {
     /// One attempt at one replica.
     async fn send(
-        &self,
+        &mut self,
         view: &ReplicaView,
         session: Option<&HeaderValue>,
         arming: Arming,
@@ -339,6 +354,9 @@ impl Errand {
         };
         if let Err(Loss::Silent) = sent {
             view.upstream.timed_out();
+            if let Some(at_server) = self.permit.as_mut().and_then(Permit::at_server) {
+                at_server.timed_out();
+            }
         }
         sent
     }

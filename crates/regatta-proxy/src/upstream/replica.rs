@@ -18,8 +18,9 @@ use regatta_policy::{Micros, ReplicaId};
 
 use super::codec;
 use super::connect::Trust;
+use super::flock::{Flock, Knock};
 use super::pool::Pool;
-use super::vitals::{Flock, Vitals};
+use super::vitals::Vitals;
 
 /// One replica, as the data plane sees it.
 pub struct Upstream {
@@ -125,6 +126,11 @@ impl Upstream {
             age: now.since(seen.since),
             standing,
         }
+    }
+
+    /// Whether its server takes a request now: not while every replica of it fails, but for one that tries.
+    pub fn knock(&self) -> Knock {
+        self.vitals.knock(self.common.now())
     }
 
     /// Tells what probes say of it.

@@ -43,33 +43,63 @@ async fn tls_passes_the_suite_and_a_foreign_certificate_does_not() {
     assert!(store.read(&session()).await.is_err(), "whoever cannot prove itself is not talked to");
 }
 
+const DOCUMENT: &str = include_str!("../../../../docs/redis.md");
+
+/// The user that the document allows, and what it allows `besides`.
+fn documented(besides: &str) -> Vec<String> {
+    let rule = DOCUMENT.lines().find_map(|line| line.strip_prefix("ACL SETUSER regatta on >secret "));
+    assert!(DOCUMENT.contains(besides), "the document says {besides}");
+    let rule = format!("ACL SETUSER regatta on >secret {} {besides}", rule.expect("the document has a rule"));
+    rule.split_whitespace().map(str::to_owned).collect()
+}
+
+fn allow(server: &Server, rule: &[String]) {
+    assert_eq!(server.say(&rule.iter().map(String::as_str).collect::<Vec<_>>()), "OK");
+}
+
+/// Nothing was tried that the document does not allow.
+fn check_permitted(server: &Server) {
+    assert_eq!(server.say(&["ACL", "LOG"]), "");
+}
+
+fn documented_user() -> Credentials {
+    Credentials { username: Some("regatta".to_owned()), password: Some("secret".to_owned()) }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_with_only_the_documented_permissions_passes_the_suite() {
     let server = Server::start(&[]).await;
-    let document = include_str!("../../../../docs/redis.md");
-    let rule = document
-        .lines()
-        .find_map(|line| line.strip_prefix("ACL SETUSER regatta on >secret "))
-        .expect("a rule");
-    let words = ["ACL", "SETUSER", "regatta", "on", ">secret"].into_iter().chain(rule.split(' '));
-    assert_eq!(server.say(&words.collect::<Vec<_>>()), "OK");
-    let known = Credentials { username: Some("regatta".to_owned()), password: Some("secret".to_owned()) };
-    passes(|| Options { credentials: known.clone(), ..options(&server.url()) }).await;
-    let refused = server.say(&["ACL", "LOG"]);
-    assert_eq!(refused, "", "something was tried that the document does not allow");
+    allow(&server, &documented(""));
+    passes(|| Options { credentials: documented_user(), ..options(&server.url()) }).await;
+    check_permitted(&server);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sentinel_passes_the_suite() {
+async fn sentinel_passes_the_suite_with_only_the_documented_permissions() {
     let servers = Sentinels::start().await;
-    passes(|| options(&servers.url())).await;
+    servers.servers.iter().for_each(|server| allow(server, &documented("")));
+    let there = "+sentinel|get-master-addr-by-name +subscribe +ping &+switch-master";
+    assert!(DOCUMENT.contains(there), "the document says {there}");
+    let rule = format!("ACL SETUSER regatta on >secret resetchannels -@all {there}");
+    servers.say_to_all(&rule.split(' ').collect::<Vec<_>>());
+    let credentials = documented_user();
+    let who = || Options {
+        credentials: credentials.clone(),
+        sentinel_credentials: credentials.clone(),
+        ..options(&servers.url())
+    };
+    passes(who).await;
     check_ends(&servers.servers[0]);
+    servers.servers.iter().for_each(check_permitted);
+    assert!(servers.say_to_all(&["ACL", "LOG"]).iter().all(String::is_empty));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_passes_the_suite() {
+async fn cluster_passes_the_suite_with_only_the_documented_permissions() {
     let cluster = Cluster::start().await;
-    passes(|| options(&cluster.url())).await;
+    cluster.members.iter().for_each(|member| allow(member, &documented("+cluster|slots +asking")));
+    passes(|| Options { credentials: documented_user(), ..options(&cluster.url()) }).await;
+    cluster.members.iter().for_each(check_permitted);
     let keys = |at: usize| cluster.members[at].say(&["DBSIZE"]).parse::<u64>().expect("a number");
     assert!((0..6).filter(|at| keys(*at) > 3).count() == 6, "keys are spread over all masters, and copied");
 }

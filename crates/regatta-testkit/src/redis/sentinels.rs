@@ -60,6 +60,11 @@ impl Sentinels {
         ask(self.sentinels[0].1, command)
     }
 
+    /// What each sentinel answers.
+    pub fn say_to_all(&self, command: &[&str]) -> Vec<String> {
+        self.sentinels.iter().map(|(_, port)| ask(*port, command)).collect()
+    }
+
     /// The server that calls itself master and that the sentinels name.
     pub fn master(&self) -> Option<usize> {
         let said = self.say(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);

@@ -16,8 +16,8 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use regatta_policy::balance::Standing;
 use regatta_policy::snapshot::{
-    Affinity, Balance, CallBounds, Cursors, Duty, Endpoint, Eras, Health, Limits, Origins, Replica, Scheme,
-    Server, SessionState, Snapshot, UpstreamResume,
+    Affinity, Balance, Breaker, CallBounds, Concurrency, Cursors, Duty, Endpoint, Eras, Health, Limits,
+    Origins, Replica, Scheme, Server, SessionState, Snapshot, UpstreamResume,
 };
 use regatta_policy::{Micros, ReplicaId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -144,6 +144,9 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         cursors: Cursors::Shared,
         upstream_resume: UpstreamResume::Unsupported,
         repeatable_tools: Vec::new(),
+        concurrency: Concurrency::default(),
+        breaker: Breaker::On,
+        classes: Vec::new(),
         call: CallBounds::default(),
         replicas,
     };
@@ -152,6 +155,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         servers: vec![Arc::new(server)],
         limits: Arc::new(Limits::default()),
         admission: Arc::new(Origins::default()),
+        quotas: Arc::default(),
     }
 }
 

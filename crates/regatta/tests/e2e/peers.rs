@@ -32,6 +32,11 @@ impl Pair {
         let two = Gateway::start(REGATTA, plan).await;
         let pair = Pair { redis, one, two };
         pair.wait_linked().await;
+        // A lease says that letters arrive; the third is the one of everybody.
+        eventually("both read their mail", SOON, async || {
+            (pair.redis.say(&["KEYS", "mcp:gateway:*"]).lines().count() == 3).then_some(())
+        })
+        .await;
         pair
     }
 

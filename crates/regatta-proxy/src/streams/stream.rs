@@ -341,14 +341,15 @@ impl Stream {
 
     fn push(&self, state: &mut State, name: Option<&Bytes>, data: &Bytes) {
         let sequence = state.ring.next();
-        let mut out = Vec::with_capacity(self.label.len() + name.map_or(0, Bytes::len) + data.len() + 64);
-        out.extend_from_slice(b"id: ");
-        out.extend_from_slice(self.label.as_bytes());
-        out.push(b'.');
-        write_number(&mut out, sequence);
-        out.push(b'\n');
-        regatta_mcp::events::append(&mut out, name.map(|name| &name[..]), data);
-        state.ring.push(out.into(), self.ring_bytes_max);
+        let room = self.label.len() + name.map_or(0, Bytes::len) + data.len() + 64;
+        state.ring.write(room, self.ring_bytes_max, |out| {
+            out.put_slice(b"id: ");
+            out.put_slice(self.label.as_bytes());
+            out.put_slice(b".");
+            write_number(out, sequence);
+            out.put_slice(b"\n");
+            regatta_mcp::events::append(out, name.map(|name| &name[..]), data);
+        });
     }
 
     /// An event without data sets the reader's cursor and is not handed to the application (WHATWG SSE 9.2.6).
@@ -366,7 +367,7 @@ impl Stream {
 }
 
 /// In decimal; without the machinery of formatting, because every event has one.
-fn write_number(out: &mut Vec<u8>, number: u64) {
+fn write_number(out: &mut BytesMut, number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number;
@@ -378,7 +379,7 @@ fn write_number(out: &mut Vec<u8>, number: u64) {
             break;
         }
     }
-    out.extend_from_slice(&digits[at..]);
+    out.put_slice(&digits[at..]);
 }
 
 impl State {

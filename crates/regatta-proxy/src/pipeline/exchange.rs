@@ -103,7 +103,10 @@ pub(crate) async fn exchange(errand: Box<Errand>) -> Result<Answered, Refusal> {
     }
     let mut answered = by_place(errand).await?;
     let how = if answered.is_stream() { gate::Answer::Events } else { gate::Answer::Whole };
-    if let Some(at_server) = answered.errand.permit.as_mut().and_then(Permit::at_server) {
+    // What a server refuses it refuses fast: that says nothing of how long its work takes.
+    if answered.answer.head.status == StatusCode::OK
+        && let Some(at_server) = answered.errand.permit.as_mut().and_then(Permit::at_server)
+    {
         at_server.answered(how);
     }
     Ok(answered)

@@ -22,14 +22,21 @@ thread_local! {
 ///
 /// Each part is preceded by its length as eight bytes, so that `["ab", "c"]` and `["a", "bc"]` differ.
 pub fn digest16(parts: &[&[u8]]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&digest32(parts)[..16]);
+    short
+}
+
+/// The whole of the same digest: names what others may choose the parts of.
+pub fn digest32(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }
-    let mut short = [0; 16];
-    short.copy_from_slice(&context.finish().as_ref()[..16]);
-    short
+    let mut whole = [0; 32];
+    whole.copy_from_slice(context.finish().as_ref());
+    whole
 }
 
 /// Sixteen random bytes: session ids, etags.

@@ -9,6 +9,6 @@ mod key;
 mod ring;
 mod text;
 
-pub use digest::{digest16, random_u64, random16};
+pub use digest::{digest16, digest32, random_u64, random16};
 pub use key::{Fingerprint, MasterKey, NotAKey, Purpose};
 pub use ring::{KEYS_MAX, KeyRing, OpenError, Opened, plain_max};

@@ -1,0 +1,265 @@
+//! Joins what is kept, what is under way and what was purged: look, and if there is nothing, lead or wait.
+//!
+//! Everything here is quick and never waits; only a [`Waiter`] does. A result that was purged while it was fetched is
+//! never given to anybody who asked after the purge: neither out of the table nor by joining the flight.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use quick_cache::OptionsBuilder;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use regatta_mcp::Skim;
+use regatta_policy::Micros;
+use regatta_policy::cache::{Life, Worth};
+
+use crate::flight::{Flight, Landing, Waiter};
+use crate::form::{Form, Status, marked};
+use crate::kept::{ByBytes, Kept, Made};
+use crate::key::Key;
+use crate::purges::{Belongs, Purges};
+use crate::tally::Tally;
+
+/// What a result belongs to: what purges may strike, and where it is counted.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The purges of its server.
+    pub purges: Arc<Purges>,
+    /// The counts of its rule.
+    pub tally: Arc<Tally>,
+    /// Its tool, or its method where there is no tool.
+    pub tool: Arc<str>,
+    /// For whom it is kept; none if everybody shares it.
+    pub principal: Option<[u8; 16]>,
+}
+
+/// Kept results and fetches under way.
+pub struct ResultCache {
+    kept: Cache<Key, Arc<Kept>, ByBytes>,
+    flights: Mutex<HashMap<Key, Arc<Flight>>>,
+}
+
+/// What a look at the table gave.
+#[derive(Debug)]
+pub enum Looked {
+    /// A result to give out.
+    Found {
+        /// The result.
+        kept: Arc<Kept>,
+        /// How it is told.
+        status: Status,
+        /// The right to fetch it anew, if that is due and nobody does.
+        refresh: Option<Lead>,
+    },
+    /// Nothing to give out; perhaps something for the case that the server cannot answer.
+    Nothing {
+        /// An older result.
+        spare: Option<Arc<Kept>>,
+    },
+}
+
+/// The part in a flight.
+#[derive(Debug)]
+pub enum Joined {
+    /// Nobody fetches it: you do.
+    Lead(Lead),
+    /// Somebody does.
+    Wait(Waiter),
+}
+
+/// The right, and the duty, to fetch one result. Dropped without a landing, it lets the waiters go.
+pub struct Lead {
+    cache: Arc<ResultCache>,
+    key: Key,
+    about: About,
+    flight: Arc<Flight>,
+    began: Micros,
+    spare: Option<Arc<Kept>>,
+    landed: bool,
+}
+
+impl About {
+    pub(crate) fn is_struck(&self, key: &Key, since: u64) -> bool {
+        let belongs = Belongs { tool: &self.tool, principal: self.principal.as_ref(), key };
+        self.purges.strikes(belongs, since)
+    }
+}
+
+impl ResultCache {
+    /// Keeps at most `bytes_max` bytes.
+    pub fn new(bytes_max: u64) -> Arc<ResultCache> {
+        /// Of a result with its overhead, for a first guess at the table's size.
+        const USUAL: u64 = 2048;
+        /// A part of the table with a lock of its own must hold even the largest results.
+        const PART: u64 = 8 << 20;
+        let items = usize::try_from(bytes_max / USUAL).unwrap_or(usize::MAX).clamp(64, 1 << 20);
+        let parts = usize::try_from(bytes_max / PART).unwrap_or(usize::MAX).clamp(1, 16);
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(items)
+            .weight_capacity(bytes_max)
+            .shards(parts)
+            .build();
+        let kept = match options {
+            Ok(options) => {
+                Cache::with_options(options, ByBytes, Default::default(), DefaultLifecycle::default())
+            }
+            Err(_) => Cache::with_weighter(items, bytes_max, ByBytes),
+        };
+        Arc::new(ResultCache { kept, flights: Mutex::default() })
+    }
+
+    /// Keeps at most `bytes_max` from now on.
+    pub fn rebound(&self, bytes_max: u64) {
+        if self.kept.capacity() != bytes_max {
+            self.kept.set_capacity(bytes_max);
+        }
+    }
+
+    /// Bytes that are kept now.
+    pub fn bytes(&self) -> u64 {
+        self.kept.weight()
+    }
+
+    /// Results that are kept now.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// What is kept under `key`. `dice` are 64 random bits.
+    pub fn look(self: &Arc<Self>, key: &Key, now: Micros, dice: u64) -> Looked {
+        let Some(kept) = self.kept.get(key) else { return Looked::Nothing { spare: None } };
+        match kept.worth(key, now, dice) {
+            Worth::Fresh => Looked::Found { kept, status: Status::Hit, refresh: None },
+            Worth::Ripe => {
+                let refresh = self.refresh(*key, &kept, now);
+                Looked::Found { kept, status: Status::Hit, refresh }
+            }
+            Worth::Stale => {
+                let refresh = self.refresh(*key, &kept, now);
+                Looked::Found { kept, status: Status::Stale, refresh }
+            }
+            Worth::Spare => Looked::Nothing { spare: Some(kept) },
+            Worth::Spent => {
+                // Unless somebody has put a newer one there meanwhile.
+                self.kept.remove_if(key, |there| Arc::ptr_eq(there, &kept));
+                Looked::Nothing { spare: None }
+            }
+        }
+    }
+
+    /// Leads the fetch of `key`, or waits for who does.
+    pub fn join(self: &Arc<Self>, key: Key, about: About, spare: Option<Arc<Kept>>, now: Micros) -> Joined {
+        let mut flights = self.flights();
+        if let Some(flight) = flights.get(&key)
+            && !about.is_struck(&key, flight.since)
+        {
+            return Joined::Wait(flight.wait());
+        }
+        let flight = Arc::new(Flight::new(about.purges.newest()));
+        // One that was under way when the purge came lands for those who asked before it.
+        flights.insert(key, flight.clone());
+        drop(flights);
+        Joined::Lead(Lead { cache: self.clone(), key, about, flight, began: now, spare, landed: false })
+    }
+
+    /// The right to fetch a kept result anew, unless somebody does.
+    fn refresh(self: &Arc<Self>, key: Key, kept: &Arc<Kept>, now: Micros) -> Option<Lead> {
+        let about = kept.about.clone();
+        let mut flights = self.flights();
+        let Entry::Vacant(place) = flights.entry(key) else { return None };
+        let flight = Arc::new(Flight::new(about.purges.newest()));
+        place.insert(flight.clone());
+        drop(flights);
+        about.tally.refresh();
+        let spare = Some(kept.clone());
+        Some(Lead { cache: self.clone(), key, about, flight, began: now, spare, landed: false })
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
+        // Every change under this lock is a single step.
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lead {
+    /// The server answered with a result that may be kept.
+    pub fn keep(mut self, form: Form, life: Life, now: Micros) -> Arc<Kept> {
+        let made =
+            Made { form, made: self.began, cost: now.since(self.began), life, since: self.flight.since };
+        let kept = Arc::new(Kept::new(self.about.clone(), made));
+        self.cache.kept.insert(self.key, kept.clone());
+        self.land(Landing::Kept(kept.clone()));
+        kept
+    }
+
+    /// The server answered with something for this caller alone.
+    pub fn pass(mut self) {
+        self.about.tally.passed();
+        self.land(Landing::Passed);
+    }
+
+    /// The server could not answer: what is left of an older result, for this caller and all who wait.
+    pub fn spare(mut self, now: Micros) -> Option<Arc<Kept>> {
+        let spare = self.spare.take()?;
+        // It may have come of age, or have been purged, while the server was asked.
+        match spare.worth(&self.key, now, u64::MAX) {
+            Worth::Fresh | Worth::Ripe | Worth::Stale | Worth::Spare => {}
+            Worth::Spent => return None,
+        }
+        self.land(Landing::Spare(spare.clone()));
+        Some(spare)
+    }
+
+    /// The server is alive.
+    pub fn heard(&self) {
+        self.flight.heard();
+    }
+
+    /// Whether somebody waits for the landing.
+    pub fn is_awaited(&self) -> bool {
+        self.flight.is_awaited()
+    }
+
+    /// What the result will belong to.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// The response of the server as the leader's own client gets it: told as a miss.
+    pub fn marked(text: &Bytes, seen: &Skim) -> Bytes {
+        marked(text, seen)
+    }
+
+    fn land(&mut self, landing: Landing) {
+        self.landed = true;
+        let mut flights = self.cache.flights();
+        if flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+            flights.remove(&self.key);
+        }
+        drop(flights);
+        self.flight.land(landing);
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.land(Landing::Lost);
+        }
+    }
+}
+
+impl std::fmt::Debug for Lead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lead").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

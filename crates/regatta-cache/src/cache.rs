@@ -66,6 +66,8 @@ pub enum Joined {
     Lead(Lead),
     /// Somebody does.
     Wait(Waiter),
+    /// It was fetched since the look.
+    Found(Arc<Kept>),
 }
 
 /// The right, and the duty, to fetch one result. Dropped without a landing, it lets the waiters go.
@@ -77,6 +79,17 @@ pub struct Lead {
     began: Micros,
     spare: Option<Arc<Kept>>,
     landed: bool,
+}
+
+/// Those who wait for a landing.
+#[derive(Clone, Debug)]
+pub struct Audience(Arc<Flight>);
+
+impl Audience {
+    /// Whether there are any.
+    pub fn is_there(&self) -> bool {
+        self.0.is_awaited()
+    }
 }
 
 impl About {
@@ -161,6 +174,12 @@ impl ResultCache {
         {
             return Joined::Wait(flight.wait());
         }
+        // A leader keeps its result before its flight ends, so that under this lock one of the two is there.
+        if let Some(kept) = self.kept.get(&key)
+            && matches!(kept.worth(&key, now, u64::MAX), Worth::Fresh)
+        {
+            return Joined::Found(kept);
+        }
         let flight = Arc::new(Flight::new(about.purges.newest()));
         // One that was under way when the purge came lands for those who asked before it.
         flights.insert(key, flight.clone());
@@ -205,15 +224,18 @@ impl Lead {
     }
 
     /// The server could not answer: what is left of an older result, for this caller and all who wait.
-    pub fn spare(mut self, now: Micros) -> Option<Arc<Kept>> {
-        let spare = self.spare.take()?;
+    ///
+    /// # Errors
+    /// The lead itself, if nothing is left.
+    pub fn spare(mut self, now: Micros) -> Result<Arc<Kept>, Lead> {
         // It may have come of age, or have been purged, while the server was asked.
-        match spare.worth(&self.key, now, u64::MAX) {
-            Worth::Fresh | Worth::Ripe | Worth::Stale | Worth::Spare => {}
-            Worth::Spent => return None,
+        match self.spare.take().filter(|spare| spare.worth(&self.key, now, u64::MAX) != Worth::Spent) {
+            None => Err(self),
+            Some(spare) => {
+                self.land(Landing::Spare(spare.clone()));
+                Ok(spare)
+            }
         }
-        self.land(Landing::Spare(spare.clone()));
-        Some(spare)
     }
 
     /// The server is alive.
@@ -221,9 +243,9 @@ impl Lead {
         self.flight.heard();
     }
 
-    /// Whether somebody waits for the landing.
-    pub fn is_awaited(&self) -> bool {
-        self.flight.is_awaited()
+    /// What tells whether somebody waits for the landing, apart from the lead itself.
+    pub fn audience(&self) -> Audience {
+        Audience(self.flight.clone())
     }
 
     /// What the result will belong to.

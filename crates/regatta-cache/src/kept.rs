@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quick_cache::Weighter;
 use regatta_policy::Micros;
 use regatta_policy::cache::{Life, Worth};
 
 use crate::cache::About;
-use crate::form::Form;
+use crate::form::{Form, Status};
 use crate::key::Key;
 
 /// What an entry costs besides its text: itself, its key in the table, and the allocator's rounding.
@@ -68,9 +69,19 @@ impl Kept {
         }
     }
 
-    /// What is left of its `ttl`.
-    pub fn left(&self, now: Micros) -> Duration {
-        self.life.ttl.saturating_sub(self.age(now))
+    /// It as the response to the request `id` (raw JSON).
+    pub fn response(&self, id: &[u8], status: Status, now: Micros) -> Bytes {
+        let age = self.age(now);
+        self.form.response(id, status, age, self.life.ttl.saturating_sub(age))
+    }
+
+    /// Counts that it is given out.
+    pub fn tell(&self, status: Status) {
+        match status {
+            Status::Hit => self.about.tally.hit(self.form.len(), self.cost),
+            Status::Stale => self.about.tally.stale(self.form.len(), self.cost),
+            Status::Miss => self.about.tally.miss(),
+        }
     }
 }
 

@@ -25,10 +25,14 @@ pub struct Fields<'a> {
     pub schema: u64,
     /// Who may share it.
     pub scope: ScopeValue<'a>,
+    /// A digest of what else came with the request and may change the result.
+    pub surroundings: &'a [u8; 16],
     /// Changes with the rule that it is kept under.
     pub policy: u64,
-    /// The negotiated version, and whether it was said in a session.
+    /// The negotiated version.
     pub version: &'a str,
+    /// In what the request was made: `session`, or nothing.
+    pub place: &'a str,
     /// The canonical `params` (`regatta_mcp::canonical_params`).
     pub params: &'a [u8],
 }
@@ -65,8 +69,10 @@ impl Key {
             kind,
             name,
             value,
+            fields.surroundings,
             &fields.policy.to_be_bytes(),
             fields.version.as_bytes(),
+            fields.place.as_bytes(),
             fields.params,
         ]))
     }
@@ -93,8 +99,10 @@ mod tests {
         tool: "get",
         schema: 1,
         scope: ScopeValue::Principal(&[1; 16]),
+        surroundings: &[0; 16],
         policy: 1,
         version: "2025-11-25",
+        place: "session",
         params: b"{}",
     };
 
@@ -112,6 +120,9 @@ mod tests {
             Fields { scope: ScopeValue::Claim("tenan", b"t\x01\x01\x01"), ..FIELDS },
             Fields { scope: ScopeValue::Public, ..FIELDS },
             Fields { policy: 2, ..FIELDS },
+            Fields { surroundings: &[1; 16], ..FIELDS },
+            Fields { place: "", ..FIELDS },
+            Fields { version: "2025-11-25s", place: "ession", ..FIELDS },
             Fields { version: "2026-07-28", ..FIELDS },
             Fields { params: b"{\"a\":1}", ..FIELDS },
         ];

@@ -13,7 +13,7 @@ mod key;
 mod purges;
 mod tally;
 
-pub use cache::{About, Joined, Lead, Looked, ResultCache};
+pub use cache::{About, Audience, Joined, Lead, Looked, ResultCache};
 pub use flight::{Landing, Patience, Waiter};
 pub use form::{Form, Status, outcome};
 pub use kept::Kept;

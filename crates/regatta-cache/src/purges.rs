@@ -59,6 +59,16 @@ pub(crate) struct Belongs<'a> {
     pub key: &'a Key,
 }
 
+impl Purge {
+    /// All results of the tools that fit.
+    pub fn of_tools(glob: &Glob) -> Purge {
+        match glob.as_str().contains('*') {
+            true => Purge::Glob(glob.clone()),
+            false => Purge::Tool(glob.as_str().to_owned()),
+        }
+    }
+}
+
 impl Purges {
     /// The number to remember when a fetch begins.
     pub fn newest(&self) -> u64 {

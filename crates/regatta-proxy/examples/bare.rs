@@ -61,6 +61,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         cursors: Cursors::Shared,
         upstream_resume: UpstreamResume::Unsupported,
         repeatable_tools: Vec::new(),
+        cache: Vec::new(),
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
         replicas,
     };

@@ -18,9 +18,11 @@ use regatta_store::{Store, Uuid16};
 
 use crate::callers::Callers;
 use crate::clock::Clock;
+use crate::handover::Account;
 use crate::metrics::Metrics;
 use crate::pending::Pending;
 use crate::pipeline::rehome::Untold;
+use crate::results::Results;
 use crate::session::{Home, SessionCache};
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
@@ -44,6 +46,7 @@ pub struct Gateway {
     pub(crate) callers: Callers,
     pub(crate) pending: Pending,
     pub(crate) metrics: Metrics,
+    pub(crate) results: Results,
     pub(crate) rehoming: Rehoming,
     retries: Mutex<Budget>,
     rolls: AtomicU64,
@@ -84,8 +87,9 @@ impl Gateway {
         upstreams.apply(&snapshot);
         let limits = snapshot.limits.clone();
         let clock = Clock::start(start);
+        let results = Results::new(limits.cache_bytes_max as u64);
         Arc::new(Gateway {
-            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams)),
+            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, &results)),
             slots: Arc::new(Slots::new(bounds(&limits))),
             sessions: SessionCache::new(limits.session_cache_max),
             limits: Arc::new(ArcSwap::new(limits)),
@@ -96,7 +100,8 @@ impl Gateway {
             streams: StreamTable::default(),
             callers: Callers::default(),
             pending: Pending::default(),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(results.tallies()),
+            results,
             rehoming: Rehoming::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
             rolls: AtomicU64::new(regatta_seal::random_u64()),
@@ -112,7 +117,9 @@ impl Gateway {
         self.upstreams.apply(&snapshot);
         self.limits.store(snapshot.limits.clone());
         self.slots.rebound(bounds(&snapshot.limits));
-        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams)));
+        self.results.cache.rebound(snapshot.limits.cache_bytes_max as u64);
+        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams, &self.results)));
+        self.results.retain(&snapshot);
     }
 
     /// The metrics of the data plane, gauges brought up to date.
@@ -174,6 +181,25 @@ impl Gateway {
                 self.streams.rests(stream, resting, self.limits.load().ring_total_max);
             }
         }
+    }
+
+    /// Runs `work` of a caller that has gone, in a task of its own, if the caller may have one more (`detached_max`).
+    pub(crate) fn detach(
+        self: &Arc<Self>,
+        account: Account,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let Some(place) = self.callers.detach(account, &self.limits()) else {
+            self.metrics.detached_refused.inc();
+            return;
+        };
+        let gateway = self.clone();
+        gateway.metrics.detached.inc();
+        tokio::spawn(async move {
+            let _place = place;
+            work.await;
+            gateway.metrics.detached.dec();
+        });
     }
 
     /// A first sending earns a share of a retry.

@@ -1,12 +1,13 @@
 //! The data plane: from a client's connection to a replica's, and back.
 //!
 //! `pipeline.rs` is the page to read first. One folder a stage, in the order of a request: accept, identify, admit,
-//! decode, limit, bind, route, forward, encode; beside them what several stages share. It obeys the Snapshot that it
+//! decode, limit, bind, cache, route, forward, encode; beside them what several stages share. It obeys the Snapshot that it
 //! is handed (`Gateway::apply`) and never imports the control plane; nothing but metrics goes up.
 
 mod accept;
 mod admit;
 mod bind;
+mod cache;
 mod callers;
 mod clock;
 mod content;
@@ -28,11 +29,13 @@ mod metrics;
 mod pending;
 mod pipeline;
 mod reply;
+mod results;
 mod route;
 mod session;
 mod slots;
 mod streams;
 mod tcp;
+mod upkeep;
 pub mod upstream;
 mod view;
 mod within;

@@ -10,6 +10,7 @@ use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{Limits, Origins, Replica, Server, Snapshot};
 
+use crate::results::{Results, ServerRules};
 use crate::upstream::{Upstream, Upstreams};
 
 /// One snapshot, ready to serve.
@@ -25,6 +26,8 @@ pub(crate) struct ServerView {
     pub replicas: Vec<ReplicaView>,
     /// The fleet's name in sealed tokens: a token of one path is worth nothing at another.
     pub fleet: [u8; 8],
+    /// What of it is cached.
+    pub results: Arc<ServerRules>,
     turns: Turns,
 }
 
@@ -44,7 +47,7 @@ pub(crate) struct ReplicaView {
 
 impl View {
     /// Joins `snapshot` with `upstreams`, which must have been told of it.
-    pub fn new(snapshot: &Snapshot, upstreams: &Upstreams) -> View {
+    pub fn new(snapshot: &Snapshot, upstreams: &Upstreams, results: &Results) -> View {
         let servers = snapshot.servers.iter().map(|server| {
             let replicas = server.replicas.iter().filter_map(|replica| {
                 let upstream = upstreams.get(replica.id)?;
@@ -55,6 +58,7 @@ impl View {
                 limits: snapshot.limits.clone(),
                 replicas: replicas.collect(),
                 fleet: regatta_policy::ids::stable_hash(&[server.path.as_bytes()]).to_be_bytes(),
+                results: results.rules_of(server),
                 turns: Turns::default(),
             })
         });

@@ -52,14 +52,14 @@ impl Scene {
     fn lead(&self, now: Micros) -> Lead {
         match self.cache.join(KEY, about(&self.purges), None, now) {
             Joined::Lead(lead) => lead,
-            Joined::Wait(_) => panic!("somebody else leads"),
+            Joined::Wait(_) | Joined::Found(_) => panic!("somebody else leads"),
         }
     }
 
     fn waiter(&self, now: Micros) -> Waiter {
         match self.cache.join(KEY, about(&self.purges), None, now) {
             Joined::Wait(waiter) => waiter,
-            Joined::Lead(_) => panic!("nobody leads"),
+            Joined::Lead(_) | Joined::Found(_) => panic!("nobody leads"),
         }
     }
 
@@ -94,7 +94,7 @@ async fn of_many_who_ask_at_once_one_leads_and_all_get_what_it_brings() {
     let scene = Scene::new();
     let lead = scene.lead(at(0));
     let waiters: Vec<Waiter> = (0..500).map(|_| scene.waiter(at(0))).collect();
-    assert!(lead.is_awaited());
+    assert!(lead.audience().is_there());
     lead.keep(form("a"), life(), at(1));
     for waiter in waiters {
         let Landing::Kept(kept) = landed(waiter).await else { panic!("not kept") };
@@ -125,6 +125,14 @@ async fn what_is_for_one_caller_alone_lets_the_others_go_at_once() {
 }
 
 #[test]
+fn who_looked_before_the_landing_and_joins_after_it_is_no_second_leader() {
+    let scene = Scene::new();
+    assert!(scene.found(at(0)).is_none());
+    scene.lead(at(0)).keep(form("a"), life(), at(1));
+    assert!(matches!(scene.cache.join(KEY, about(&scene.purges), None, at(2)), Joined::Found(_)));
+}
+
+#[test]
 fn one_stale_answer_leads_to_one_refresh() {
     let scene = Scene::new();
     scene.lead(at(0)).keep(form("a"), life(), at(0));
@@ -148,7 +156,7 @@ fn an_old_result_answers_when_the_server_cannot() {
         let Joined::Lead(lead) = scene.cache.join(KEY, about(&scene.purges), spare, now) else {
             panic!("nobody else leads")
         };
-        lead.spare(now).map(|kept| text(&kept))
+        lead.spare(now).ok().map(|kept| text(&kept))
     };
     assert_eq!(spare(at(100)).as_deref(), Some(r#"{"text":"a"}"#));
     scene.purges.purge(&Purge::Server);

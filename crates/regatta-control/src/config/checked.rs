@@ -11,6 +11,7 @@ use regatta_policy::snapshot::{Limits, Origins, Server};
 use regatta_seal::MasterKey;
 use toml::de::DeTable;
 
+use super::cache;
 use super::complaint::{Complaint, Complaints, Place};
 use super::gateway::{self, Process};
 use super::raw::{Env, Findings, Section, line_at};
@@ -95,12 +96,11 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
         store.refuse(&found, "nothing here: this build has only the embedded store", Some(hint));
     }
     store.finish();
-    for (key, what) in [("limit", "rate limits"), ("cache", "result cache")] {
-        if let Some(found) = top.find(key) {
-            top.refuse(&found, &format!("nothing here: this build has no {what} yet"), None);
-        }
+    if let Some(found) = top.find("limit") {
+        top.refuse(&found, "nothing here: this build has no rate limits yet", None);
     }
-    let servers = servers(&top, findings, text);
+    let mut servers = servers(&top, findings, text);
+    caches(&top, findings, text, &mut servers);
     top.finish();
     Config {
         process,
@@ -130,6 +130,18 @@ fn table<'a>(
             top.refuse(&found, &format!("a table: [{key}]"), None);
             section
         }
+    }
+}
+
+fn caches<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str, servers: &mut [Arc<Server>]) {
+    let Some(found) = top.find("cache") else { return };
+    let Some(tables) = found.tables() else {
+        return top.refuse(&found, "[[cache]], once a rule", None);
+    };
+    for (index, (table, span)) in tables.into_iter().enumerate() {
+        let section = Section::new(findings, text, &format!("cache[{}]", index + 1)).with_table(table, span);
+        cache::rule(&section, servers);
+        section.finish();
     }
 }
 

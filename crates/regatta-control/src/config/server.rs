@@ -60,6 +60,7 @@ pub fn server(section: &Section<'_>, index: usize) -> Server {
             "a tool name; * stands for any letters",
             |found| found.text().filter(|text| !text.is_empty()).map(Glob::new),
         ),
+        cache: Vec::new(),
         call: call(section),
         replicas,
         name,

@@ -15,7 +15,7 @@ use regatta_policy::gone::{Attempt, Verdict};
 use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
 use regatta_policy::snapshot::Health;
 
-use super::rehome;
+use super::{cached, rehome};
 use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::{self, Loss, Patience, Upward};
@@ -26,6 +26,7 @@ use crate::route::handles::Maker;
 use crate::route::{self, Tried};
 use crate::session::Bound;
 use crate::slots::Permit;
+use crate::upkeep::Upkeep;
 use crate::upstream::UpstreamAnswer;
 use crate::view::{ReplicaView, ServerView};
 use crate::within::Arming;
@@ -48,6 +49,8 @@ pub(crate) struct Errand {
     pub cursor: Option<(ReplicaId, HeaderValue)>,
     /// Held from admission to the end of the answer; standing streams hold a place of another kind.
     pub permit: Option<Permit>,
+    /// What its answer does to the result cache.
+    pub upkeep: Option<Box<Upkeep>>,
 }
 
 /// Where the errand has to go.
@@ -73,6 +76,12 @@ impl Answered {
         Answered { errand, answer, kind, replica }
     }
 
+    /// An answer that no replica gave now: a kept result.
+    fn kept(errand: Box<Errand>, text: Bytes) -> Answered {
+        let nobody = ReplicaId([0; 8]);
+        Answered { errand, answer: UpstreamAnswer::held(text), kind: content::Kind::Json, replica: nobody }
+    }
+
     /// Whether the answer is an event stream.
     pub fn is_stream(&self) -> bool {
         self.answer.head.status == StatusCode::OK && self.kind == content::Kind::Events
@@ -85,9 +94,26 @@ const ROUNDS_MAX: usize = 64;
 /// A request moves its session this often at most because a replica does not know it.
 const UNKNOWN_MAX: usize = 2;
 
-/// Runs the errand to the head of its answer.
+/// What an attempt that succeeded gave: the head of an answer, and whose it is.
+pub(crate) type Gained = (UpstreamAnswer, ReplicaId);
+
+/// Runs the errand to the head of its answer; if it asks for something that somebody else is fetching, to what that
+/// brings.
 pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+    if errand.upkeep.as_ref().is_some_and(|upkeep| upkeep.asks())
+        && let Some(text) = Box::pin(cached::settle(&mut errand)).await?
+    {
+        return Ok(Answered::kept(errand, text));
+    }
     errand.gateway.earn_retry();
+    let gained = run(&mut errand).await;
+    match cached::spare(&mut errand, &gained) {
+        Some(text) => Ok(Answered::kept(errand, text)),
+        None => gained.map(|(answer, replica)| Answered::new(errand, answer, replica)),
+    }
+}
+
+async fn run(errand: &mut Errand) -> Result<Gained, Refusal> {
     match errand.place {
         Where::Home(_) => bound(errand).await,
         Where::Any { maker: Maker::Nobody, .. } => unbound(errand).await,
@@ -107,7 +133,7 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
 }
 
 /// A request of a session goes to its home and nowhere else, unless that is gone.
-async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+async fn bound(errand: &mut Errand) -> Result<Gained, Refusal> {
     let server = errand.server.clone();
     let mut state = Attempts::default();
     let mut unknown = 0;
@@ -133,23 +159,23 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
                 continue;
             }
         }
-        match errand.send(view, Some(&session), arming(&errand, round)).await {
+        match errand.send(view, Some(&session), arming(errand, round)).await {
             // What fresh sessions answer too is about the request.
             Ok(answer)
                 if unknown < UNKNOWN_MAX
                     && is_doubtful(&answer)
-                    && session_is_unknown(&errand, view, &session, &answer).await =>
+                    && session_is_unknown(errand, view, &session, &answer).await =>
             {
                 unknown += 1;
                 errand.move_home(rehome::Reason::SessionUnknown).await?;
             }
             Ok(answer) => {
                 view.upstream.judge_gone(Attempt::Answered, server.server.call.gone_after);
-                return Ok(Answered::new(errand, answer, view.replica.id));
+                return Ok((answer, view.replica.id));
             }
             // Our own bound, which says nothing of the replica: its sessions stay.
             Err(Loss::Full) => return Err(errand.refuse(Fault::Overloaded)),
-            Err(loss) => match state.after(&errand, loss) {
+            Err(loss) => match state.after(errand, loss) {
                 Next::Elsewhere => {
                     match view.upstream.judge_gone(attempt(loss), server.server.call.gone_after) {
                         Verdict::Gone => errand.move_home(rehome::Reason::OutOfReach).await?,
@@ -176,7 +202,7 @@ fn unreachable(view: &ReplicaView, server: &ServerView) -> Option<Verdict> {
 }
 
 /// An unbound request goes to one replica after the other until one takes it.
-async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
+async fn unbound(errand: &Errand) -> Result<Gained, Refusal> {
     let server = errand.server.clone();
     if !route::is_spoken(&server, errand.era) {
         return Err(errand.refuse(Fault::EraNotSpoken));
@@ -190,8 +216,8 @@ async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
             break;
         };
         match errand.send(view, None, Arming::AtOnce).await {
-            Ok(answer) => return Ok(Answered::new(errand, answer, view.replica.id)),
-            Err(loss) => match state.after(&errand, loss) {
+            Ok(answer) => return Ok((answer, view.replica.id)),
+            Err(loss) => match state.after(errand, loss) {
                 Next::Elsewhere | Next::Again => tried.add(&server, view.replica.id),
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
             },
@@ -201,15 +227,15 @@ async fn unbound(errand: Box<Errand>) -> Result<Answered, Refusal> {
 }
 
 /// A request with a handle goes to the handle's maker (SESSIONS 7).
-async fn made(errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal> {
+async fn made(errand: &Errand, maker: ReplicaId) -> Result<Gained, Refusal> {
     let server = errand.server.clone();
     let Some(view) = server.replica(maker) else { return Err(errand.refuse(Fault::BadHandle)) };
     let mut state = Attempts::default();
     // The first loss may have been a stale connection; more would only keep the client waiting.
     for _ in 0..2 {
         match errand.send(view, None, Arming::AtOnce).await {
-            Ok(answer) => return Ok(Answered::new(errand, answer, maker)),
-            Err(loss) => match state.after(&errand, loss) {
+            Ok(answer) => return Ok((answer, maker)),
+            Err(loss) => match state.after(errand, loss) {
                 Next::Elsewhere | Next::Again => {}
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
             },

@@ -53,6 +53,7 @@ pub(crate) async fn initialize(
         place: Where::Any { maker: Maker::Nobody, affinity: None },
         cursor: None,
         permit: Some(call.permit),
+        upkeep: None,
     });
     let answered = exchange(errand).await?;
     if answered.answer.head.status != StatusCode::OK {

@@ -180,10 +180,17 @@ impl CallSource {
                 return true;
             }
             Some((Role::Said, data)) => {
+                if let Some(upkeep) = &open.errand.upkeep {
+                    upkeep.heard();
+                }
                 self.ready.push_back(Produced::Event { name, data });
                 return true;
             }
             Some((Role::Question { sealed }, data)) => {
+                // What the client will answer is not in the key.
+                if let Some(upkeep) = &mut open.errand.upkeep {
+                    upkeep.pass();
+                }
                 self.gateway.pending.ask(&sealed, &self.asking);
                 self.ready.push_back(Produced::Event { name, data });
                 return true;
@@ -193,7 +200,11 @@ impl CallSource {
                 self.ready.push_back(Produced::Event { name, data });
                 return true;
             }
-            Some((Role::Final, data)) => {
+            Some((Role::Final, outgoing)) => {
+                let data = match open.errand.upkeep.take() {
+                    Some(mut upkeep) => upkeep.answered(&self.gateway, data, outgoing),
+                    None => outgoing,
+                };
                 self.ready.push_back(Produced::Event { name, data });
                 self.answered_whole();
             }

@@ -94,6 +94,7 @@ async fn without_session(
         place: Where::Any { maker: Maker::Nobody, affinity: None },
         cursor: None,
         permit: None,
+        upkeep: None,
     });
     let answered = exchange(errand).await?;
     match answered.answer.head.status.is_success() {
@@ -134,6 +135,7 @@ impl Listener {
             place: Where::Home(self.bound.clone()),
             cursor,
             permit: None,
+            upkeep: None,
         })
     }
 

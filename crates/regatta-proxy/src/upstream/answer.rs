@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header, response};
+use http::{HeaderValue, Response, StatusCode, header, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use regatta_policy::Micros;
@@ -34,13 +34,21 @@ pub struct UpstreamAnswer {
 
 /// The body of an answer; its trailers are dropped, they are never merged (RFC 9110 6.5.1).
 pub struct UpstreamBody {
-    incoming: Incoming,
+    incoming: Flow,
     /// `None` once the connection is over or was given back.
     link: Option<Box<Link>>,
     /// `None` once the request is no longer in flight.
     lease: Option<Lease>,
     started: Micros,
     kind: Kind,
+}
+
+/// Where the bytes come from.
+enum Flow {
+    /// From a replica.
+    Wire(Incoming),
+    /// From here: an answer that was kept.
+    Held(Option<Bytes>),
 }
 
 /// What the answer's end will prove.
@@ -70,11 +78,37 @@ impl UpstreamAnswer {
             _ if is_event_stream(&head) => Kind::Stream,
             _ => Kind::Whole,
         };
+        let incoming = Flow::Wire(incoming);
         let mut body = UpstreamBody { incoming, link: Some(link), lease: Some(lease), started, kind };
         if body.incoming.is_end_stream() {
             body.end();
         }
         UpstreamAnswer { head, body }
+    }
+
+    /// An answer in JSON that is all here and that no connection brought.
+    pub fn held(text: Bytes) -> Self {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let incoming = Flow::Held(Some(text));
+        let body = UpstreamBody { incoming, link: None, lease: None, started: Micros(0), kind: Kind::Told };
+        UpstreamAnswer { head, body }
+    }
+}
+
+impl Flow {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Flow::Wire(incoming) => Pin::new(incoming).poll_frame(cx),
+            Flow::Held(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Flow::Wire(incoming) => incoming.is_end_stream(),
+            Flow::Held(text) => text.is_none(),
+        }
     }
 }
 
@@ -155,7 +189,7 @@ impl Body for UpstreamBody {
         // The connection was polled with the real waker just now; see `link` for why this one does nothing.
         let mut quiet = Context::from_waker(Waker::noop());
         loop {
-            match Pin::new(&mut this.incoming).poll_frame(&mut quiet) {
+            match this.incoming.poll_frame(&mut quiet) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => {
                     this.end();
@@ -179,13 +213,16 @@ impl Body for UpstreamBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.incoming {
+            Flow::Wire(incoming) => incoming.size_hint(),
+            Flow::Held(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+        }
     }
 }
 
 impl std::fmt::Debug for UpstreamBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UpstreamBody").field("incoming", &self.incoming).finish_non_exhaustive()
+        f.debug_struct("UpstreamBody").finish_non_exhaustive()
     }
 }
 

@@ -126,6 +126,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         cursors: Cursors::Shared,
         upstream_resume: UpstreamResume::Unsupported,
         repeatable_tools: Vec::new(),
+        cache: Vec::new(),
         call: CallBounds::default(),
         replicas,
     };

@@ -1,0 +1,179 @@
+//! The result cache as this gateway has it: one table, and for each server its rules, its purges and their counts.
+//!
+//! What is counted and what was purged belongs to names (server, rule), so that it outlives a snapshot; the rules
+//! themselves come with each snapshot (`view.rs`).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use regatta_cache::{Purges, ResultCache, Tallied, Tally};
+use regatta_policy::cache::Rule;
+use regatta_policy::snapshot::{Server, Snapshot};
+
+/// Kept results and what goes with them.
+pub(crate) struct Results {
+    pub cache: Arc<ResultCache>,
+    purges: Mutex<BTreeMap<String, Arc<Purges>>>,
+    tallies: Tallies,
+}
+
+/// The counts of all rules, by server and tool pattern.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tallies(Arc<Mutex<BTreeMap<Name, Arc<Tally>>>>);
+
+/// A rule's name: its server, its pattern.
+type Name = (String, String);
+
+/// What is cached of one server.
+pub(crate) struct ServerRules {
+    pub purges: Arc<Purges>,
+    pub rules: Vec<RuleView>,
+}
+
+/// A rule of a snapshot with what is kept of it beyond the snapshot.
+pub(crate) struct RuleView {
+    pub rule: Rule,
+    pub version: u64,
+    pub tally: Arc<Tally>,
+}
+
+impl Results {
+    /// Nothing yet, and at most `bytes_max` bytes ever.
+    pub fn new(bytes_max: u64) -> Results {
+        Results { cache: ResultCache::new(bytes_max), purges: Mutex::default(), tallies: Tallies::default() }
+    }
+
+    /// The rules of one server of a snapshot.
+    pub fn rules_of(&self, server: &Server) -> Arc<ServerRules> {
+        let rules = server.cache.iter().map(|rule| {
+            let name = (server.name.clone(), rule.tool.as_str().to_owned());
+            let tally = self.tallies.lock().entry(name).or_default().clone();
+            RuleView { rule: rule.clone(), version: rule.version(), tally }
+        });
+        Arc::new(ServerRules { purges: self.purges_of(&server.name), rules: rules.collect() })
+    }
+
+    /// The purges of the server with this name.
+    pub fn purges_of(&self, server: &str) -> Arc<Purges> {
+        let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
+        purges.entry(server.to_owned()).or_default().clone()
+    }
+
+    /// Forgets servers and rules that are no longer configured. What was kept of them dies of age.
+    pub fn retain(&self, snapshot: &Snapshot) {
+        let named = |name: &String| snapshot.servers.iter().find(|server| server.name == *name);
+        let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
+        purges.retain(|name, _| named(name).is_some());
+        drop(purges);
+        self.tallies.lock().retain(|(server, tool), _| {
+            named(server).is_some_and(|server| server.cache.iter().any(|rule| rule.tool.as_str() == tool))
+        });
+    }
+
+    /// The counts, for metrics.
+    pub fn tallies(&self) -> Tallies {
+        self.tallies.clone()
+    }
+}
+
+impl Tallies {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Tally>>> {
+        // Every change under this lock is a single step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Each rule's counts as of now.
+    pub fn now(&self) -> Vec<(Name, Tallied)> {
+        self.lock().iter().map(|(name, tally)| (name.clone(), tally.now())).collect()
+    }
+}
+
+/// One metric of each rule.
+struct Column {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    read: fn(&Tallied) -> f64,
+}
+
+const COLUMNS: [Column; 9] = [
+    Column {
+        name: "cache_hits",
+        help: "Answers out of the result cache, fresh",
+        kind: MetricType::Counter,
+        read: |tallied| tallied.hits as f64,
+    },
+    Column {
+        name: "cache_stale",
+        help: "Answers out of the result cache, past their ttl",
+        kind: MetricType::Counter,
+        read: |tallied| tallied.stale as f64,
+    },
+    Column {
+        name: "cache_shared",
+        help: "Answers to requests that waited for another one's result",
+        kind: MetricType::Counter,
+        read: |tallied| tallied.shared as f64,
+    },
+    Column {
+        name: "cache_misses",
+        help: "Requests for cached tools that went to the server",
+        kind: MetricType::Counter,
+        read: |tallied| tallied.misses as f64,
+    },
+    Column {
+        name: "cache_passed",
+        help: "Results of cached tools that may not be kept",
+        kind: MetricType::Counter,
+        read: |tallied| tallied.passed as f64,
+    },
+    Column {
+        name: "cache_refreshes",
+        help: "Results fetched anew in the background",
+        kind: MetricType::Counter,
+        read: |tallied| tallied.refreshed as f64,
+    },
+    Column {
+        name: "cache_saved_bytes",
+        help: "Bytes of results that no server had to send",
+        kind: MetricType::Counter,
+        read: |tallied| tallied.saved_bytes as f64,
+    },
+    Column {
+        name: "cache_saved_seconds",
+        help: "Time that servers took for the results that were given out again",
+        kind: MetricType::Counter,
+        read: |tallied| tallied.saved.as_secs_f64(),
+    },
+    Column {
+        name: "cache_bytes",
+        help: "Bytes of kept results",
+        kind: MetricType::Gauge,
+        read: |tallied| tallied.held_bytes as f64,
+    },
+];
+
+impl Collector for Tallies {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let rules = self.now();
+        if rules.is_empty() {
+            return Ok(());
+        }
+        for column in COLUMNS {
+            let mut family = encoder.encode_descriptor(column.name, column.help, None, column.kind)?;
+            for ((server, tool), tallied) in &rules {
+                let labels = [("server", server.as_str()), ("tool", tool.as_str())];
+                let mut metric = family.encode_family(&labels)?;
+                let value = (column.read)(tallied);
+                match column.kind {
+                    MetricType::Gauge => metric.encode_gauge(&value)?,
+                    _counter => metric.encode_counter::<NoLabelSet, f64, f64>(&value, None)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

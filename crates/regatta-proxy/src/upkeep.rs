@@ -1,0 +1,214 @@
+//! What the answer to a call does to the result cache: it fills it, or it makes things in it old.
+//!
+//! It travels with the call (in its `Errand`, then in what reads its answer), and whatever drops it settles it: a
+//! fetch without a result lets its waiters go, and a writing tool whose outcome nobody knows has written. It never
+//! reads a body; those who do tell it what they saw.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use regatta_cache::{About, Audience, Form, Kept, Key, Lead, Purge, Purges, outcome};
+use regatta_mcp::{Skim, skim};
+use regatta_policy::cache::{Keeping, Outcome, Telling};
+
+use crate::gateway::Gateway;
+use crate::results::{RuleView, ServerRules};
+
+/// What an answer has to do with the cache.
+pub(crate) struct Upkeep {
+    part: Part,
+    touch: Option<Touch>,
+}
+
+/// A call's part in the fetch of a result.
+enum Part {
+    None,
+    /// To be found out as soon as the call is on its way.
+    Asks(Asking),
+    Leads(Fill),
+}
+
+/// A call for something that may be kept, and was not found.
+pub(crate) struct Asking {
+    pub rules: Arc<ServerRules>,
+    /// Which of the rules.
+    pub rule: usize,
+    pub key: Key,
+    pub about: About,
+    /// What is left of an older result.
+    pub spare: Option<Arc<Kept>>,
+}
+
+/// The duty to bring a result.
+pub(crate) struct Fill {
+    pub rules: Arc<ServerRules>,
+    pub rule: usize,
+    pub lead: Lead,
+}
+
+/// What a writing tool makes old when it succeeds.
+pub(crate) struct Touch {
+    purges: Arc<Purges>,
+    what: Vec<Purge>,
+}
+
+impl Upkeep {
+    /// A call that asks for something, or touches something, or both.
+    pub fn new(asking: Option<Asking>, touch: Option<Touch>) -> Upkeep {
+        Upkeep { part: asking.map_or(Part::None, Part::Asks), touch }
+    }
+
+    /// A fetch of our own.
+    pub fn fill(fill: Fill) -> Upkeep {
+        Upkeep { part: Part::Leads(fill), touch: None }
+    }
+
+    /// Whether it is not yet known who fetches.
+    pub fn asks(&self) -> bool {
+        matches!(self.part, Part::Asks(_))
+    }
+
+    /// Takes what is asked for, to find out who fetches.
+    pub fn take_asking(&mut self) -> Option<Asking> {
+        match std::mem::replace(&mut self.part, Part::None) {
+            Part::Asks(asking) => Some(asking),
+            other @ (Part::None | Part::Leads(_)) => {
+                self.part = other;
+                None
+            }
+        }
+    }
+
+    /// This call fetches.
+    pub fn lead(&mut self, fill: Fill) {
+        self.part = Part::Leads(fill);
+    }
+
+    /// Who waits for this call, if it fetches.
+    pub fn audience(&self) -> Option<Audience> {
+        match &self.part {
+            Part::Leads(fill) => Some(fill.lead.audience()),
+            Part::None | Part::Asks(_) => None,
+        }
+    }
+
+    /// The largest result that would be kept.
+    pub fn max_bytes(&self) -> Option<usize> {
+        match &self.part {
+            Part::Leads(fill) => Some(fill.view().rule.max_bytes),
+            Part::None | Part::Asks(_) => None,
+        }
+    }
+
+    /// The server said something.
+    pub fn heard(&self) {
+        if let Part::Leads(fill) = &self.part {
+            fill.lead.heard();
+        }
+    }
+
+    /// The server asked the client something, or its answer is not one that is kept: those who wait need not.
+    pub fn pass(&mut self) {
+        if let Part::Leads(fill) = std::mem::replace(&mut self.part, Part::None) {
+            fill.lead.pass();
+        }
+    }
+
+    /// Nothing was executed: what it would have touched stays as it is.
+    pub fn was_idle(&mut self) {
+        if let Some(mut touch) = self.touch.take() {
+            touch.what.clear();
+        }
+    }
+
+    /// The server cannot answer: the older result, as far as it may still be given out.
+    pub fn spare(&mut self, gateway: &Gateway) -> Option<Arc<Kept>> {
+        let Part::Leads(fill) = std::mem::replace(&mut self.part, Part::None) else { return None };
+        let Fill { rules, rule, lead } = fill;
+        match lead.spare(gateway.clock.now()) {
+            Ok(kept) => Some(kept),
+            Err(lead) => {
+                self.part = Part::Leads(Fill { rules, rule, lead });
+                None
+            }
+        }
+    }
+
+    /// The response is here: `said` by the server, and as it goes out to the client. Gives what goes out instead.
+    pub fn answered(&mut self, gateway: &Gateway, said: &Bytes, outgoing: Bytes) -> Bytes {
+        let Ok(seen) = skim(said) else {
+            self.pass();
+            return outgoing;
+        };
+        let outcome = outcome(&seen, said);
+        if let Some(mut touch) = self.touch.take() {
+            touch.settle(outcome);
+        }
+        match std::mem::replace(&mut self.part, Part::None) {
+            Part::Leads(fill) => fill.answered(gateway, (said, &seen), outcome, outgoing),
+            Part::None | Part::Asks(_) => outgoing,
+        }
+    }
+}
+
+impl Fill {
+    fn view(&self) -> &RuleView {
+        &self.rules.rules[self.rule]
+    }
+
+    fn answered(
+        self,
+        gateway: &Gateway,
+        (said, seen): (&Bytes, &Skim),
+        outcome: Outcome,
+        outgoing: Bytes,
+    ) -> Bytes {
+        let rule = &self.view().rule;
+        let outgoing = match (rule.telling, outcome) {
+            (Telling::Marked, Outcome::Complete | Outcome::ToolError) => told(said, seen, outgoing),
+            (Telling::Silent | Telling::Marked, _) => outgoing,
+        };
+        let bytes = seen.result.map_or(0, regatta_mcp::Span::len);
+        let form = match rule.keeping(outcome, bytes) {
+            Keeping::Kept(life) => Form::of(said, seen, rule.telling).map(|form| (form, life)),
+            Keeping::Passed => None,
+        };
+        match form {
+            Some((form, life)) => _ = self.lead.keep(form, life, gateway.clock.now()),
+            None => self.lead.pass(),
+        }
+        outgoing
+    }
+}
+
+/// The answer with the mark of a miss.
+fn told(said: &Bytes, seen: &Skim, outgoing: Bytes) -> Bytes {
+    if outgoing.as_ptr() == said.as_ptr() {
+        return Lead::marked(&outgoing, seen);
+    }
+    match skim(&outgoing) {
+        Ok(seen) => Lead::marked(&outgoing, &seen),
+        Err(_) => outgoing,
+    }
+}
+
+impl Touch {
+    /// Makes `what` old unless the call turns out to have done nothing; none if nothing is named.
+    pub fn new(purges: &Arc<Purges>, what: Vec<Purge>) -> Option<Touch> {
+        (!what.is_empty()).then(|| Touch { purges: purges.clone(), what })
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::ToolError | Outcome::Failed => self.what.clear(),
+            // A task has only begun, and a question may come after half the work: both may have written.
+            Outcome::Complete | Outcome::Unfinished | Outcome::Asked => {}
+        }
+    }
+}
+
+impl Drop for Touch {
+    fn drop(&mut self) {
+        self.what.iter().for_each(|purge| self.purges.purge(purge));
+    }
+}

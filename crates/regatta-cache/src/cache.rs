@@ -32,6 +32,8 @@ pub struct About {
     pub tool: Arc<str>,
     /// For whom it is kept; none if everybody shares it.
     pub principal: Option<[u8; 16]>,
+    /// Its call, whoever made it.
+    pub call: [u8; 16],
 }
 
 /// Kept results and fetches under way.
@@ -93,8 +95,8 @@ impl Audience {
 }
 
 impl About {
-    pub(crate) fn is_struck(&self, key: &Key, since: u64) -> bool {
-        let belongs = Belongs { tool: &self.tool, principal: self.principal.as_ref(), key };
+    pub(crate) fn is_struck(&self, since: u64) -> bool {
+        let belongs = Belongs { tool: &self.tool, principal: self.principal.as_ref(), call: &self.call };
         self.purges.strikes(belongs, since)
     }
 }
@@ -147,7 +149,7 @@ impl ResultCache {
     /// What is kept under `key`. `dice` are 64 random bits.
     pub fn look(self: &Arc<Self>, key: &Key, now: Micros, dice: u64) -> Looked {
         let Some(kept) = self.kept.get(key) else { return Looked::Nothing { spare: None } };
-        match kept.worth(key, now, dice) {
+        match kept.worth(now, dice) {
             Worth::Fresh => Looked::Found { kept, status: Status::Hit, refresh: None },
             Worth::Ripe => {
                 let refresh = self.refresh(*key, &kept, now);
@@ -170,13 +172,13 @@ impl ResultCache {
     pub fn join(self: &Arc<Self>, key: Key, about: About, spare: Option<Arc<Kept>>, now: Micros) -> Joined {
         let mut flights = self.flights();
         if let Some(flight) = flights.get(&key)
-            && !about.is_struck(&key, flight.since)
+            && !about.is_struck(flight.since)
         {
             return Joined::Wait(flight.wait());
         }
         // A leader keeps its result before its flight ends, so that under this lock one of the two is there.
         if let Some(kept) = self.kept.get(&key)
-            && matches!(kept.worth(&key, now, u64::MAX), Worth::Fresh)
+            && matches!(kept.worth(now, u64::MAX), Worth::Fresh)
         {
             return Joined::Found(kept);
         }
@@ -229,7 +231,7 @@ impl Lead {
     /// The lead itself, if nothing is left.
     pub fn spare(mut self, now: Micros) -> Result<Arc<Kept>, Lead> {
         // It may have come of age, or have been purged, while the server was asked.
-        match self.spare.take().filter(|spare| spare.worth(&self.key, now, u64::MAX) != Worth::Spent) {
+        match self.spare.take().filter(|spare| spare.worth(now, u64::MAX) != Worth::Spent) {
             None => Err(self),
             Some(spare) => {
                 self.land(Landing::Spare(spare.clone()));

@@ -62,8 +62,8 @@ impl Kept {
     }
 
     /// What it is worth now; nothing if it was purged.
-    pub(crate) fn worth(&self, key: &Key, now: Micros, dice: u64) -> Worth {
-        match self.about.is_struck(key, self.since) {
+    pub(crate) fn worth(&self, now: Micros, dice: u64) -> Worth {
+        match self.about.is_struck(self.since) {
             true => Worth::Spent,
             false => self.life.worth(self.age(now), self.cost, dice),
         }

@@ -4,7 +4,7 @@
 //! The key is all that is compared, so it is a whole SHA-256: callers choose their arguments, and nobody must find two
 //! that meet.
 
-use regatta_seal::digest32;
+use regatta_seal::{digest16, digest32};
 
 /// Names one result.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,6 +76,11 @@ impl Key {
             fields.params,
         ]))
     }
+}
+
+/// Names a call by its tool (or method) and canonical arguments, whoever makes it: what a purge of one call strikes.
+pub fn call_digest(tool: &str, arguments: &[u8]) -> [u8; 16] {
+    digest16(&[b"regatta call 1", tool.as_bytes(), arguments])
 }
 
 impl std::fmt::Debug for Key {

@@ -17,6 +17,6 @@ pub use cache::{About, Audience, Joined, Lead, Looked, ResultCache};
 pub use flight::{Landing, Patience, Waiter};
 pub use form::{Form, Status, outcome};
 pub use kept::Kept;
-pub use key::{Fields, Key, ScopeValue};
+pub use key::{Fields, Key, ScopeValue, call_digest};
 pub use purges::{Purge, Purges};
 pub use tally::{Tallied, Tally};

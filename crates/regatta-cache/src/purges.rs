@@ -11,8 +11,6 @@ use std::sync::{PoisonError, RwLock};
 
 use regatta_policy::Glob;
 
-use crate::key::Key;
-
 /// Different things of one server that are remembered as purged; beyond it, the whole server is.
 const THINGS_MAX: usize = 4096;
 /// Different globs alike; each is compared with the tool of every result that is older.
@@ -29,8 +27,8 @@ pub enum Purge {
     Glob(Glob),
     /// All that was kept for one authorization context.
     Principal([u8; 16]),
-    /// One result.
-    Exact(Key),
+    /// All results of one call, whoever made it ([`crate::call_digest`]).
+    Call([u8; 16]),
 }
 
 /// The purges of one server.
@@ -47,7 +45,7 @@ struct Table {
     server: u64,
     tools: HashMap<String, u64>,
     principals: HashMap<[u8; 16], u64>,
-    exact: HashMap<Key, u64>,
+    calls: HashMap<[u8; 16], u64>,
     globs: Vec<(Glob, u64)>,
 }
 
@@ -56,7 +54,7 @@ struct Table {
 pub(crate) struct Belongs<'a> {
     pub tool: &'a str,
     pub principal: Option<&'a [u8; 16]>,
-    pub key: &'a Key,
+    pub call: &'a [u8; 16],
 }
 
 impl Purge {
@@ -100,7 +98,7 @@ impl Table {
             Purge::Server => false,
             Purge::Tool(tool) => note(&mut self.tools, tool.clone(), number),
             Purge::Principal(context) => note(&mut self.principals, *context, number),
-            Purge::Exact(key) => note(&mut self.exact, *key, number),
+            Purge::Call(call) => note(&mut self.calls, *call, number),
             Purge::Glob(glob) => note_glob(&mut self.globs, glob, number),
         };
         if !fits {
@@ -112,10 +110,10 @@ impl Table {
     fn newest_of(&self, belongs: Belongs<'_>) -> u64 {
         let tool = self.tools.get(belongs.tool).copied();
         let principal = belongs.principal.and_then(|context| self.principals.get(context)).copied();
-        let exact = self.exact.get(belongs.key).copied();
+        let call = self.calls.get(belongs.call).copied();
         let globs =
             self.globs.iter().filter(|(glob, _)| glob.matches(belongs.tool)).map(|(_, number)| *number);
-        let found = [tool, principal, exact].into_iter().flatten().chain(globs);
+        let found = [tool, principal, call].into_iter().flatten().chain(globs);
         found.fold(self.server, u64::max)
     }
 }
@@ -146,10 +144,10 @@ fn note<K: Hash + Eq>(map: &mut HashMap<K, u64>, thing: K, number: u64) -> bool 
 mod tests {
     use super::*;
 
-    const KEY: Key = Key([7; 32]);
+    const CALL: [u8; 16] = [7; 16];
 
     fn belongs<'a>(tool: &'a str, principal: &'a [u8; 16]) -> Belongs<'a> {
-        Belongs { tool, principal: Some(principal), key: &KEY }
+        Belongs { tool, principal: Some(principal), call: &CALL }
     }
 
     #[test]
@@ -162,8 +160,8 @@ mod tests {
             (Purge::Glob(Glob::new("list_*")), false),
             (Purge::Principal([1; 16]), true),
             (Purge::Principal([2; 16]), false),
-            (Purge::Exact(KEY), true),
-            (Purge::Exact(Key([8; 32])), false),
+            (Purge::Call(CALL), true),
+            (Purge::Call([8; 16]), false),
         ] {
             let purges = Purges::default();
             let since = purges.newest();
@@ -177,7 +175,7 @@ mod tests {
     fn what_everybody_shares_belongs_to_no_principal() {
         let purges = Purges::default();
         purges.purge(&Purge::Principal([0; 16]));
-        assert!(!purges.strikes(Belongs { tool: "t", principal: None, key: &KEY }, 0));
+        assert!(!purges.strikes(Belongs { tool: "t", principal: None, call: &CALL }, 0));
     }
 
     #[test]

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use regatta_cache::{Purges, ResultCache, Tallied, Tally};
+use regatta_cache::{Purge, Purges, ResultCache, Tallied, Tally};
 use regatta_policy::cache::Rule;
 use regatta_policy::snapshot::{Server, Snapshot};
+
+use crate::gateway::Gateway;
 
 /// Kept results and what goes with them.
 pub(crate) struct Results {
@@ -88,6 +90,45 @@ impl Tallies {
     /// Each rule's counts as of now.
     pub fn now(&self) -> Vec<(Name, Tallied)> {
         self.lock().iter().map(|(name, tally)| (name.clone(), tally.now())).collect()
+    }
+}
+
+/// What the cache holds and did, for people.
+#[derive(Clone, Debug)]
+pub struct CacheStats {
+    /// Bytes of kept results.
+    pub bytes: u64,
+    /// Kept results.
+    pub results: usize,
+    /// Server, tool pattern and counts of each rule.
+    pub rules: Vec<(String, String, Tallied)>,
+}
+
+/// No server has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no server has this name")]
+pub struct UnknownServer;
+
+impl Gateway {
+    /// Makes what was kept of a server's results old, from this moment on.
+    ///
+    /// # Errors
+    /// When no server has this name.
+    pub fn purge(&self, server: &str, what: &Purge) -> Result<(), UnknownServer> {
+        let view = self.view();
+        let view = view.servers.iter().find(|view| view.server.name == server).ok_or(UnknownServer)?;
+        view.results.purges.purge(what);
+        Ok(())
+    }
+
+    /// What the cache holds and did.
+    pub fn cache_stats(&self) -> CacheStats {
+        let rules = self.results.tallies.now().into_iter();
+        CacheStats {
+            bytes: self.results.cache.bytes(),
+            results: self.results.cache.len(),
+            rules: rules.map(|((server, tool), tallied)| (server, tool, tallied)).collect(),
+        }
     }
 }
 

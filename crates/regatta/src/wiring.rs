@@ -4,6 +4,7 @@
 //! signals share the main thread, so that health is answered while the data plane is busy. Snapshots go down on a
 //! watch channel; metrics and status come up as closures.
 
+mod cached;
 mod keys;
 mod page;
 mod signals;

@@ -27,7 +27,13 @@ fn at(seconds: u64) -> Micros {
 }
 
 fn about(purges: &Arc<Purges>) -> About {
-    About { purges: purges.clone(), tally: Arc::default(), tool: "get".into(), principal: Some([1; 16]) }
+    About {
+        purges: purges.clone(),
+        tally: Arc::default(),
+        tool: "get".into(),
+        principal: Some([1; 16]),
+        call: [9; 16],
+    }
 }
 
 fn form(text: &str) -> Form {
@@ -171,7 +177,7 @@ fn a_purge_strikes_what_is_kept_and_what_is_under_way() {
     assert!(scene.found(at(1)).is_none());
 
     let before = scene.lead(at(1));
-    scene.purges.purge(&Purge::Exact(KEY));
+    scene.purges.purge(&Purge::Call([9; 16]));
     // Who asks after the purge must not get what was asked for before it.
     let after = scene.lead(at(2));
     before.keep(form("old"), life(), at(3));

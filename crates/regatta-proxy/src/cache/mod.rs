@@ -9,10 +9,10 @@ mod surroundings;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use regatta_cache::{About, Fields, Kept, Key, Lead, Looked, Purge, ScopeValue, Status};
+use regatta_cache::{About, Fields, Kept, Key, Lead, Looked, Purge, ScopeValue, Status, call_digest};
 use regatta_mcp::era::Era;
 use regatta_mcp::headers::MCP_PROTOCOL_VERSION;
-use regatta_mcp::{Kind, Message, Method, canonical_params};
+use regatta_mcp::{Kind, Message, Method, canonical, canonical_params};
 use regatta_policy::cache::Scope;
 
 use crate::gateway::Gateway;
@@ -48,7 +48,7 @@ pub(crate) fn consult(gateway: &Gateway, call: &Call, bound: Option<&Bound>) -> 
     let touched = rules.rules.iter().filter(|view| view.rule.is_invalidated_by(&tool));
     let touched = touched.map(|view| Purge::of_tools(&view.rule.tool)).collect();
     let look = match asked(call, bound, message, &tool) {
-        Some((rule, key)) => look(gateway, call, (rule, key), &tool),
+        Some((rule, key)) => look(gateway, call, (rule, key), (message, &tool)),
         None => Look::Aside,
     };
     Consulted { look, touch: Touch::new(&rules.purges, touched) }
@@ -107,7 +107,12 @@ fn version<'a>(call: &'a Call, message: &Message, bound: Option<&Bound>) -> Cow<
     }
 }
 
-fn look(gateway: &Gateway, call: &Call, (rule, key): (usize, Key), tool: &str) -> Look {
+fn look(
+    gateway: &Gateway,
+    call: &Call,
+    (rule, key): (usize, Key),
+    (message, tool): (&Message, &str),
+) -> Look {
     let rules = &call.server.results;
     match gateway.results.cache.look(&key, gateway.clock.now(), gateway.dice()) {
         Looked::Found { kept, status, refresh } => {
@@ -121,7 +126,9 @@ fn look(gateway: &Gateway, call: &Call, (rule, key): (usize, Key), tool: &str) -
                 Scope::Public | Scope::Claim(_) => None,
             };
             let (purges, tally) = (rules.purges.clone(), view.tally.clone());
-            let about = About { purges, tally, tool: tool.into(), principal };
+            let arguments = message.params.arguments.and_then(|span| canonical(span.of(&call.text)));
+            let named = call_digest(tool, &arguments.unwrap_or_default());
+            let about = About { purges, tally, tool: tool.into(), principal, call: named };
             Look::Asks(Asking { rules: rules.clone(), rule, key, about, spare })
         }
     }

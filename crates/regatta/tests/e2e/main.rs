@@ -11,6 +11,8 @@ mod bad_servers;
 mod bad_upstream;
 mod balance;
 mod bodies;
+mod cache;
+mod cache_matrix;
 mod cancel;
 mod demo_eras;
 mod documents;

@@ -219,6 +219,12 @@ impl Lead {
         kept
     }
 
+    /// The same, found under one more key from now on.
+    pub fn keep_for_all(self, public: Key, form: Form, life: Life, now: Micros) {
+        let cache = self.cache.clone();
+        cache.kept.insert(public, self.keep(form, life, now));
+    }
+
     /// The server answered with something for this caller alone.
     pub fn pass(mut self) {
         self.about.tally.passed();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use regatta_mcp::{Skim, SkimKind, Span, meta};
-use regatta_policy::cache::{Outcome, Telling};
+use regatta_policy::cache::{Hint, Outcome, Said, Telling};
 
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,17 @@ pub fn outcome(seen: &Skim, text: &[u8]) -> Outcome {
         return Outcome::Unfinished;
     }
     if seen.is_error { Outcome::ToolError } else { Outcome::Complete }
+}
+
+/// What a modern result says of its own keeping (2026-07-28 server/utilities/caching).
+pub fn hint(seen: &Skim, text: &[u8]) -> Hint {
+    // Absent, negative or no whole number: immediately stale.
+    let ttl_ms = seen.ttl_ms.and_then(|span| span.text(text).parse().ok()).unwrap_or(0);
+    let said = match seen.cache_scope.map(|scope| scope.get(text)).as_deref() {
+        Some("public") => Said::Public,
+        Some(_) | None => Said::Private,
+    };
+    Hint { ttl_ms, said }
 }
 
 impl Form {
@@ -268,6 +279,21 @@ mod tests {
         ] {
             let seen = skim(text.as_bytes()).expect("JSON-RPC");
             assert_eq!(outcome(&seen, text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hint_that_is_not_clear_is_none() {
+        for (result, ttl_ms, said) in [
+            (r#"{"ttlMs":5000,"cacheScope":"public"}"#, 5000, Said::Public),
+            (r#"{"ttlMs":5000,"cacheScope":"private"}"#, 5000, Said::Private),
+            (r#"{"ttlMs":-1,"cacheScope":"Public"}"#, 0, Said::Private),
+            (r#"{"ttlMs":"5000"}"#, 0, Said::Private),
+            (r#"{"ttlMs":1.5}"#, 0, Said::Private),
+            ("{}", 0, Said::Private),
+        ] {
+            let text = response(result);
+            assert_eq!(hint(&skim(&text).expect("JSON-RPC"), &text), Hint { ttl_ms, said }, "{result}");
         }
     }
 

@@ -15,7 +15,7 @@ mod tally;
 
 pub use cache::{About, Audience, Joined, Lead, Looked, ResultCache};
 pub use flight::{Landing, Patience, Waiter};
-pub use form::{Form, Status, outcome};
+pub use form::{Form, Status, hint, outcome};
 pub use kept::Kept;
 pub use key::{Fields, Key, ScopeValue, call_digest};
 pub use purges::{Purge, Purges};

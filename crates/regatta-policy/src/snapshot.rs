@@ -55,6 +55,8 @@ pub struct Server {
     pub repeatable_tools: Vec<Glob>,
     /// What of its results may be kept; the first rule that names a tool is the tool's.
     pub cache: Vec<cache::Rule>,
+    /// What of its lists and reads may be kept.
+    pub lists: cache::Lists,
     /// The bounds of a call to this server.
     pub call: CallBounds,
     /// The replicas, in the order of the config.

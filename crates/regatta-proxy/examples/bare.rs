@@ -62,6 +62,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         upstream_resume: UpstreamResume::Unsupported,
         repeatable_tools: Vec::new(),
         cache: Vec::new(),
+        lists: regatta_policy::cache::Lists::NONE,
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
         replicas,
     };

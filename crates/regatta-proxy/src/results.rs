@@ -4,13 +4,17 @@
 //! themselves come with each snapshot (`view.rs`).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use regatta_cache::{Purge, Purges, ResultCache, Tallied, Tally};
-use regatta_policy::cache::Rule;
+use regatta_cache::{Purge, Purges, ResultCache, Tallied, Tally, call_digest};
+use regatta_mcp::{Method, Skim};
+use regatta_policy::Micros;
+use regatta_policy::cache::{Lists, Rule};
 use regatta_policy::snapshot::{Server, Snapshot};
 
 use crate::gateway::Gateway;
@@ -19,6 +23,7 @@ use crate::gateway::Gateway;
 pub(crate) struct Results {
     pub cache: Arc<ResultCache>,
     purges: Mutex<BTreeMap<String, Arc<Purges>>>,
+    reads: Mutex<BTreeMap<Name, Arc<Read>>>,
     tallies: Tallies,
 }
 
@@ -33,7 +38,32 @@ type Name = (String, String);
 pub(crate) struct ServerRules {
     pub purges: Arc<Purges>,
     pub rules: Vec<RuleView>,
+    pub lists: Lists,
+    /// Changes with `lists`.
+    pub lists_version: u64,
+    reads: [Arc<Read>; READS.len()],
 }
+
+/// The methods whose results say themselves whether they may be kept (2026-07-28 server/utilities/caching).
+const READS: [Method; 6] = [
+    Method::ServerDiscover,
+    Method::ToolsList,
+    Method::PromptsList,
+    Method::ResourcesList,
+    Method::ResourcesTemplatesList,
+    Method::ResourcesRead,
+];
+
+/// What is remembered of one such method of a server.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    pub tally: Arc<Tally>,
+    /// Its results are not kept, so until then nobody waits for another's.
+    aside_until: AtomicU64,
+}
+
+/// How long a method stays aside after its server did not want a result kept.
+const ASIDE: Duration = Duration::from_secs(30);
 
 /// A rule of a snapshot with what is kept of it beyond the snapshot.
 pub(crate) struct RuleView {
@@ -45,7 +75,12 @@ pub(crate) struct RuleView {
 impl Results {
     /// Nothing yet, and at most `bytes_max` bytes ever.
     pub fn new(bytes_max: u64) -> Results {
-        Results { cache: ResultCache::new(bytes_max), purges: Mutex::default(), tallies: Tallies::default() }
+        Results {
+            cache: ResultCache::new(bytes_max),
+            purges: Mutex::default(),
+            reads: Mutex::default(),
+            tallies: Tallies::default(),
+        }
     }
 
     /// The rules of one server of a snapshot.
@@ -55,7 +90,21 @@ impl Results {
             let tally = self.tallies.lock().entry(name).or_default().clone();
             RuleView { rule: rule.clone(), version: rule.version(), tally }
         });
-        Arc::new(ServerRules { purges: self.purges_of(&server.name), rules: rules.collect() })
+        Arc::new(ServerRules {
+            purges: self.purges_of(&server.name),
+            rules: rules.collect(),
+            lists: server.lists,
+            lists_version: server.lists.version(),
+            reads: READS.map(|method| self.read(&server.name, method)),
+        })
+    }
+
+    fn read(&self, server: &str, method: Method) -> Arc<Read> {
+        let name = (server.to_owned(), method.as_str().to_owned());
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = reads.entry(name.clone()).or_default().clone();
+        self.tallies.lock().entry(name).or_insert_with(|| read.tally.clone());
+        read
     }
 
     /// The purges of the server with this name.
@@ -70,8 +119,15 @@ impl Results {
         let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
         purges.retain(|name, _| named(name).is_some());
         drop(purges);
+        self.reads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(server, _), _| named(server).is_some());
+        let is_read = |tool: &str| READS.iter().any(|method| method.as_str() == tool);
         self.tallies.lock().retain(|(server, tool), _| {
-            named(server).is_some_and(|server| server.cache.iter().any(|rule| rule.tool.as_str() == tool))
+            named(server).is_some_and(|server| {
+                is_read(tool) || server.cache.iter().any(|rule| rule.tool.as_str() == tool)
+            })
         });
     }
 
@@ -81,15 +137,61 @@ impl Results {
     }
 }
 
+impl ServerRules {
+    /// What is remembered of a method, if it is one whose results say themselves whether they may be kept.
+    pub fn read(&self, method: Method) -> Option<&Read> {
+        READS.iter().position(|known| *known == method).map(|place| &*self.reads[place])
+    }
+
+    /// A server said that something changed: what was kept of it is old.
+    pub fn hear(&self, seen: &Skim, text: &[u8]) {
+        let Some(method) = seen.method else { return };
+        let lists: &[Method] = match method.get(text).as_ref() {
+            // Tools that changed may give other results too.
+            "notifications/tools/list_changed" => return self.purges.purge(&Purge::Server),
+            "notifications/prompts/list_changed" => &[Method::PromptsList],
+            "notifications/resources/list_changed" => {
+                &[Method::ResourcesList, Method::ResourcesTemplatesList]
+            }
+            "notifications/resources/updated" => {
+                let Some(uri) = seen.uri else { return };
+                let named = call_digest(Method::ResourcesRead.as_str(), uri.get(text).as_bytes());
+                return self.purges.purge(&Purge::Call(named));
+            }
+            _ => return,
+        };
+        lists.iter().for_each(|list| self.purges.purge(&Purge::Tool(list.as_str().to_owned())));
+    }
+
+    /// A stream of notices was broken: any of them may have been missed.
+    pub fn missed(&self) {
+        READS.iter().for_each(|read| self.purges.purge(&Purge::Tool(read.as_str().to_owned())));
+    }
+}
+
+impl Read {
+    /// Whether nobody need look for its results.
+    pub fn is_aside(&self, now: Micros) -> bool {
+        now.0 < self.aside_until.load(Ordering::Relaxed)
+    }
+
+    /// A result came that is not to be kept.
+    pub fn put_aside(&self, now: Micros) {
+        self.aside_until.store(now.after(ASIDE).0, Ordering::Relaxed);
+    }
+}
+
 impl Tallies {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Tally>>> {
         // Every change under this lock is a single step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Each rule's counts as of now.
+    /// The counts of each rule that was ever asked, as of now.
     pub fn now(&self) -> Vec<(Name, Tallied)> {
-        self.lock().iter().map(|(name, tally)| (name.clone(), tally.now())).collect()
+        let all = self.lock();
+        let counts = all.iter().map(|(name, tally)| (name.clone(), tally.now()));
+        counts.filter(|(_, tallied)| *tallied != Tallied::default()).collect()
     }
 }
 

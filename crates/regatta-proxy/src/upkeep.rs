@@ -5,14 +5,16 @@
 //! reads a body; those who do tell it what they saw.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use regatta_cache::{About, Audience, Form, Kept, Key, Lead, Purge, Purges, outcome};
-use regatta_mcp::{Skim, skim};
-use regatta_policy::cache::{Keeping, Outcome, Telling};
+use regatta_cache::{About, Audience, Form, Kept, Key, Lead, Purge, Purges, hint, outcome};
+use regatta_mcp::{Method, Skim, skim};
+use regatta_policy::Micros;
+use regatta_policy::cache::{Keeping, Outcome, Page, Said, Telling};
 
 use crate::gateway::Gateway;
-use crate::results::{RuleView, ServerRules};
+use crate::results::ServerRules;
 
 /// What an answer has to do with the cache.
 pub(crate) struct Upkeep {
@@ -31,8 +33,8 @@ enum Part {
 /// A call for something that may be kept, and was not found.
 pub(crate) struct Asking {
     pub rules: Arc<ServerRules>,
-    /// Which of the rules.
-    pub rule: usize,
+    /// By which of the rules.
+    pub by: By,
     pub key: Key,
     pub about: About,
     /// What is left of an older result.
@@ -42,8 +44,19 @@ pub(crate) struct Asking {
 /// The duty to bring a result.
 pub(crate) struct Fill {
     pub rules: Arc<ServerRules>,
-    pub rule: usize,
+    pub by: By,
     pub lead: Lead,
+}
+
+/// What decides whether a result is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum By {
+    /// This one of the server's rules.
+    Rule(usize),
+    /// The server's own word, as far as it counts.
+    Hint { method: Method, page: Page, public: Option<Key> },
+    /// The operator's time for a legacy server's lists.
+    Time { ttl: Duration },
 }
 
 /// What a writing tool makes old when it succeeds.
@@ -95,7 +108,8 @@ impl Upkeep {
     /// The largest result that would be kept.
     pub fn max_bytes(&self) -> Option<usize> {
         match &self.part {
-            Part::Leads(fill) => Some(fill.view().rule.max_bytes),
+            Part::Leads(Fill { rules, by: By::Rule(rule), .. }) => Some(rules.rules[*rule].rule.max_bytes),
+            Part::Leads(_) => None,
             Part::None | Part::Asks(_) => None,
         }
     }
@@ -124,11 +138,11 @@ impl Upkeep {
     /// The server cannot answer: the older result, as far as it may still be given out.
     pub fn spare(&mut self, gateway: &Gateway) -> Option<Arc<Kept>> {
         let Part::Leads(fill) = std::mem::replace(&mut self.part, Part::None) else { return None };
-        let Fill { rules, rule, lead } = fill;
+        let Fill { rules, by, lead } = fill;
         match lead.spare(gateway.clock.now()) {
             Ok(kept) => Some(kept),
             Err(lead) => {
-                self.part = Part::Leads(Fill { rules, rule, lead });
+                self.part = Part::Leads(Fill { rules, by, lead });
                 None
             }
         }
@@ -151,11 +165,10 @@ impl Upkeep {
     }
 }
 
-impl Fill {
-    fn view(&self) -> &RuleView {
-        &self.rules.rules[self.rule]
-    }
+/// A list of a legacy server that is larger is not kept.
+const LIST_MAX: usize = 1 << 20;
 
+impl Fill {
     fn answered(
         self,
         gateway: &Gateway,
@@ -163,21 +176,54 @@ impl Fill {
         outcome: Outcome,
         outgoing: Bytes,
     ) -> Bytes {
-        let rule = &self.view().rule;
-        let outgoing = match (rule.telling, outcome) {
+        let now = gateway.clock.now();
+        let bytes = seen.result.map_or(0, regatta_mcp::Span::len);
+        let (keeping, telling, public) = match self.by {
+            By::Rule(rule) => {
+                let rule = &self.rules.rules[rule].rule;
+                (rule.keeping(outcome, bytes), rule.telling, None)
+            }
+            By::Hint { method, page, public } => {
+                let (keeping, who) = self.hinted((said, seen), (method, page), outcome, now);
+                (keeping, Telling::Silent, public.filter(|_| who == Said::Public))
+            }
+            By::Time { ttl } if bytes <= LIST_MAX => {
+                (self.rules.lists.legacy_keeping(ttl, outcome), Telling::Silent, None)
+            }
+            By::Time { .. } => (Keeping::Passed, Telling::Silent, None),
+        };
+        let outgoing = match (telling, outcome) {
             (Telling::Marked, Outcome::Complete | Outcome::ToolError) => told(said, seen, outgoing),
             (Telling::Silent | Telling::Marked, _) => outgoing,
         };
-        let bytes = seen.result.map_or(0, regatta_mcp::Span::len);
-        let form = match rule.keeping(outcome, bytes) {
-            Keeping::Kept(life) => Form::of(said, seen, rule.telling).map(|form| (form, life)),
+        let form = match keeping {
+            Keeping::Kept(life) => Form::of(said, seen, telling).map(|form| (form, life)),
             Keeping::Passed => None,
         };
-        match form {
-            Some((form, life)) => _ = self.lead.keep(form, life, gateway.clock.now()),
-            None => self.lead.pass(),
+        match (form, public) {
+            (Some((form, life)), None) => _ = self.lead.keep(form, life, now),
+            (Some((form, life)), Some(public)) => self.lead.keep_for_all(public, form, life, now),
+            (None, _) => self.lead.pass(),
         }
         outgoing
+    }
+
+    /// What becomes of a result by its server's own word.
+    fn hinted(
+        &self,
+        (said, seen): (&Bytes, &Skim),
+        (method, page): (Method, Page),
+        outcome: Outcome,
+        now: Micros,
+    ) -> (Keeping, Said) {
+        let (keeping, who) = self.rules.lists.keeping(hint(seen, said), page, outcome);
+        // What a server says of itself may depend on who asks, unless it says that it does not (SESSIONS 7).
+        let is_for_all = method != Method::ServerDiscover || who == Said::Public;
+        let is_kept = keeping != Keeping::Passed && is_for_all;
+        if let Some(read) = self.rules.read(method).filter(|_| !is_kept && outcome == Outcome::Complete) {
+            read.put_aside(now);
+        }
+        (if is_kept { keeping } else { Keeping::Passed }, who)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
+use regatta_policy::cache::{Hints, Lists};
 use regatta_policy::snapshot::{
     Affinity, Balance, CallBounds, Cursors, Duty, Eras, Health, Replica, Server, SessionState, UpstreamResume,
 };
@@ -61,9 +62,23 @@ pub fn server(section: &Section<'_>, index: usize) -> Server {
             |found| found.text().filter(|text| !text.is_empty()).map(Glob::new),
         ),
         cache: Vec::new(),
+        lists: lists(section),
         call: call(section),
         replicas,
         name,
+    }
+}
+
+fn lists(section: &Section<'_>) -> Lists {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    Lists {
+        hints: section.choice(
+            "cache_hints",
+            Hints::Private,
+            &[("ignore", Hints::Ignored), ("private", Hints::Private), ("trust", Hints::Trusted)],
+        ),
+        list_ttl: section.time("list_ttl", Duration::ZERO, Duration::ZERO..=DAY),
+        read_ttl: section.time("read_ttl", Duration::ZERO, Duration::ZERO..=DAY),
     }
 }
 

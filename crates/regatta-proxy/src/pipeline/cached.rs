@@ -33,7 +33,7 @@ use crate::headers::Outbound;
 use crate::reply::ReplyBody;
 use crate::route::handles::{Maker, directions};
 use crate::session::Bound;
-use crate::upkeep::{Fill, Upkeep};
+use crate::upkeep::{By, Fill, Upkeep};
 use crate::upstream::UpstreamBody;
 
 /// What a first look gave.
@@ -84,9 +84,9 @@ pub(crate) async fn settle(errand: &mut Errand) -> Result<Option<Bytes>, Refusal
         let (kept, status) = match joined {
             Joined::Lead(lead) => {
                 tally.miss();
-                warn_if_useless(errand, asking.rule);
+                warn_if_useless(errand, asking.by);
                 if let Some(upkeep) = &mut errand.upkeep {
-                    upkeep.lead(Fill { rules: asking.rules, rule: asking.rule, lead });
+                    upkeep.lead(Fill { rules: asking.rules, by: asking.by, lead });
                 }
                 return Ok(None);
             }
@@ -120,7 +120,8 @@ fn given(errand: &mut Errand, kept: &Kept, status: Status) -> Bytes {
     kept.response(&id, status, errand.gateway.clock.now())
 }
 
-fn warn_if_useless(errand: &Errand, rule: usize) {
+fn warn_if_useless(errand: &Errand, by: By) {
+    let By::Rule(rule) = by else { return };
     let Some(view) = errand.server.results.rules.get(rule) else { return };
     if view.tally.must_warn() {
         tracing::warn!(

@@ -298,7 +298,12 @@ impl Leg {
         while let Some(data) = stream.next().await {
             let Ok(seen) = skim(&data) else { return Ok(()) };
             match seen.kind {
-                SkimKind::Notification => self.messages.send(data).await.map_err(|_| ())?,
+                SkimKind::Notification => {
+                    if let Some(server) = self.server() {
+                        server.results.hear(&seen, &data);
+                    }
+                    self.messages.send(data).await.map_err(|_| ())?;
+                }
                 // MUST NOT ask (2026-07-28 streamable-http, *Receiving Messages*).
                 SkimKind::Request => _ = self.gateway.metrics.dropped_messages.inc(),
                 // The replica ends it gracefully; the client's subscription goes on at the others.
@@ -309,6 +314,9 @@ impl Leg {
     }
 
     async fn say_everything(&self, filter: &Bytes) {
+        if let Some(server) = self.server() {
+            server.results.missed();
+        }
         let mut agreed = Agreed::default();
         agreed.add(filter);
         for message in agreed.everything(&self.id) {

@@ -12,6 +12,7 @@ mod bad_upstream;
 mod balance;
 mod bodies;
 mod cache;
+mod cache_lists;
 mod cache_matrix;
 mod cancel;
 mod demo_eras;

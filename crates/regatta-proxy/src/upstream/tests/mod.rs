@@ -127,6 +127,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         upstream_resume: UpstreamResume::Unsupported,
         repeatable_tools: Vec::new(),
         cache: Vec::new(),
+        lists: regatta_policy::cache::Lists::NONE,
         call: CallBounds::default(),
         replicas,
     };

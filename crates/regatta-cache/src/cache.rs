@@ -14,6 +14,7 @@ use regatta_mcp::Skim;
 use regatta_policy::Micros;
 use regatta_policy::cache::{Life, Worth};
 
+use crate::fleet::{Claim, Found, Shelf};
 use crate::flight::{Flight, Landing, Waiter};
 use crate::form::{Form, Status, marked};
 use crate::kept::{ByBytes, Kept, Made};
@@ -26,6 +27,8 @@ use crate::tally::Tally;
 pub struct About {
     /// The purges of its server.
     pub purges: Arc<Purges>,
+    /// What the fleet shares of its server.
+    pub shelf: Option<Arc<Shelf>>,
     /// The counts of its rule.
     pub tally: Arc<Tally>,
     /// Its tool, or its method where there is no tool.
@@ -80,6 +83,8 @@ pub struct Lead {
     flight: Arc<Flight>,
     began: Micros,
     spare: Option<Arc<Kept>>,
+    /// The same duty towards the other gateways.
+    claim: Option<Claim>,
     landed: bool,
 }
 
@@ -186,7 +191,16 @@ impl ResultCache {
         // One that was under way when the purge came lands for those who asked before it.
         flights.insert(key, flight.clone());
         drop(flights);
-        Joined::Lead(Lead { cache: self.clone(), key, about, flight, began: now, spare, landed: false })
+        Joined::Lead(Lead {
+            cache: self.clone(),
+            key,
+            about,
+            flight,
+            began: now,
+            spare,
+            claim: None,
+            landed: false,
+        })
     }
 
     /// The right to fetch a kept result anew, unless somebody does.
@@ -199,7 +213,7 @@ impl ResultCache {
         drop(flights);
         about.tally.refresh();
         let spare = Some(kept.clone());
-        Some(Lead { cache: self.clone(), key, about, flight, began: now, spare, landed: false })
+        Some(Lead { cache: self.clone(), key, about, flight, began: now, spare, claim: None, landed: false })
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
@@ -215,8 +229,32 @@ impl Lead {
             Made { form, made: self.began, cost: now.since(self.began), life, since: self.flight.since };
         let kept = Arc::new(Kept::new(self.about.clone(), made));
         self.cache.kept.insert(self.key, kept.clone());
+        if let Some(claim) = self.claim.take() {
+            claim.keep(&kept);
+        }
         self.land(Landing::Kept(kept.clone()));
         kept
+    }
+
+    /// The fleet has it: kept here too, and for all who wait. `since` is the newest purge before the fleet was asked.
+    pub(crate) fn adopt(mut self, found: Found, since: u64, now: Micros) -> Arc<Kept> {
+        let Found { form, life, cost, age } = found;
+        let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        let made = Made { form, made: Micros(now.0.saturating_sub(age)), cost, life, since };
+        let kept = Arc::new(Kept::new(self.about.clone(), made));
+        self.cache.kept.insert(self.key, kept.clone());
+        self.land(Landing::Kept(kept.clone()));
+        kept
+    }
+
+    /// The key, for the fleet.
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// This fetch is the fleet's.
+    pub(crate) fn claimed(&mut self, claim: Claim) {
+        self.claim = Some(claim);
     }
 
     /// The same, found under one more key from now on.
@@ -235,10 +273,10 @@ impl Lead {
     ///
     /// # Errors
     /// The lead itself, if nothing is left.
-    pub fn spare(mut self, now: Micros) -> Result<Arc<Kept>, Lead> {
+    pub fn spare(mut self, now: Micros) -> Result<Arc<Kept>, Box<Lead>> {
         // It may have come of age, or have been purged, while the server was asked.
         match self.spare.take().filter(|spare| spare.worth(now, u64::MAX) != Worth::Spent) {
-            None => Err(self),
+            None => Err(Box::new(self)),
             Some(spare) => {
                 self.land(Landing::Spare(spare.clone()));
                 Ok(spare)

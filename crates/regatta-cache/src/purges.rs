@@ -9,6 +9,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
+use bytes::Bytes;
 use regatta_policy::Glob;
 
 /// Different things of one server that are remembered as purged; beyond it, the whole server is.
@@ -67,6 +68,34 @@ impl Purge {
     }
 }
 
+impl Purge {
+    /// As bytes that every gateway of a fleet reads alike.
+    pub fn to_bytes(&self) -> Bytes {
+        let (kind, rest): (u8, &[u8]) = match self {
+            Purge::Server => (b's', b""),
+            Purge::Tool(tool) => (b't', tool.as_bytes()),
+            Purge::Glob(glob) => (b'g', glob.as_str().as_bytes()),
+            Purge::Principal(context) => (b'p', context),
+            Purge::Call(call) => (b'c', call),
+        };
+        [&[kind], rest].concat().into()
+    }
+
+    /// Back from bytes; what is not understood strikes everything, which only costs misses.
+    pub fn from_bytes(bytes: &[u8]) -> Purge {
+        let Some((kind, rest)) = bytes.split_first() else { return Purge::Server };
+        let text = || std::str::from_utf8(rest).ok().map(str::to_owned);
+        let read = match kind {
+            b't' => text().map(Purge::Tool),
+            b'g' => text().map(|glob| Purge::Glob(Glob::new(glob))),
+            b'p' => rest.try_into().ok().map(Purge::Principal),
+            b'c' => rest.try_into().ok().map(Purge::Call),
+            _ => None,
+        };
+        read.unwrap_or(Purge::Server)
+    }
+}
+
 impl Purges {
     /// The number to remember when a fetch begins.
     pub fn newest(&self) -> u64 {
@@ -78,6 +107,20 @@ impl Purges {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let number = self.newest.load(Ordering::Relaxed) + 1;
         table.note(purge, number);
+        self.newest.store(number, Ordering::Release);
+    }
+
+    /// Notes a purge that has a number already, given by whoever counts for a whole fleet.
+    pub(crate) fn note(&self, purge: &Purge, number: u64) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.note(purge, number);
+        self.newest.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// Begins anew at `number`: everything before it is struck.
+    pub(crate) fn restart(&self, number: u64) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        *table = Table { server: number, ..Table::default() };
         self.newest.store(number, Ordering::Release);
     }
 
@@ -103,7 +146,7 @@ impl Table {
         };
         if !fits {
             // All that came before is struck with it, so nothing else need be remembered.
-            *self = Table { server: number, ..Table::default() };
+            *self = Table { server: number.max(self.server), ..Table::default() };
         }
     }
 
@@ -168,6 +211,22 @@ mod tests {
             purges.purge(&purge);
             assert_eq!(purges.strikes(belongs("get_a", &[1; 16]), since), struck, "{purge:?}");
             assert!(!purges.strikes(belongs("get_a", &[1; 16]), purges.newest()), "{purge:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_what_is_not_understood_strikes_everything() {
+        for purge in [
+            Purge::Server,
+            Purge::Tool("get_a".to_owned()),
+            Purge::Glob(Glob::new("get_*")),
+            Purge::Principal([3; 16]),
+            Purge::Call(CALL),
+        ] {
+            assert_eq!(Purge::from_bytes(&purge.to_bytes()), purge);
+        }
+        for unknown in [&b""[..], b"x", b"p123", b"t\xff"] {
+            assert_eq!(Purge::from_bytes(unknown), Purge::Server);
         }
     }
 

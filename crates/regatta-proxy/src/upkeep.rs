@@ -142,7 +142,7 @@ impl Upkeep {
         match lead.spare(gateway.clock.now()) {
             Ok(kept) => Some(kept),
             Err(lead) => {
-                self.part = Part::Leads(Fill { rules, by, lead });
+                self.part = Part::Leads(Fill { rules, by, lead: *lead });
                 None
             }
         }

@@ -29,6 +29,7 @@ fn at(seconds: u64) -> Micros {
 fn about(purges: &Arc<Purges>) -> About {
     About {
         purges: purges.clone(),
+        shelf: None,
         tally: Arc::default(),
         tool: "get".into(),
         principal: Some([1; 16]),

@@ -14,6 +14,7 @@ mod bodies;
 mod cache;
 mod cache_lists;
 mod cache_matrix;
+mod caching_guide;
 mod cancel;
 mod demo_eras;
 mod documents;

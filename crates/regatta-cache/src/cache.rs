@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quick_cache::OptionsBuilder;
@@ -83,6 +84,8 @@ pub struct Lead {
     flight: Arc<Flight>,
     began: Micros,
     spare: Option<Arc<Kept>>,
+    /// When that was made which is fetched anew; none if nothing is.
+    renews: Option<Micros>,
     /// The same duty towards the other gateways.
     claim: Option<Claim>,
     landed: bool,
@@ -191,16 +194,7 @@ impl ResultCache {
         // One that was under way when the purge came lands for those who asked before it.
         flights.insert(key, flight.clone());
         drop(flights);
-        Joined::Lead(Lead {
-            cache: self.clone(),
-            key,
-            about,
-            flight,
-            began: now,
-            spare,
-            claim: None,
-            landed: false,
-        })
+        Joined::Lead(self.lead(key, about, (flight, now), spare))
     }
 
     /// The right to fetch a kept result anew, unless somebody does.
@@ -213,7 +207,20 @@ impl ResultCache {
         drop(flights);
         about.tally.refresh();
         let spare = Some(kept.clone());
-        Some(Lead { cache: self.clone(), key, about, flight, began: now, spare, claim: None, landed: false })
+        let mut lead = self.lead(key, about, (flight, now), spare);
+        lead.renews = Some(kept.made);
+        Some(lead)
+    }
+
+    fn lead(
+        self: &Arc<Self>,
+        key: Key,
+        about: About,
+        (flight, began): (Arc<Flight>, Micros),
+        spare: Option<Arc<Kept>>,
+    ) -> Lead {
+        let (cache, renews, claim) = (self.clone(), None, None);
+        Lead { cache, key, about, flight, began, spare, renews, claim, landed: false }
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
@@ -245,6 +252,11 @@ impl Lead {
         self.cache.kept.insert(self.key, kept.clone());
         self.land(Landing::Kept(kept.clone()));
         kept
+    }
+
+    /// Whether a result of this age is what is wanted: any, or one clearly newer than what is fetched anew.
+    pub(crate) fn is_served_by(&self, age: Duration, now: Micros) -> bool {
+        self.renews.is_none_or(|made| age * 2 < now.since(made))
     }
 
     /// The key, for the fleet.

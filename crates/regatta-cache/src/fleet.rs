@@ -6,14 +6,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use regatta_policy::Micros;
 use regatta_policy::cache::{Life, Worth};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cache::{About, Lead};
@@ -115,8 +115,11 @@ pub struct Shelf {
     /// The fleet's purges by the store's numbers, which strike what the store keeps.
     shared: Purges,
     epoch: AtomicU64,
-    /// When the numbers were compared last; none: never.
-    compared: Mutex<Option<Instant>>,
+    start: Instant,
+    /// When the numbers were compared last, in microseconds since `start`; zero: not since they were lost.
+    compared: AtomicU64,
+    /// Purges of this process that are not numbered yet: until then nothing of the store's counts.
+    pending: AtomicU64,
     writes: AtomicU64,
     /// Whether the operator was told that the store is away.
     is_away: AtomicBool,
@@ -164,7 +167,9 @@ impl Shelf {
             local,
             shared: Purges::default(),
             epoch: AtomicU64::new(0),
-            compared: Mutex::new(None),
+            start: Instant::now(),
+            compared: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
         })
@@ -172,7 +177,14 @@ impl Shelf {
 
     /// Whether what the store keeps can be compared with what was purged.
     pub fn is_trusted(&self) -> bool {
-        self.compared().is_some_and(|at| at.elapsed() < TRUSTED_FOR)
+        let compared = self.compared.load(Ordering::Acquire);
+        let is_recent = compared != 0 && self.micros() - compared < TRUSTED_FOR.as_micros() as u64;
+        is_recent && self.pending.load(Ordering::Acquire) == 0
+    }
+
+    /// Since the start, and never zero.
+    fn micros(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
     /// Whether the store has just gone away, or come back: said once each.
@@ -184,12 +196,12 @@ impl Shelf {
     /// Follows the fleet's purges. Call it often: a purge elsewhere is heard of here by this.
     pub async fn follow(&self) -> Result<(), Away> {
         let (epoch, newest) = (self.epoch.load(Ordering::Acquire), self.shared.newest());
-        let asked = Instant::now();
+        let asked = self.micros();
         let log = answer(self.fleet.purges(&self.name, epoch, newest)).await?;
         if let Some(log) = log {
             self.take(epoch, newest, log);
         }
-        *self.compared.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        self.compared.store(asked, Ordering::Release);
         Ok(())
     }
 
@@ -221,6 +233,7 @@ impl Shelf {
     /// Makes `what` old in the whole fleet. Here it is old at once, whatever becomes of the store; when this returns well,
     /// every gateway that compares numbers knows it.
     pub async fn purge(&self, what: &Purge) -> Result<(), Away> {
+        let _pending = Pending::of(self);
         self.local.purge(what);
         let numbered = answer(self.fleet.purge(&self.name, what.to_bytes(), self.own)).await;
         // Once more: what was begun here meanwhile may have read what another gateway has purged before this.
@@ -234,13 +247,22 @@ impl Shelf {
         Ok(())
     }
 
-    /// Nothing of the store's counts until the numbers were compared again.
-    fn distrust(&self) {
-        *self.compared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// The same by a task: old here when this returns, and in the fleet soon.
+    pub fn purge_soon(self: &Arc<Self>, what: Vec<Purge>) -> JoinHandle<()> {
+        what.iter().for_each(|purge| self.local.purge(purge));
+        let shelf = self.clone();
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        tokio::spawn(async move {
+            for purge in &what {
+                let _ = shelf.purge(purge).await;
+            }
+            shelf.pending.fetch_sub(1, Ordering::AcqRel);
+        })
     }
 
-    fn compared(&self) -> Option<Instant> {
-        *self.compared.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Nothing of the store's counts until the numbers were compared again.
+    fn distrust(&self) {
+        self.compared.store(0, Ordering::Release);
     }
 
     /// What the store keeps under `key`, if it is worth something now.
@@ -287,14 +309,18 @@ pub async fn seek(mut lead: Lead, patience: Patience, clock: impl Fn() -> Micros
         let since = about.purges.newest();
         match shelf.find(&key, &about).await {
             Err(Away) => return Sought::Lead(lead),
-            Ok(Some(found)) => return Sought::Kept(lead.adopt(found, since, clock())),
-            Ok(None) => {}
+            Ok(Some(found)) if lead.is_served_by(found.age, clock()) => {
+                return Sought::Kept(lead.adopt(found, since, clock()));
+            }
+            Ok(Some(_) | None) => {}
         }
         match shelf.claim(key).await {
             Err(Away) => return Sought::Lead(lead),
             Ok(Some(claim)) => {
                 // It may have been put between the look and the claim.
-                if let Ok(Some(found)) = shelf.find(&key, &about).await {
+                if let Ok(Some(found)) = shelf.find(&key, &about).await
+                    && lead.is_served_by(found.age, clock())
+                {
                     return Sought::Kept(lead.adopt(found, since, clock()));
                 }
                 lead.claimed(claim);
@@ -308,6 +334,22 @@ pub async fn seek(mut lead: Lead, patience: Patience, clock: impl Fn() -> Micros
                 wait = (wait * 3 / 2).min(LOOK_MAX);
             }
         }
+    }
+}
+
+/// A purge that is not numbered yet, for as long as it lives.
+struct Pending<'a>(&'a Shelf);
+
+impl Pending<'_> {
+    fn of(shelf: &Shelf) -> Pending<'_> {
+        shelf.pending.fetch_add(1, Ordering::AcqRel);
+        Pending(shelf)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

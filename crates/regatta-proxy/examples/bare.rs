@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async move {
         let store = Arc::new(regatta_store::embedded::open(None, regatta_store::Bounds::default())?);
-        let gateway = Gateway::new(Parts { snapshot, ring: KeyRing::new(&MasterKey::random()), store });
+        let gateway =
+            Gateway::new(Parts { snapshot, ring: KeyRing::new(&MasterKey::random()), store, fleet: None });
         let listener = Listener::bind(&[listen.parse()?])?;
         let (_drainer, drain) = drain_signal();
         tokio::spawn(regatta_proxy::tend(gateway.clone()));

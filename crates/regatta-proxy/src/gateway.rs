@@ -9,6 +9,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use regatta_cache::Fleet;
 use regatta_policy::admission::Bounds;
 use regatta_policy::ids::mix;
 use regatta_policy::retry::{ALLOWANCE, Allowance, Budget, Spend};
@@ -76,18 +77,20 @@ pub struct Parts {
     pub ring: KeyRing,
     /// Where deviations go.
     pub store: Arc<dyn Store>,
+    /// Where results go that other gateways may give out too.
+    pub fleet: Option<Arc<dyn Fleet>>,
 }
 
 impl Gateway {
     /// A gateway that can serve at once.
     pub fn new(parts: Parts) -> Arc<Gateway> {
-        let Parts { snapshot, ring, store } = parts;
+        let Parts { snapshot, ring, store, fleet } = parts;
         let start = Instant::now();
         let upstreams = Upstreams::new(start);
         upstreams.apply(&snapshot);
         let limits = snapshot.limits.clone();
         let clock = Clock::start(start);
-        let results = Results::new(limits.cache_bytes_max as u64);
+        let results = Results::new(limits.cache_bytes_max as u64, fleet);
         Arc::new(Gateway {
             view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, &results)),
             slots: Arc::new(Slots::new(bounds(&limits))),

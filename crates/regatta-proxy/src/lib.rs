@@ -45,4 +45,4 @@ pub use metrics::Metrics;
 pub use pipeline::serve;
 pub use pipeline::tend::{leave, tend};
 pub use reply::{Cut, ReplyBody};
-pub use results::{CacheStats, UnknownServer};
+pub use results::{CacheStats, Unpurged};

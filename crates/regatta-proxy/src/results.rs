@@ -11,18 +11,21 @@ use std::time::Duration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use regatta_cache::{Purge, Purges, ResultCache, Tallied, Tally, call_digest};
+use regatta_cache::{Away, Fleet, Holder, Purge, Purges, ResultCache, Shelf, Tallied, Tally, call_digest};
 use regatta_mcp::{Method, Skim};
 use regatta_policy::Micros;
 use regatta_policy::cache::{Lists, Rule};
 use regatta_policy::snapshot::{Server, Snapshot};
+use regatta_seal::digest16;
 
 use crate::gateway::Gateway;
 
 /// Kept results and what goes with them.
 pub(crate) struct Results {
     pub cache: Arc<ResultCache>,
-    purges: Mutex<BTreeMap<String, Arc<Purges>>>,
+    purges: Mutex<BTreeMap<String, (Arc<Purges>, Option<Arc<Shelf>>)>>,
+    /// What the gateways of a fleet share, and this gateway's name there.
+    fleet: Option<(Arc<dyn Fleet>, Holder)>,
     reads: Mutex<BTreeMap<Name, Arc<Read>>>,
     tallies: Tallies,
 }
@@ -37,6 +40,8 @@ type Name = (String, String);
 /// What is cached of one server.
 pub(crate) struct ServerRules {
     pub purges: Arc<Purges>,
+    /// What the gateways share of it, if they share anything.
+    pub shelf: Option<Arc<Shelf>>,
     pub rules: Vec<RuleView>,
     pub lists: Lists,
     /// Changes with `lists`.
@@ -74,8 +79,9 @@ pub(crate) struct RuleView {
 
 impl Results {
     /// Nothing yet, and at most `bytes_max` bytes ever.
-    pub fn new(bytes_max: u64) -> Results {
+    pub fn new(bytes_max: u64, fleet: Option<Arc<dyn Fleet>>) -> Results {
         Results {
+            fleet: fleet.map(|fleet| (fleet, Holder(regatta_seal::random16()))),
             cache: ResultCache::new(bytes_max),
             purges: Mutex::default(),
             reads: Mutex::default(),
@@ -90,8 +96,10 @@ impl Results {
             let tally = self.tallies.lock().entry(name).or_default().clone();
             RuleView { rule: rule.clone(), version: rule.version(), tally }
         });
+        let (purges, shelf) = self.purges_of(server);
         Arc::new(ServerRules {
-            purges: self.purges_of(&server.name),
+            purges,
+            shelf,
             rules: rules.collect(),
             lists: server.lists,
             lists_version: server.lists.version(),
@@ -107,10 +115,22 @@ impl Results {
         read
     }
 
-    /// The purges of the server with this name.
-    pub fn purges_of(&self, server: &str) -> Arc<Purges> {
+    /// The purges of a server, here and in the fleet.
+    fn purges_of(&self, server: &Server) -> (Arc<Purges>, Option<Arc<Shelf>>) {
         let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
-        purges.entry(server.to_owned()).or_default().clone()
+        let make = || {
+            let purges: Arc<Purges> = Arc::default();
+            let name = digest16(&[b"regatta shelf 1", server.path.as_bytes(), server.name.as_bytes()]);
+            let shelf =
+                self.fleet.as_ref().map(|(fleet, own)| Shelf::new(fleet.clone(), name, *own, purges.clone()));
+            (purges, shelf)
+        };
+        purges.entry(server.name.clone()).or_insert_with(make).clone()
+    }
+
+    /// Whether other gateways give out what this one fetched.
+    pub fn is_shared(&self) -> bool {
+        self.fleet.is_some()
     }
 
     /// Forgets servers and rules that are no longer configured. What was kept of them dies of age.
@@ -143,29 +163,46 @@ impl ServerRules {
         READS.iter().position(|known| *known == method).map(|place| &*self.reads[place])
     }
 
+    /// Makes it old at once here, and soon in the fleet; what waits for the latter has to await it.
+    pub fn purge(&self, what: Vec<Purge>) -> Option<Publishing> {
+        match &self.shelf {
+            None => {
+                what.iter().for_each(|purge| self.purges.purge(purge));
+                None
+            }
+            Some(shelf) => Some(shelf.purge_soon(what)),
+        }
+    }
+
+    /// Whether a purge elsewhere would be heard of here.
+    pub fn hears_purges(&self) -> bool {
+        self.shelf.as_ref().is_none_or(|shelf| shelf.is_trusted())
+    }
+
     /// A server said that something changed: what was kept of it is old.
     pub fn hear(&self, seen: &Skim, text: &[u8]) {
         let Some(method) = seen.method else { return };
-        let lists: &[Method] = match method.get(text).as_ref() {
+        let list = |list: Method| Purge::Tool(list.as_str().to_owned());
+        let old = match method.get(text).as_ref() {
             // Tools that changed may give other results too.
-            "notifications/tools/list_changed" => return self.purges.purge(&Purge::Server),
-            "notifications/prompts/list_changed" => &[Method::PromptsList],
+            "notifications/tools/list_changed" => vec![Purge::Server],
+            "notifications/prompts/list_changed" => vec![list(Method::PromptsList)],
             "notifications/resources/list_changed" => {
-                &[Method::ResourcesList, Method::ResourcesTemplatesList]
+                vec![list(Method::ResourcesList), list(Method::ResourcesTemplatesList)]
             }
             "notifications/resources/updated" => {
                 let Some(uri) = seen.uri else { return };
                 let named = call_digest(Method::ResourcesRead.as_str(), uri.get(text).as_bytes());
-                return self.purges.purge(&Purge::Call(named));
+                vec![Purge::Call(named)]
             }
             _ => return,
         };
-        lists.iter().for_each(|list| self.purges.purge(&Purge::Tool(list.as_str().to_owned())));
+        self.purge(old);
     }
 
     /// A stream of notices was broken: any of them may have been missed.
     pub fn missed(&self) {
-        READS.iter().for_each(|read| self.purges.purge(&Purge::Tool(read.as_str().to_owned())));
+        self.purge(READS.map(|read| Purge::Tool(read.as_str().to_owned())).to_vec());
     }
 }
 
@@ -206,20 +243,35 @@ pub struct CacheStats {
     pub rules: Vec<(String, String, Tallied)>,
 }
 
-/// No server has this name.
+/// Why kept results are not old everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no server has this name")]
-pub struct UnknownServer;
+pub enum Unpurged {
+    /// There is no such server.
+    #[error("no server has this name")]
+    UnknownServer,
+    /// The store is away.
+    #[error("purged at this gateway; the store is away, so the others were not told")]
+    HereOnly,
+}
+
+/// Purges on their way to the other gateways.
+pub(crate) type Publishing = tokio::task::JoinHandle<()>;
 
 impl Gateway {
-    /// Makes what was kept of a server's results old, from this moment on.
+    /// Makes what was kept of a server's results old: here from this moment on, in the fleet when it returns.
     ///
     /// # Errors
-    /// When no server has this name.
-    pub fn purge(&self, server: &str, what: &Purge) -> Result<(), UnknownServer> {
-        let view = self.view();
-        let view = view.servers.iter().find(|view| view.server.name == server).ok_or(UnknownServer)?;
-        view.results.purges.purge(what);
+    /// When no server has this name, or when the other gateways could not be told.
+    pub async fn purge(&self, server: &str, what: &Purge) -> Result<(), Unpurged> {
+        let rules = {
+            let view = self.view();
+            let view = view.servers.iter().find(|view| view.server.name == server);
+            view.ok_or(Unpurged::UnknownServer)?.results.clone()
+        };
+        match &rules.shelf {
+            None => rules.purges.purge(what),
+            Some(shelf) => shelf.purge(what).await.map_err(|Away| Unpurged::HereOnly)?,
+        }
         Ok(())
     }
 

@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use regatta_cache::{About, Audience, Form, Kept, Key, Lead, Purge, Purges, hint, outcome};
+use regatta_cache::{About, Audience, Form, Kept, Key, Lead, Purge, hint, outcome};
 use regatta_mcp::{Method, Skim, skim};
 use regatta_policy::Micros;
 use regatta_policy::cache::{Keeping, Outcome, Page, Said, Telling};
 
 use crate::gateway::Gateway;
-use crate::results::ServerRules;
+use crate::results::{Publishing, ServerRules};
 
 /// What an answer has to do with the cache.
 pub(crate) struct Upkeep {
     part: Part,
     touch: Option<Touch>,
+    publishing: Option<Publishing>,
 }
 
 /// A call's part in the fetch of a result.
@@ -61,19 +62,19 @@ pub(crate) enum By {
 
 /// What a writing tool makes old when it succeeds.
 pub(crate) struct Touch {
-    purges: Arc<Purges>,
+    rules: Arc<ServerRules>,
     what: Vec<Purge>,
 }
 
 impl Upkeep {
     /// A call that asks for something, or touches something, or both.
     pub fn new(asking: Option<Asking>, touch: Option<Touch>) -> Upkeep {
-        Upkeep { part: asking.map_or(Part::None, Part::Asks), touch }
+        Upkeep { part: asking.map_or(Part::None, Part::Asks), touch, publishing: None }
     }
 
     /// A fetch of our own.
     pub fn fill(fill: Fill) -> Upkeep {
-        Upkeep { part: Part::Leads(fill), touch: None }
+        Upkeep { part: Part::Leads(fill), touch: None, publishing: None }
     }
 
     /// Whether it is not yet known who fetches.
@@ -148,6 +149,16 @@ impl Upkeep {
         }
     }
 
+    /// What must be done before the answer goes out: the other gateways are being told what it made old.
+    pub fn take_publishing(&mut self) -> Option<Publishing> {
+        self.publishing.take()
+    }
+
+    /// The same, for those who poll; a call that is answered has nothing else to do after it.
+    pub fn publishing(&mut self) -> Option<&mut Publishing> {
+        self.publishing.as_mut()
+    }
+
     /// The response is here: `said` by the server, and as it goes out to the client. Gives what goes out instead.
     pub fn answered(&mut self, gateway: &Gateway, said: &Bytes, outgoing: Bytes) -> Bytes {
         let Ok(seen) = skim(said) else {
@@ -155,8 +166,8 @@ impl Upkeep {
             return outgoing;
         };
         let outcome = outcome(&seen, said);
-        if let Some(mut touch) = self.touch.take() {
-            touch.settle(outcome);
+        if let Some(touch) = self.touch.take() {
+            self.publishing = touch.settle(outcome);
         }
         match std::mem::replace(&mut self.part, Part::None) {
             Part::Leads(fill) => fill.answered(gateway, (said, &seen), outcome, outgoing),
@@ -240,21 +251,24 @@ fn told(said: &Bytes, seen: &Skim, outgoing: Bytes) -> Bytes {
 
 impl Touch {
     /// Makes `what` old unless the call turns out to have done nothing; none if nothing is named.
-    pub fn new(purges: &Arc<Purges>, what: Vec<Purge>) -> Option<Touch> {
-        (!what.is_empty()).then(|| Touch { purges: purges.clone(), what })
+    pub fn new(rules: &Arc<ServerRules>, what: Vec<Purge>) -> Option<Touch> {
+        (!what.is_empty()).then(|| Touch { rules: rules.clone(), what })
     }
 
-    fn settle(&mut self, outcome: Outcome) {
+    fn settle(mut self, outcome: Outcome) -> Option<Publishing> {
+        let what = std::mem::take(&mut self.what);
         match outcome {
-            Outcome::ToolError | Outcome::Failed => self.what.clear(),
+            Outcome::ToolError | Outcome::Failed => None,
             // A task has only begun, and a question may come after half the work: both may have written.
-            Outcome::Complete | Outcome::Unfinished | Outcome::Asked => {}
+            Outcome::Complete | Outcome::Unfinished | Outcome::Asked => self.rules.purge(what),
         }
     }
 }
 
 impl Drop for Touch {
     fn drop(&mut self) {
-        self.what.iter().for_each(|purge| self.purges.purge(purge));
+        if !self.what.is_empty() {
+            self.rules.purge(std::mem::take(&mut self.what));
+        }
     }
 }

@@ -112,7 +112,7 @@ async fn serve(
     let snapshot = snapshots.borrow_and_update().clone();
     let gateway = {
         let _entered = data.enter();
-        Gateway::new(Parts { snapshot, ring, store: store.clone() })
+        Gateway::new(Parts { snapshot, ring, store: store.clone(), fleet: None })
     };
     data.spawn(obey(gateway.clone(), snapshots));
     data.spawn(regatta_proxy::tend(gateway.clone()));

@@ -37,10 +37,11 @@ pub(super) async fn purge(panel: &Panel, request: Request<Incoming>) -> Response
         Ok(body) => body.to_bytes(),
         Err(_) => return refused(StatusCode::PAYLOAD_TOO_LARGE, "at most 1 MiB"),
     };
-    let purged = serde_json::from_slice(&body)
-        .map_err(|why| why.to_string())
-        .and_then(|wish: Value| asked(&wish))
-        .and_then(|asked| (panel.purge)(&asked));
+    let asked = serde_json::from_slice(&body).map_err(|why| why.to_string());
+    let purged = match asked.and_then(|wish: Value| self::asked(&wish)) {
+        Ok(asked) => (panel.purge)(asked).await,
+        Err(why) => Err(why),
+    };
     match purged {
         Ok(()) => answer(StatusCode::OK, &json!({ "purged": true })),
         Err(why) => refused(StatusCode::BAD_REQUEST, &why),

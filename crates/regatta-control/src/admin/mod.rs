@@ -9,7 +9,9 @@ mod ready;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,10 +49,13 @@ pub struct Panel {
     /// The JSON of `/cache`.
     pub cache: Box<dyn Fn() -> Value + Send + Sync>,
     /// Makes kept results old; else says what is wrong with the wish.
-    pub purge: Box<dyn Fn(&PurgeAsked) -> Result<(), String> + Send + Sync>,
+    pub purge: Box<dyn Fn(PurgeAsked) -> Purging + Send + Sync>,
     /// Host names, besides loopback names and addresses, under which it may be reached; `*` for any.
     pub hosts: Vec<String>,
 }
+
+/// A purge under way, or what is wrong with it.
+pub type Purging = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 impl std::fmt::Debug for Panel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

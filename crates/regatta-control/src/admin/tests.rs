@@ -16,9 +16,13 @@ async fn panel() -> (Arc<Readiness>, std::net::SocketAddr) {
         status: Box::new(|| json!({ "replicas": [] })),
         degraded: Box::new(|| vec!["no replica of shop is healthy".to_owned()]),
         cache: Box::new(|| json!({ "rules": [] })),
-        purge: Box::new(|asked| match asked.server.as_str() {
-            "shop" => Ok(()),
-            _ => Err("no server has this name".to_owned()),
+        purge: Box::new(|asked| {
+            Box::pin(async move {
+                match asked.server.as_str() {
+                    "shop" => Ok(()),
+                    _ => Err("no server has this name".to_owned()),
+                }
+            })
         }),
         hosts: vec!["gateway.example".to_owned()],
     };

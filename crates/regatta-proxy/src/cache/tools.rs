@@ -24,17 +24,19 @@ pub(super) fn consult(gateway: &Gateway, call: &Call, message: &Message, bound: 
         }
         None => Look::Aside,
     };
-    Consulted { look, touch: Touch::new(&rules.purges, touched) }
+    Consulted { look, touch: Touch::new(rules, touched) }
 }
 
 /// The rule for the call and the key of its result; none if it is not to be looked for.
 fn asked(call: &Call, bound: Option<&Bound>, message: &Message, tool: &str) -> Option<(usize, Key)> {
     let rules = &call.server.results.rules;
     let rule = rules.iter().position(|view| view.rule.tool.matches(tool))?;
-    if is_personal(message) {
+    let view = &rules[rule];
+    // A write at another gateway may have gone unheard.
+    let is_unheard = !view.rule.invalidated_by.is_empty() && !call.server.results.hears_purges();
+    if is_personal(message) || is_unheard {
         return None;
     }
-    let view = &rules[rule];
     let scope = match &view.rule.scope {
         Scope::Principal => ScopeValue::Principal(&call.caller.context),
         Scope::Public => ScopeValue::Public,
@@ -69,6 +71,7 @@ fn about(call: &Call, rule: usize, message: &Message, tool: &str) -> About {
     let arguments = message.params.arguments.and_then(|span| canonical(span.of(&call.text)));
     About {
         purges: rules.purges.clone(),
+        shelf: rules.shelf.clone(),
         tally: view.tally.clone(),
         tool: tool.into(),
         principal,

@@ -104,6 +104,10 @@ impl Relay {
     /// The next bytes for the client.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         loop {
+            if let Some(publishing) = self.to.upkeep.as_mut().and_then(|upkeep| upkeep.publishing()) {
+                let _ = ready!(Pin::new(publishing).poll(cx));
+                self.to.upkeep = None;
+            }
             if let Some(bytes) = self.ready.pop_front() {
                 self.sent();
                 return Poll::Ready(Some(Ok(bytes)));
@@ -300,8 +304,8 @@ fn pass(to: &mut Relaying, event: Event) -> Passed {
             Passed::On(again(&event, data, text))
         }
         Some((Role::Final, text)) => {
-            let text = match to.upkeep.take() {
-                Some(mut upkeep) => upkeep.answered(&to.gateway, data, text),
+            let text = match &mut to.upkeep {
+                Some(upkeep) => upkeep.answered(&to.gateway, data, text),
                 None => text,
             };
             Passed::Last(again(&event, data, text))

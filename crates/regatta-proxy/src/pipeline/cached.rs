@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Method as Verb, Response, StatusCode};
 use http_body::Body;
-use regatta_cache::{Audience, Joined, Kept, Landing, Patience, Status};
+use regatta_cache::{Audience, Joined, Kept, Landing, Lead, Patience, Sought, Status, seek};
 use regatta_mcp::sse::Framer;
 use regatta_mcp::{SkimKind, skim};
 use regatta_policy::admission::Class;
@@ -68,6 +68,16 @@ fn found(gateway: &Gateway, call: Box<Call>, kept: &Kept, status: Status) -> Res
     encode::head::json(ReplyBody::held(kept.response(&id, status, gateway.clock.now()), call.permit))
 }
 
+const LATE: Fault = Fault::OutcomeUnknown { why: "the server did not answer in time" };
+
+/// Asks the other gateways, if there are any.
+async fn sought(gateway: &Gateway, lead: Lead, patience: Patience) -> Sought {
+    match lead.about().shelf {
+        None => Sought::Lead(lead),
+        Some(_) => Box::pin(seek(lead, patience, || gateway.clock.now())).await,
+    }
+}
+
 /// Finds out who fetches what the errand asks for. Gives the answer if somebody else brought it.
 pub(crate) async fn settle(errand: &mut Errand) -> Result<Option<Bytes>, Refusal> {
     let gateway = errand.gateway.clone();
@@ -83,6 +93,14 @@ pub(crate) async fn settle(errand: &mut Errand) -> Result<Option<Bytes>, Refusal
         let joined = gateway.results.cache.join(asking.key, asking.about.clone(), asking.spare.clone(), now);
         let (kept, status) = match joined {
             Joined::Lead(lead) => {
+                let lead = match sought(&gateway, lead, patience).await {
+                    Sought::Lead(lead) => lead,
+                    Sought::Kept(kept) => {
+                        tally.shared(kept.form.len(), kept.cost);
+                        return Ok(Some(given(errand, &kept, Status::Hit)));
+                    }
+                    Sought::Late => return Err(errand.refuse(LATE)),
+                };
                 tally.miss();
                 warn_if_useless(errand, asking.by);
                 if let Some(upkeep) = &mut errand.upkeep {
@@ -99,11 +117,7 @@ pub(crate) async fn settle(errand: &mut Errand) -> Result<Option<Bytes>, Refusal
                     return Ok(None);
                 }
                 Some(Landing::Lost) => continue,
-                None => {
-                    return Err(
-                        errand.refuse(Fault::OutcomeUnknown { why: "the server did not answer in time" })
-                    );
-                }
+                None => return Err(errand.refuse(LATE)),
             },
         };
         tally.shared(kept.form.len(), kept.cost);
@@ -205,13 +219,14 @@ impl Drop for Awaited {
 /// Fetches a kept result anew, by a request like the one that found it. It has a place like any other call, and none to
 /// wait for: a gateway that is full has better things to do.
 fn fetch_anew(gateway: &Arc<Gateway>, call: &Call, bound: Option<&Bound>, fill: Fill) {
+    let Fill { rules, by, lead } = fill;
     let Some(permit) = gateway.slots.try_enter(Class::Ordinary) else { return };
     let affinity = directions(call, &gateway.ring.load()).ok().and_then(|way| way.affinity);
     let place = match bound {
         Some(bound) => Where::Home(bound.clone()),
         None => Where::Any { maker: Maker::Nobody, affinity },
     };
-    let errand = Box::new(Errand {
+    let mut errand = Box::new(Errand {
         gateway: gateway.clone(),
         server: call.server.clone(),
         caller: call.caller,
@@ -225,9 +240,13 @@ fn fetch_anew(gateway: &Arc<Gateway>, call: &Call, bound: Option<&Bound>, fill: 
         place,
         cursor: None,
         permit: Some(permit),
-        upkeep: Some(Box::new(Upkeep::fill(fill))),
+        upkeep: None,
     });
+    let bounds = &call.server.server.call;
+    let patience = Patience { silence: bounds.request_timeout, whole: bounds.request_max };
     gateway.detach(call.caller.account, async move {
+        let Sought::Lead(lead) = sought(&errand.gateway, lead, patience).await else { return };
+        errand.upkeep = Some(Box::new(Upkeep::fill(Fill { rules, by, lead })));
         if let Ok(answered) = exchange(errand).await {
             bring(answered).await;
         }
@@ -253,6 +272,13 @@ pub(crate) async fn bring(answered: Answered) {
         }
     };
     let _ = tokio::time::timeout(whole, read).await;
+}
+
+/// Waits until the other gateways were told what the answer made old, if it did: before the answer goes out.
+pub(crate) async fn told(errand: &mut Errand) {
+    if let Some(publishing) = errand.upkeep.as_mut().and_then(|upkeep| upkeep.take_publishing()) {
+        let _ = publishing.await;
+    }
 }
 
 /// Whether the response was said.
@@ -283,6 +309,7 @@ impl Reader {
             }
             SkimKind::Response { .. } => match seen.id {
                 Some(id) if same_id(&self.id, id.of(text)) => {
+                    // Nobody waits for the answer itself, so nothing waits for what it makes old.
                     self.upkeep.answered(&self.gateway, text, text.clone());
                     Heard::All
                 }

@@ -273,6 +273,7 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
         }
     };
     let text = judge(&mut errand, replica, text)?;
+    cached::told(&mut errand).await;
     let body = match errand.permit {
         Some(permit) => ReplyBody::held(text, permit),
         None => ReplyBody::whole(text),
@@ -301,8 +302,8 @@ fn judge(errand: &mut Errand, replica: regatta_policy::ReplicaId, text: Bytes) -
     if let (Some(only), None) = (spans.next(), spans.next()) {
         let document = text.slice(only.start as usize..only.end as usize);
         if let Some((Role::Final, outgoing)) = mark(&marks, &document) {
-            return Ok(match errand.upkeep.take() {
-                Some(mut upkeep) => upkeep.answered(&errand.gateway, &document, outgoing),
+            return Ok(match &mut errand.upkeep {
+                Some(upkeep) => upkeep.answered(&errand.gateway, &document, outgoing),
                 None => outgoing,
             });
         }
@@ -315,7 +316,7 @@ fn judge(errand: &mut Errand, replica: regatta_policy::ReplicaId, text: Bytes) -
             if role == Role::Final {
                 is_answered = true;
                 // With other messages before it: not one that is kept, but a writing tool has written.
-                if let Some(mut upkeep) = errand.upkeep.take() {
+                if let Some(upkeep) = &mut errand.upkeep {
                     upkeep.pass();
                     upkeep.answered(&errand.gateway, &document, Bytes::new());
                 }

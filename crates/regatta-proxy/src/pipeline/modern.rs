@@ -137,6 +137,7 @@ async fn json(answered: Answered, key: Option<Fingerprint>) -> Result<Response<R
     match held {
         Held::Whole(text) => {
             let text = judge(&mut errand, replica, key, &text)?;
+            cached::told(&mut errand).await;
             let body = match errand.permit {
                 Some(permit) => ReplyBody::held(text, permit),
                 None => ReplyBody::whole(text),
@@ -210,8 +211,8 @@ fn judge(
         news: None,
     };
     match mark(&marks, text) {
-        Some((Role::Final, outgoing)) => Ok(match errand.upkeep.take() {
-            Some(mut upkeep) => upkeep.answered(&errand.gateway, text, outgoing),
+        Some((Role::Final, outgoing)) => Ok(match &mut errand.upkeep {
+            Some(upkeep) => upkeep.answered(&errand.gateway, text, outgoing),
             None => outgoing,
         }),
         Some((Role::Said | Role::Question { .. } | Role::Withdrawal { .. } | Role::Foreign, _)) | None => {

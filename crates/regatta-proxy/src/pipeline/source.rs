@@ -24,6 +24,7 @@ use crate::encode::fault::message;
 use crate::fault::{Asker, Fault};
 use crate::gateway::Gateway;
 use crate::pending::Asking;
+use crate::results::Publishing;
 use crate::session::Bound;
 use crate::streams::pace::{Due, Pace, Pacemaker};
 use crate::streams::stream::{Produced, Source};
@@ -36,6 +37,8 @@ pub(crate) struct CallSource {
     state: State,
     ready: VecDeque<Produced>,
     asking: Arc<Asking>,
+    /// Nothing more is said before the other gateways know what the answer made old.
+    publishing: Option<Publishing>,
 }
 
 enum State {
@@ -79,7 +82,8 @@ impl CallSource {
     }
 
     fn with(gateway: Arc<Gateway>, asker: Asker, state: State) -> CallSource {
-        CallSource { gateway, asker, state, ready: VecDeque::new(), asking: Arc::default() }
+        let (ready, asking, publishing) = (VecDeque::new(), Arc::default(), None);
+        CallSource { gateway, asker, state, ready, asking, publishing }
     }
 
     /// The head is there: how will the answer be read?
@@ -202,7 +206,11 @@ impl CallSource {
             }
             Some((Role::Final, outgoing)) => {
                 let data = match open.errand.upkeep.take() {
-                    Some(mut upkeep) => upkeep.answered(&self.gateway, data, outgoing),
+                    Some(mut upkeep) => {
+                        let outgoing = upkeep.answered(&self.gateway, data, outgoing);
+                        self.publishing = upkeep.take_publishing();
+                        outgoing
+                    }
                     None => outgoing,
                 };
                 self.ready.push_back(Produced::Event { name, data });
@@ -295,6 +303,10 @@ impl CallSource {
 impl Source for CallSource {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
         loop {
+            if let Some(publishing) = &mut self.publishing {
+                let _ = std::task::ready!(Pin::new(publishing).poll(cx));
+                self.publishing = None;
+            }
             if let Some(produced) = self.ready.pop_front() {
                 return Poll::Ready(produced);
             }

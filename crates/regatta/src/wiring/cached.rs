@@ -34,7 +34,7 @@ pub fn stats(gateway: &Gateway) -> Value {
 }
 
 /// Does what was asked for, or says why not.
-pub fn purge(gateway: &Gateway, asked: &PurgeAsked) -> Result<(), String> {
+pub async fn purge(gateway: &Gateway, asked: PurgeAsked) -> Result<(), String> {
     let what = match (&asked.tool, &asked.arguments, &asked.principal) {
         (Some(tool), Some(arguments), _) => {
             let arguments = canonical(arguments.as_bytes()).ok_or("arguments are not JSON")?;
@@ -44,5 +44,5 @@ pub fn purge(gateway: &Gateway, asked: &PurgeAsked) -> Result<(), String> {
         (None, _, Some(principal)) => Purge::Principal(*principal),
         (None, _, None) => Purge::Server,
     };
-    gateway.purge(&asked.server, &what).map_err(|why| why.to_string())
+    gateway.purge(&asked.server, &what).await.map_err(|why| why.to_string())
 }

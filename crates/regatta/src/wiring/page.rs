@@ -37,9 +37,14 @@ pub fn panel(ready: &Arc<Readiness>, plane: &Arc<OnceLock<Plane>>, hosts: Vec<St
         cache: Box::new(move || {
             cache.get().map_or(json!({ "rules": [] }), |plane| cached::stats(&plane.gateway))
         }),
-        purge: Box::new(move |asked| match purge.get() {
-            Some(plane) => cached::purge(&plane.gateway, asked),
-            None => Err("the gateway is starting".to_owned()),
+        purge: Box::new(move |asked| {
+            let plane = purge.clone();
+            Box::pin(async move {
+                match plane.get() {
+                    Some(plane) => cached::purge(&plane.gateway, asked).await,
+                    None => Err("the gateway is starting".to_owned()),
+                }
+            })
         }),
         hosts,
     }

@@ -61,10 +61,15 @@ fn may_matter(name: &HeaderName) -> bool {
             | "traceparent"
             | "tracestate"
             | "baggage"
+            | "b3"
             | "x-request-id"
             | "x-correlation-id"
+            | "x-amzn-trace-id"
+            | "x-cloud-trace-context"
+            | "cf-ray"
     );
-    !is_known && !name.as_str().starts_with("sec-") && travels_up(name)
+    let is_of_a_trace = name.as_str().starts_with("x-b3-");
+    !is_known && !is_of_a_trace && !name.as_str().starts_with("sec-") && travels_up(name)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::REGATTA;
 use regatta_testkit::client::{Modern, Outcome};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::{Seen, answers};
-use regatta_testkit::{Gateway, Process, Reply, Result, Stub, eventually};
+use regatta_testkit::{Gateway, Reply, Result, Stub, eventually};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
@@ -273,12 +273,12 @@ async fn a_changed_rule_begins_with_nothing_kept() -> Result<()> {
 }
 
 /// `regatta cache …` against a gateway: whether it ended well, and what it printed.
-async fn command(gateway: &Gateway, arguments: &[&str]) -> (bool, String) {
+pub async fn command(gateway: &Gateway, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(REGATTA);
     command.arg("cache").args(arguments).arg("--admin").arg(gateway.admin_address());
-    let mut process = Process::spawn(&mut command);
-    let ended = process.exit_within(Duration::from_secs(20)).await;
-    (ended.success(), process.stdout().join("\n"))
+    let ran = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+    let ran = ran.expect("the binary can be run");
+    (ran.status.success(), String::from_utf8_lossy(&ran.stdout).into_owned())
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! docs/caching.md is a guide that people type in, so its config, its call and its numbers are run as they stand.
 
 use crate::REGATTA;
+use crate::cache::command;
 use regatta_testkit::process::Demo;
-use regatta_testkit::{Gateway, Process, Result};
+use regatta_testkit::{Gateway, Result};
 use serde_json::{Value, json};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const PAGE: &str = include_str!("../../../../docs/caching.md");
@@ -17,11 +17,9 @@ fn block(language: &str) -> &'static str {
 }
 
 async fn cache(gateway: &Gateway, arguments: &[&str]) -> String {
-    let mut command = Command::new(REGATTA);
-    command.arg("cache").args(arguments).args(["--admin", &gateway.admin_address()]);
-    let mut process = Process::spawn(&mut command);
-    assert!(process.exit_within(Duration::from_secs(20)).await.success(), "{:?}", process.stderr());
-    process.stdout().join("\n")
+    let (well, printed) = command(gateway, arguments).await;
+    assert!(well, "{arguments:?}");
+    printed
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ pub enum Looked {
         /// How it is told.
         status: Status,
         /// The right to fetch it anew, if that is due and nobody does.
-        refresh: Option<Lead>,
+        refresh: Option<Box<Lead>>,
     },
     /// Nothing to give out; perhaps something for the case that the server cannot answer.
     Nothing {
@@ -69,7 +69,7 @@ pub enum Looked {
 #[derive(Debug)]
 pub enum Joined {
     /// Nobody fetches it: you do.
-    Lead(Lead),
+    Lead(Box<Lead>),
     /// Somebody does.
     Wait(Waiter),
     /// It was fetched since the look.
@@ -194,11 +194,11 @@ impl ResultCache {
         // One that was under way when the purge came lands for those who asked before it.
         flights.insert(key, flight.clone());
         drop(flights);
-        Joined::Lead(self.lead(key, about, (flight, now), spare))
+        Joined::Lead(Box::new(self.lead(key, about, (flight, now), spare)))
     }
 
     /// The right to fetch a kept result anew, unless somebody does.
-    fn refresh(self: &Arc<Self>, key: Key, kept: &Arc<Kept>, now: Micros) -> Option<Lead> {
+    fn refresh(self: &Arc<Self>, key: Key, kept: &Arc<Kept>, now: Micros) -> Option<Box<Lead>> {
         let about = kept.about.clone();
         let mut flights = self.flights();
         let Entry::Vacant(place) = flights.entry(key) else { return None };
@@ -209,7 +209,7 @@ impl ResultCache {
         let spare = Some(kept.clone());
         let mut lead = self.lead(key, about, (flight, now), spare);
         lead.renews = Some(kept.made);
-        Some(lead)
+        Some(Box::new(lead))
     }
 
     fn lead(

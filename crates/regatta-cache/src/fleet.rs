@@ -140,7 +140,7 @@ pub enum Sought {
     /// The fleet has it; it has landed here too.
     Kept(Arc<Kept>),
     /// This process fetches.
-    Lead(Lead),
+    Lead(Box<Lead>),
     /// Another gateway fetches and took longer than the patience.
     Late,
 }
@@ -299,7 +299,7 @@ impl Shelf {
 }
 
 /// Finds out whether another gateway has what is to be fetched, or is fetching it. `clock` gives the time of `Kept`.
-pub async fn seek(mut lead: Lead, patience: Patience, clock: impl Fn() -> Micros) -> Sought {
+pub async fn seek(mut lead: Box<Lead>, patience: Patience, clock: impl Fn() -> Micros) -> Sought {
     let Some(shelf) = lead.about().shelf.clone().filter(|shelf| shelf.is_trusted()) else {
         return Sought::Lead(lead);
     };

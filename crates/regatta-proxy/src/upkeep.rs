@@ -46,7 +46,7 @@ pub(crate) struct Asking {
 pub(crate) struct Fill {
     pub rules: Arc<ServerRules>,
     pub by: By,
-    pub lead: Lead,
+    pub lead: Box<Lead>,
 }
 
 /// What decides whether a result is kept.
@@ -143,7 +143,7 @@ impl Upkeep {
         match lead.spare(gateway.clock.now()) {
             Ok(kept) => Some(kept),
             Err(lead) => {
-                self.part = Part::Leads(Fill { rules, by, lead: *lead });
+                self.part = Part::Leads(Fill { rules, by, lead });
                 None
             }
         }

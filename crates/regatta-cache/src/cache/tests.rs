@@ -56,7 +56,7 @@ impl Scene {
         Scene { cache: ResultCache::new(1 << 20), purges: Arc::default() }
     }
 
-    fn lead(&self, now: Micros) -> Lead {
+    fn lead(&self, now: Micros) -> Box<Lead> {
         match self.cache.join(KEY, about(&self.purges), None, now) {
             Joined::Lead(lead) => lead,
             Joined::Wait(_) | Joined::Found(_) => panic!("somebody else leads"),
@@ -143,7 +143,7 @@ fn who_looked_before_the_landing_and_joins_after_it_is_no_second_leader() {
 fn one_stale_answer_leads_to_one_refresh() {
     let scene = Scene::new();
     scene.lead(at(0)).keep(form("a"), life(), at(0));
-    let refreshes: Vec<Lead> = (0..10)
+    let refreshes: Vec<Box<Lead>> = (0..10)
         .filter_map(|_| match scene.cache.look(&KEY, at(65), LATER) {
             Looked::Found { refresh, .. } => refresh,
             Looked::Nothing { .. } => panic!("it is stale, not gone"),

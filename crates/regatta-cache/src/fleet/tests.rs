@@ -36,7 +36,7 @@ impl Gateway {
         }
     }
 
-    fn lead(&self) -> Lead {
+    fn lead(&self) -> Box<Lead> {
         match self.cache.join(KEY, self.about(), None, NOW) {
             Joined::Lead(lead) => lead,
             Joined::Wait(_) | Joined::Found(_) => panic!("nothing is kept or under way"),

@@ -71,7 +71,7 @@ fn found(gateway: &Gateway, call: Box<Call>, kept: &Kept, status: Status) -> Res
 const LATE: Fault = Fault::OutcomeUnknown { why: "the server did not answer in time" };
 
 /// Asks the other gateways, if there are any.
-async fn sought(gateway: &Gateway, lead: Lead, patience: Patience) -> Sought {
+async fn sought(gateway: &Gateway, lead: Box<Lead>, patience: Patience) -> Sought {
     match lead.about().shelf {
         None => Sought::Lead(lead),
         Some(_) => Box::pin(seek(lead, patience, || gateway.clock.now())).await,

@@ -4,6 +4,8 @@
 //! lease that its leader renews, so that a gateway which dies while it fetches is taken over. Purges are numbered by the
 //! store; every gateway follows the numbers, and trusts nothing that it could not compare with them.
 
+mod over_store;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use crate::kept::Kept;
 use crate::key::Key;
 use crate::purges::{Belongs, Purge, Purges};
 use crate::stored::{self, Content};
+
+pub use over_store::OverStore;
 
 /// How long the store may take; then this fetch goes on without it.
 const ANSWER_MAX: Duration = Duration::from_millis(250);

@@ -237,6 +237,7 @@ impl Worker {
             servers: self.config.servers.iter().map(|server| Arc::new(self.merged(server))).collect(),
             limits: Arc::clone(&self.config.limits),
             admission: Arc::clone(&self.config.admission),
+            quotas: Arc::clone(&self.config.quotas),
         }
     }
 

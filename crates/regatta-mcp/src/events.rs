@@ -10,6 +10,11 @@ pub fn write(out: &mut BytesMut, id: Option<&str>, event_name: Option<&[u8]>, da
     if let Some(id) = id {
         field(out, b"id: ", id.as_bytes());
     }
+    append(out, event_name, data);
+}
+
+/// The same for an event whose id, if it has one, is there already.
+pub fn append(out: &mut impl BufMut, event_name: Option<&[u8]>, data: &[u8]) {
     if let Some(name) = event_name {
         field(out, b"event: ", name);
     }
@@ -46,7 +51,7 @@ pub fn message(text: &[u8]) -> Bytes {
 /// A comment that keeps a quiet connection alive (WHATWG HTML, section 9.2.7).
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 
-fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+fn field(out: &mut impl BufMut, name: &[u8], value: &[u8]) {
     out.put_slice(name);
     out.put_slice(value);
     out.put_u8(b'\n');

@@ -2,7 +2,8 @@
 //!
 //! Depth-aware: only `result.requestState` itself is a handle, not a member of that name inside a tool's contents.
 //! Keys are compared after their escapes are undone. When a key stands twice the last one counts, as for most
-//! parsers; a server is trusted more than a client.
+//! parsers; a server is trusted more than a client. Of the params of progress and log notifications nothing is noted: they
+//! are most of what servers say, and nothing in them is ours to know.
 
 use std::borrow::Cow;
 
@@ -93,7 +94,13 @@ pub fn skim(text: &[u8]) -> Result<Skim, SkimError> {
     }
     let mut walker = Walker::new(text, 0);
     walker.blank();
-    let mut seen = Seen { skim: Skim::empty(), has_error: false, params_task_id: None, request_id: None };
+    let mut seen = Seen {
+        skim: Skim::empty(),
+        has_error: false,
+        params_task_id: None,
+        request_id: None,
+        has_skipped: false,
+    };
     if !walker.open() {
         return Err(SkimError("not an object"));
     }
@@ -114,6 +121,8 @@ struct Seen {
     has_error: bool,
     params_task_id: Option<Text>,
     request_id: Option<Span>,
+    /// The params were passed over.
+    has_skipped: bool,
 }
 
 impl Seen {
@@ -121,6 +130,10 @@ impl Seen {
         match key_bytes(walker.text, key).as_ref() {
             b"id" => self.skim.id = scalar_id(walker)?,
             b"method" => self.skim.method = text(walker)?,
+            b"params" if walker.peek() == b'{' && self.is_prose(walker.text) => {
+                self.skim.params = Some(walker.value()?);
+                self.has_skipped = true;
+            }
             b"params" if walker.peek() == b'{' => self.params(walker)?,
             b"result" => {
                 let start = walker.at;
@@ -138,6 +151,12 @@ impl Seen {
             _ => walker.skip()?,
         }
         Ok(())
+    }
+
+    /// Whether the method, so far, is one of those that streams are full of and whose params are for the client alone.
+    fn is_prose(&self, text: &[u8]) -> bool {
+        let Some(method) = self.skim.method else { return false };
+        matches!(method.span.of(text), b"notifications/progress" | b"notifications/message")
     }
 
     fn params(&mut self, walker: &mut Walker<'_>) -> Result<(), SkimError> {
@@ -255,6 +274,10 @@ impl Seen {
     }
 
     fn judge(mut self, text: &[u8]) -> Result<Skim, SkimError> {
+        if let Some(params) = self.skim.params.filter(|_| self.has_skipped && !self.is_prose(text)) {
+            // The method stood twice, and the last one counts.
+            self.params(&mut Walker::new(text, params.start as usize))?;
+        }
         let method = self.skim.method.map(|method| method.get(text));
         let answered = self.skim.result.is_some() || self.has_error;
         self.skim.kind = match (&method, answered) {

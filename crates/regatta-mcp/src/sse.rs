@@ -1,8 +1,8 @@
 //! Frames an event stream as it arrives (WHATWG HTML, section 9.2.6): bytes in, whole events out.
 //!
 //! Each byte is looked at once, however the stream is cut; an event that lies in one chunk is not copied. Nothing
-//! is held beyond `event_max`. Comments and blank lines between events come out as events without fields, so
-//! that a caller sees a server that is alive.
+//! is held beyond `event_max`, and of a chunk nothing once it was looked at. Comments and blank lines between events come
+//! out as events without fields, so that a caller sees a server that is alive.
 
 use std::collections::VecDeque;
 
@@ -134,6 +134,7 @@ impl Framer {
                     return Ok(quiet);
                 }
                 if !self.next_chunk() {
+                    self.let_go();
                     return Ok(None);
                 }
             }
@@ -169,11 +170,18 @@ impl Framer {
     /// Goes to the next chunk, keeping the current event's bytes of this one.
     fn next_chunk(&mut self) -> bool {
         let Some(next) = self.waiting.pop_front() else { return false };
-        self.held.extend_from_slice(&self.chunk[self.from..self.at]);
+        self.let_go();
         self.chunk = next;
+        true
+    }
+
+    /// Lets go of a chunk that has been looked at: a stream may wait for days, and a chunk keeps alive the whole buffer
+    /// that it was read into.
+    fn let_go(&mut self) {
+        self.held.extend_from_slice(&self.chunk[self.from..self.at]);
+        self.chunk = Bytes::new();
         self.from = 0;
         self.at = 0;
-        true
     }
 
     /// Looks at the chunk up to the end of a line; the event, if that line ended it.

@@ -171,6 +171,11 @@ impl Admission {
         (self, Next::Nobody)
     }
 
+    /// One who waited for a place in flight gave up, or was made to; nobody steps in for that.
+    pub fn gave_up(self) -> Admission {
+        self.without(Place::Queued)
+    }
+
     /// The counts without one `place`. A place given back twice is a bug of the caller; it must not wrap round.
     fn without(self, place: Place) -> Admission {
         let one_less = |count: usize| count.saturating_sub(1);

@@ -32,6 +32,19 @@ pub const RULE: Rule = Rule {
     probe_max: Duration::from_secs(10),
 };
 
+/// The rule of a server whose every replica fails: shut at once, for half a second at first, and probed by one request. Short,
+/// because nobody else serves meanwhile: one request in five seconds buries nothing.
+pub const SERVER_RULE: Rule = Rule {
+    failures_max: 1,
+    base: Duration::from_millis(500),
+    longest: Duration::from_secs(5),
+    forgive_after: Duration::from_secs(60),
+    probe_max: Duration::from_secs(2),
+};
+
+/// A server has no neighbour that could take its load: nothing spares it.
+pub const SERVER_FLEET: Fleet = Fleet { replicas: 2, ejected: 0 };
+
 /// How a request to a replica ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -140,6 +153,11 @@ impl Ejection {
         }
     }
 
+    /// Whether it failed as often as ejects, ejected or spared.
+    pub fn is_failing(self, rule: Rule) -> bool {
+        self.is_ejected() || self.failures >= rule.failures_max
+    }
+
     /// A request is about to be sent there as the probe; of two that ask at once, one gets a state, the other `None`.
     pub fn probe(self, rule: Rule, now: Micros) -> Option<Ejection> {
         match self.door(rule, now) {
@@ -186,6 +204,16 @@ impl Ejection {
         let times = times.saturating_add(1);
         let until = now.after(rule.base.saturating_mul(times).min(rule.longest));
         (Ejection { failures: 0, times, phase: Phase::Open { until } }, Decision::Ejected { until })
+    }
+}
+
+impl Outcome {
+    /// Whether it speaks against a replica.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Outcome::ConnectFailed | Outcome::Reset | Outcome::TimedOut | Outcome::Status5xx => true,
+            Outcome::Success | Outcome::Overloaded => false,
+        }
     }
 }
 

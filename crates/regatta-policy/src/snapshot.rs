@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::cache;
 use crate::glob::Glob;
 use crate::ids::ReplicaId;
+use crate::line::Rank;
+use crate::quota::Rule;
 
 /// Everything the data plane needs to serve, as of one moment.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Snapshot {
     pub limits: Arc<Limits>,
     /// Which `Host` and `Origin` values are let in.
     pub admission: Arc<Origins>,
+    /// How much callers may ask for.
+    pub quotas: Arc<Vec<Rule>>,
 }
 
 /// Host and Origin allow-lists (2026-07-28 basic/transports/streamable-http, *Security & Endpoint*).
@@ -59,8 +63,60 @@ pub struct Server {
     pub lists: cache::Lists,
     /// The bounds of a call to this server.
     pub call: CallBounds,
+    /// How many calls it gets at once.
+    pub concurrency: Concurrency,
+    /// What happens while every replica fails.
+    pub breaker: Breaker,
+    /// Tools that are treated apart, the first that fits counts.
+    pub classes: Vec<ToolClass>,
     /// The replicas, in the order of the config.
     pub replicas: Vec<Replica>,
+}
+
+/// How many calls a server gets at once from this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concurrency {
+    /// How that number is found.
+    pub mode: ConcurrencyMode,
+    /// The number, or the most that may be found.
+    pub inflight_max: usize,
+    /// Calls that wait for a place at this server.
+    pub queue_max: usize,
+    /// How long one waits.
+    pub queue_wait_max: Duration,
+}
+
+/// What happens while every replica of a server fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breaker {
+    /// Requests are refused at once, and one at a time tries.
+    On,
+    /// Every request finds out by itself.
+    Off,
+}
+
+/// How the number of calls at once is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConcurrencyMode {
+    /// There is none: the gateway's own bounds hold.
+    Off,
+    /// It is what the operator wrote.
+    Static,
+    /// From how fast the server answers.
+    Adaptive,
+}
+
+/// Tools of a server that are treated apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolClass {
+    /// For metrics and people.
+    pub name: String,
+    /// The tools.
+    pub tools: Vec<Glob>,
+    /// Whether somebody waits for them.
+    pub rank: Rank,
+    /// Calls of this class at once; none: as many as the server gets.
+    pub inflight_max: Option<usize>,
 }
 
 /// The bounds of one call.
@@ -242,6 +298,8 @@ pub struct Limits {
     pub streams_max: usize,
     /// `initialize` requests of one principal per minute.
     pub initialize_per_minute_max: u32,
+    /// Keys under which requests are counted, over all rules.
+    pub limit_keys_max: usize,
     /// Legacy calls that run on without their connection, of one principal.
     pub detached_per_principal_max: usize,
     /// The same in all.
@@ -294,6 +352,7 @@ impl Default for Limits {
             streams_per_principal_max: 10_000,
             streams_max: 15_000,
             initialize_per_minute_max: 6_000,
+            limit_keys_max: 65_536,
             detached_per_principal_max: 100,
             detached_max: 1000,
             parked_max: 1000,
@@ -323,6 +382,17 @@ impl Default for CallBounds {
             gone_after: Duration::from_secs(2),
             prime_after: Duration::from_secs(1),
             connections_per_replica_max: 16_384,
+        }
+    }
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Concurrency {
+            mode: ConcurrencyMode::Off,
+            inflight_max: 1000,
+            queue_max: 1000,
+            queue_wait_max: Duration::from_secs(1),
         }
     }
 }

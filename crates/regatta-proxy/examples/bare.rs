@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{
-    Affinity, Balance, CallBounds, Cursors, Duty, Endpoint, Eras, Health, Limits, Origins, Replica, Scheme,
-    Server, SessionState, Snapshot, UpstreamResume,
+    Affinity, Balance, Breaker, CallBounds, Concurrency, Cursors, Duty, Endpoint, Eras, Health, Limits,
+    Origins, Replica, Scheme, Server, SessionState, Snapshot, UpstreamResume,
 };
 use regatta_proxy::listener::{Listener, ListenerStats, drain_signal};
 use regatta_proxy::{Gateway, Parts};
@@ -64,6 +64,9 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         repeatable_tools: Vec::new(),
         cache: Vec::new(),
         lists: regatta_policy::cache::Lists::NONE,
+        concurrency: Concurrency::default(),
+        breaker: Breaker::On,
+        classes: Vec::new(),
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
         replicas,
     };
@@ -72,5 +75,6 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         servers: vec![Arc::new(server)],
         limits: Arc::new(Limits::default()),
         admission: Arc::new(Origins::default()),
+        quotas: Arc::default(),
     }
 }

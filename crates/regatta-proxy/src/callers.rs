@@ -1,17 +1,13 @@
-//! What each caller holds: open streams, detached calls, and its rate of new sessions.
+//! What each caller holds: open streams and detached calls.
 //!
-//! One entry per caller that holds something or began a session lately; an empty one is removed at once, a
-//! rate entry when its time has passed, so memory follows the live callers and not all that ever were.
+//! One entry per caller that holds something; an empty one is removed at once, so memory follows the live callers and
+//! not all that ever were. What callers *use up* is in quotas.rs.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use regatta_policy::Micros;
 use regatta_policy::budget::{Bounds, Held, Verdict, judge};
-use regatta_policy::rate;
 use regatta_policy::snapshot::Limits;
 
 use crate::handover::Account;
@@ -21,16 +17,12 @@ use crate::handover::Account;
 pub(crate) struct Callers {
     streams: Arc<Tally<Account>>,
     detached: Arc<Tally<Account>>,
-    sessions: Mutex<HashMap<Account, Micros>>,
 }
 
 /// A place among a caller's open streams.
 pub(crate) type StreamPlace = TallyPlace<Account>;
 /// A place among a caller's detached calls.
 pub(crate) type DetachedPlace = TallyPlace<Account>;
-
-/// Rate entries kept at most; beyond it the ones that say nothing any more go.
-const SESSIONS_KEPT: usize = 65_536;
 
 impl Callers {
     /// One more open stream of `account`.
@@ -43,23 +35,6 @@ impl Callers {
     pub fn detach(&self, account: Account, limits: &Limits) -> Option<DetachedPlace> {
         let bounds = Bounds { own_max: limits.detached_per_principal_max, all_max: limits.detached_max };
         self.detached.take(account, bounds).ok()
-    }
-
-    /// One more `initialize` of `account`; else how long it has to wait.
-    pub fn session(&self, account: Account, limits: &Limits, now: Micros) -> Result<(), Duration> {
-        let per_minute = NonZeroU32::new(limits.initialize_per_minute_max).unwrap_or(NonZeroU32::MIN);
-        let quota = rate::Quota::new(per_minute, Duration::from_secs(60), per_minute);
-        let mut sessions = lock(&self.sessions);
-        match rate::judge(sessions.get(&account).copied(), quota, now) {
-            rate::Verdict::Limited { retry_after } => Err(Duration::from_micros(retry_after.0)),
-            rate::Verdict::Granted { tat } => {
-                if sessions.len() >= SESSIONS_KEPT {
-                    sessions.retain(|_, tat| *tat > now);
-                }
-                sessions.insert(account, tat);
-                Ok(())
-            }
-        }
     }
 
     /// Open streams in all, for metrics.

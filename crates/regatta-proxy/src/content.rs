@@ -1,10 +1,8 @@
 //! What kind of body an upstream answer has, by its head.
 
-use http::{HeaderMap, header};
-
 /// The kinds that MCP knows, and the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// `application/json`: one message, or several lines (RELIABILITY 3.11).
     Json,
     /// `text/event-stream`.
@@ -15,14 +13,12 @@ pub(crate) enum Kind {
     Foreign,
 }
 
-/// The kind that `headers` announce.
-pub(crate) fn kind(headers: &HeaderMap) -> Kind {
-    let encoding = headers.get(header::CONTENT_ENCODING);
-    if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+/// The kind that `Content-Type` and `Content-Encoding` announce.
+pub(crate) fn kind(content_type: Option<&[u8]>, encoding: Option<&[u8]>) -> Kind {
+    if encoding.is_some_and(|value| !value.eq_ignore_ascii_case(b"identity")) {
         return Kind::Foreign;
     }
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Kind::None };
-    let value = value.as_bytes();
+    let Some(value) = content_type else { return Kind::None };
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if essence.eq_ignore_ascii_case(b"application/json") {
         Kind::Json

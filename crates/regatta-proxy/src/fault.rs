@@ -3,12 +3,15 @@
 //! A fault knows nothing of HTTP or JSON-RPC; `encode/fault.rs` is the only place that turns one into a
 //! status, a code, headers and words. Stages return it as soon as they know.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use regatta_mcp::Malformed;
 use regatta_mcp::era::Era;
 use regatta_mcp::modern::ModernFault;
+
+use crate::quotas::ready::{Ready, Shown};
 
 /// A fact that ends a request's way early.
 #[derive(Debug)]
@@ -59,8 +62,8 @@ pub(crate) enum Fault {
     NoSuchSession,
     /// The session's sealing key, or the store, is out of reach.
     StoreAway,
-    /// Too many `initialize` requests of one caller.
-    TooManySessions { retry_after: Duration },
+    /// A rule for how much a caller may ask for refused it.
+    Limited(Box<Limited>),
     /// A session subscribes to too much.
     TooManySubscriptions,
     /// Too many open streams of one caller.
@@ -83,6 +86,14 @@ pub(crate) enum Fault {
     OutcomeUnknown { why: &'static str },
     /// The upstream's answer cannot be used.
     BadAnswer { why: &'static str },
+}
+
+/// Which rule refused a request, and how all its rules stand.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    pub ready: Arc<Ready>,
+    pub retry_after: Duration,
+    pub shown: Shown,
 }
 
 /// A fault together with whom it is told to.

@@ -20,9 +20,11 @@ use regatta_store::{Store, Uuid16};
 use crate::callers::Callers;
 use crate::clock::Clock;
 use crate::handover::Account;
+use crate::listen::shared::SharedLegs;
 use crate::metrics::Metrics;
 use crate::pending::Pending;
 use crate::pipeline::rehome::Untold;
+use crate::quotas::Quotas;
 use crate::results::Results;
 use crate::session::{Home, SessionCache};
 use crate::slots::Slots;
@@ -44,7 +46,9 @@ pub struct Gateway {
     pub(crate) slots: Arc<Slots>,
     pub(crate) sessions: SessionCache,
     pub(crate) streams: StreamTable,
+    pub(crate) shared_legs: SharedLegs,
     pub(crate) callers: Callers,
+    pub(crate) quotas: Quotas,
     pub(crate) pending: Pending,
     pub(crate) metrics: Metrics,
     pub(crate) results: Results,
@@ -91,8 +95,11 @@ impl Gateway {
         let limits = snapshot.limits.clone();
         let clock = Clock::start(start);
         let results = Results::new(limits.cache_bytes_max as u64, fleet);
+        let metrics = Metrics::new(results.tallies());
+        let with = (&metrics, &results, clock);
         Arc::new(Gateway {
-            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, &results)),
+            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, with, None)),
+            quotas: Quotas::new(limits.limit_keys_max),
             slots: Arc::new(Slots::new(bounds(&limits))),
             sessions: SessionCache::new(limits.session_cache_max),
             limits: Arc::new(ArcSwap::new(limits)),
@@ -101,9 +108,10 @@ impl Gateway {
             store,
             boot: regatta_seal::random_u64().to_be_bytes(),
             streams: StreamTable::default(),
+            shared_legs: SharedLegs::default(),
             callers: Callers::default(),
             pending: Pending::default(),
-            metrics: Metrics::new(results.tallies()),
+            metrics,
             results,
             rehoming: Rehoming::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
@@ -121,7 +129,10 @@ impl Gateway {
         self.limits.store(snapshot.limits.clone());
         self.slots.rebound(bounds(&snapshot.limits));
         self.results.cache.rebound(snapshot.limits.cache_bytes_max as u64);
-        self.view.store(Arc::new(View::new(&snapshot, &self.upstreams, &self.results)));
+        self.quotas.rebound(snapshot.limits.limit_keys_max);
+        let with = (&self.metrics, &self.results, self.clock);
+        let view = View::new(&snapshot, &self.upstreams, with, Some(&self.view.load()));
+        self.view.store(Arc::new(view));
         self.results.retain(&snapshot);
     }
 
@@ -133,6 +144,18 @@ impl Gateway {
         self.metrics.queued.set(gauge(counts.queued + counts.reserved_queued));
         self.metrics.parked.set(gauge(counts.parked));
         self.metrics.streams.set(gauge(self.callers.streams_open()));
+        self.metrics.shared_legs.set(gauge(self.shared_legs.open_legs()));
+        self.metrics.limit_keys.set(gauge(self.quotas.keys()));
+        let displaced = self.quotas.displaced();
+        self.metrics
+            .limit_keys_displaced
+            .inc_by(displaced.saturating_sub(self.metrics.limit_keys_displaced.get()));
+        self.metrics.clear_servers();
+        for server in &self.view().servers {
+            if let Some(limit) = server.gate.limit() {
+                self.metrics.show_server(&server.server.name, limit, server.gate.counts());
+            }
+        }
         self.metrics.text()
     }
 

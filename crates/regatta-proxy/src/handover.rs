@@ -1,6 +1,6 @@
 //! What one stage hands to the next, in the order of a request's way.
 //!
-//! `Accepted → Identified → Admitted → Call`, then `Errand → Answered` (`pipeline/exchange.rs`): a stage can only be entered with what the one
+//! `Accepted → Identified → Admitted → Call → Allowed`, then `Errand → Answered` (`pipeline/exchange.rs`): a stage can only be entered with what the one
 //! before it made, so the order of the checks is a fact the compiler knows. Nothing here acts.
 
 use std::net::IpAddr;
@@ -12,8 +12,11 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use regatta_mcp::Message;
 use regatta_mcp::era::Era;
+use regatta_policy::quota::rule::Credential;
 
+use crate::alarm::Alarm;
 use crate::listener::Peer;
+use crate::quotas::ready::Shown;
 use crate::slots::Permit;
 use crate::view::ServerView;
 
@@ -52,6 +55,38 @@ pub(crate) struct Caller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Account(pub [u8; 16]);
 
+impl Caller {
+    /// Whether it shows who it is. Nobody has checked it here: the servers do (SESSIONS 9).
+    pub fn credential(&self) -> Credential {
+        match self.context {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => Credential::None,
+            _digest => Credential::Given,
+        }
+    }
+
+    /// What its token says under `name`: nothing, as long as nobody reads tokens here.
+    pub fn claim(&self, _name: &str) -> Option<&str> {
+        None
+    }
+
+    /// One key per IPv4 address, one per IPv6 /64: a whole /64 belongs to one subscriber.
+    pub fn network(&self) -> [u8; 16] {
+        network(self.ip)
+    }
+}
+
+/// The key of an address, see [`Caller::network`].
+pub(crate) fn network(ip: IpAddr) -> [u8; 16] {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => {
+            let mut octets = v6.octets();
+            octets[8..].fill(0);
+            octets
+        }
+    }
+}
+
 /// A request with a caller.
 pub(crate) struct Identified {
     pub accepted: Accepted,
@@ -65,6 +100,8 @@ pub(crate) struct Admitted {
     pub head: Parts,
     pub text: Bytes,
     pub permit: Permit,
+    /// The timer of the task that the request came in.
+    pub alarm: Alarm,
 }
 
 /// One message from a client, understood and proven: headers agree with the body.
@@ -76,6 +113,15 @@ pub(crate) struct Call {
     pub message: Subject,
     pub era: Era,
     pub permit: Permit,
+    /// The timer of the task that the request came in.
+    pub alarm: Alarm,
+}
+
+/// A call that is within its quotas, and charged to them.
+pub(crate) struct Allowed {
+    pub call: Box<Call>,
+    /// What its client is told of them.
+    pub shown: Shown,
 }
 
 /// What a body holds.

@@ -5,24 +5,23 @@
 //! basic/transports/streamable-http, *Server Behavior for Custom Headers*).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use regatta_mcp::headers::MCP_SESSION_ID;
 
-/// What a client's request may carry to a replica, sorted out once and copied for each attempt.
-///
-/// `Host` and `Mcp-Session-Id` keep their places in the map, with values that each attempt replaces.
+use crate::upstream::codec::RequestHead;
+
+/// What a client's request may carry to a replica; sorted out as it is written, once for each attempt.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbound(HeaderMap);
 
 impl Outbound {
-    /// Sorts out a client's headers.
-    pub fn of(mut headers: HeaderMap) -> Outbound {
-        retain(&mut headers, travels_up);
+    /// Of a client's headers.
+    pub fn of(headers: HeaderMap) -> Outbound {
         Outbound(headers)
     }
 
-    /// The same, for something that stays long: values that share no memory with the buffers they were read into.
+    /// The same, for something that stays long: nothing but what travels, in values that share no memory with the buffers
+    /// they were read into.
     pub fn compact(&self) -> Outbound {
-        let copied = self.0.iter().filter_map(|(name, value)| {
+        let copied = self.travelling().filter_map(|(name, value)| {
             let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
             copy.set_sensitive(value.is_sensitive());
             Some((name.clone(), copy))
@@ -30,33 +29,24 @@ impl Outbound {
         Outbound(copied.collect())
     }
 
-    /// The headers of one attempt: to `host`, in the replica's `session` if there is one.
-    pub fn to(&self, host: HeaderValue, session: Option<&HeaderValue>) -> HeaderMap {
-        let mut map = self.0.clone();
-        map.insert(header::HOST, host);
-        match session {
-            Some(session) => _ = map.insert(MCP_SESSION_ID, session.clone()),
-            None => _ = map.remove(MCP_SESSION_ID),
-        }
-        map
+    /// Name and value of each that travels.
+    pub fn pairs(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.travelling()
     }
-}
 
-/// What a replica's answer may carry to a client.
-pub(crate) fn inbound(mut headers: HeaderMap) -> HeaderMap {
-    retain(&mut headers, travels_down);
-    headers
-}
+    /// Writes what travels, but for `replaced`: `Host` and `Mcp-Session-Id` differ from one attempt to the next, so these
+    /// are never the client's.
+    pub fn write(&self, request: &mut RequestHead, replaced: &[(HeaderName, HeaderValue)]) {
+        for (name, value) in self.travelling() {
+            if replaced.iter().all(|(other, _)| other != name) {
+                request.header(name, value);
+            }
+        }
+    }
 
-/// Removes what does not travel, and what `Connection` names.
-fn retain(headers: &mut HeaderMap, travels: fn(&HeaderName) -> bool) {
-    let staying: Vec<HeaderName> = {
-        let connection = headers.get(header::CONNECTION).and_then(|value| value.to_str().ok());
-        let stays = |name: &&HeaderName| !travels(name) || named_by(connection, name);
-        headers.keys().filter(stays).cloned().collect()
-    };
-    for name in staying {
-        headers.remove(name);
+    fn travelling(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let connection = self.0.get(header::CONNECTION).and_then(|value| value.to_str().ok());
+        self.0.iter().filter(move |(name, _)| travels_up(name) && !named_by(connection, name))
     }
 }
 
@@ -79,16 +69,27 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 pub(crate) fn travels_up(name: &HeaderName) -> bool {
     let name = name.as_str();
+    // Host and session are each attempt's own.
     // Underscores: some servers take `_` and `-` for the same, so `Mcp_Name` could pass for `Mcp-Name`.
     !(is_hop_by_hop(name)
-        || matches!(name, "content-length" | "expect" | "origin" | "accept-encoding" | "last-event-id")
+        || matches!(
+            name,
+            "host"
+                | "mcp-session-id"
+                | "content-length"
+                | "expect"
+                | "origin"
+                | "accept-encoding"
+                | "last-event-id"
+        )
         || matches!(name, "forwarded" | "x-real-ip")
         || name.starts_with("x-forwarded-")
         || name.starts_with("x-regatta-")
         || name.contains('_'))
 }
 
-fn travels_down(name: &HeaderName) -> bool {
+/// What a replica's answer may carry to a client.
+pub(crate) fn travels_down(name: &HeaderName) -> bool {
     let name = name.as_str();
     !(is_hop_by_hop(name)
         || matches!(
@@ -103,25 +104,37 @@ fn travels_down(name: &HeaderName) -> bool {
         || name.starts_with("x-regatta-"))
 }
 
-/// Whether `Connection` names this header as one for a single hop. Those that carry identity or routing are
-/// never dropped on a client's word (RELIABILITY I26).
+/// Whether `Connection` names this header as one for a single hop.
 fn named_by(connection: Option<&str>, name: &HeaderName) -> bool {
     let Some(list) = connection else { return false };
+    list.split(',').any(|listed| listed.trim().eq_ignore_ascii_case(name.as_str())) && is_for_one_hop(name)
+}
+
+/// Whether a header is for a single hop if `Connection` says so. Those that carry identity or routing are never dropped
+/// on anybody's word (RELIABILITY I26).
+pub(crate) fn is_for_one_hop(name: &HeaderName) -> bool {
     let name = name.as_str();
-    let is_protected =
-        name == "authorization" || name.starts_with("mcp-") || name == "content-type" || name == "accept";
-    !is_protected && list.split(',').any(|listed| listed.trim().eq_ignore_ascii_case(name))
+    !(name == "authorization" || name.starts_with("mcp-") || name == "content-type" || name == "accept")
 }
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
+    use crate::upstream::codec::HeadReader;
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect()
+    }
+
+    fn written(outbound: &Outbound, replaced: &[(HeaderName, HeaderValue)]) -> String {
+        let mut request = RequestHead::new(&Method::DELETE, b"\r\n");
+        outbound.write(&mut request, replaced);
+        request.finish(bytes::Bytes::new()).to_string()
     }
 
     #[test]
@@ -135,32 +148,29 @@ mod tests {
             ("mcp-param-region", "eu"),
             ("mcp_name", "evil"),
             ("origin", "http://localhost"),
+            ("content-length", "7"),
             ("transfer-encoding", "chunked"),
             ("x-regatta-principal", "root"),
             ("x-forwarded-for", "1.2.3.4"),
         ]);
-        let replica = HeaderValue::from_static("replica");
-        let left = [("host", "replica"), ("authorization", "Bearer a"), ("mcp-param-region", "eu")];
         let outbound = Outbound::of(from);
-        assert_eq!(outbound.to(replica.clone(), None), map(&left));
-        assert_eq!(outbound.compact().to(replica.clone(), None), map(&left));
-        let session = HeaderValue::from_static("upstream");
-        let sent = outbound.to(replica, Some(&session));
-        assert_eq!(sent.get(MCP_SESSION_ID), Some(&session), "never the client's own token");
+        let left = "DELETE\r\nauthorization: Bearer a\r\nmcp-param-region: eu\r\n\r\n";
+        assert_eq!(written(&outbound, &[]), left);
+        assert_eq!(written(&outbound.compact(), &[]), left);
+        let replaced = [(HeaderName::from_static("mcp-param-region"), HeaderValue::from_static("us"))];
+        assert_eq!(written(&outbound, &replaced), "DELETE\r\nauthorization: Bearer a\r\n\r\n");
     }
 
     #[test]
     fn a_servers_private_headers_do_not_leak() {
-        let from = map(&[
-            ("content-type", "application/json"),
-            ("mcp-session-id", "upstream"),
-            ("set-cookie", "a=b"),
-            ("server", "uvicorn"),
-            ("www-authenticate", "Bearer"),
-        ]);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nMcp-Session-Id: upstream\r\n\
+            Set-Cookie: a=b\r\nServer: uvicorn\r\nDate: today\r\nX-Hop: 1\r\nConnection: x-hop, content-type\r\n\
+            WWW-Authenticate: Bearer\r\nContent-Length: 0\r\n\r\n";
+        let head = HeadReader::default().feed(answer).expect("an answer").expect("whole").head;
         assert_eq!(
-            inbound(from),
+            head.headers,
             map(&[("content-type", "application/json"), ("www-authenticate", "Bearer")])
         );
+        assert_eq!(head.session.expect("kept for us"), "upstream");
     }
 }

@@ -6,6 +6,7 @@
 
 mod accept;
 mod admit;
+mod alarm;
 mod bind;
 mod cache;
 mod callers;
@@ -17,6 +18,7 @@ mod encode;
 mod event_id;
 mod fault;
 mod forward;
+mod gate;
 mod gateway;
 mod handles;
 mod handover;
@@ -28,6 +30,7 @@ pub mod listener;
 mod metrics;
 mod pending;
 mod pipeline;
+mod quotas;
 mod reply;
 mod results;
 mod route;

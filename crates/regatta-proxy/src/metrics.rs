@@ -3,8 +3,13 @@
 //! Names are part of the product: they change only with an entry in the changelog. No label ever carries an
 //! id, a token, an argument or a caller.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -23,6 +28,11 @@ pub struct Metrics {
     pub(crate) faults: Counter,
     pub(crate) shed: Counter,
     pub(crate) limited: Counter,
+    pub(crate) shut: Counter,
+    rules: Rules,
+    servers: Servers,
+    pub(crate) limit_keys: Gauge,
+    pub(crate) limit_keys_displaced: Counter,
     pub(crate) retries: Counter,
     pub(crate) retries_refused: Counter,
     pub(crate) rehomed: Counter,
@@ -39,7 +49,34 @@ pub struct Metrics {
     pub(crate) queued: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) streams: Gauge,
+    pub(crate) shared_legs: Gauge,
     pub(crate) duration: Histogram,
+}
+
+/// The series of the operator's rules, whose names are in the config and therefore bounded.
+#[derive(Debug, Default)]
+struct Rules {
+    granted: Family<Rule, Counter>,
+    refused: Family<Rule, Counter>,
+    named: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rule {
+    rule: String,
+}
+
+/// The series of servers with a bound of their own.
+#[derive(Debug, Default)]
+struct Servers {
+    limit: Family<Server, Gauge>,
+    inflight: Family<Server, Gauge>,
+    queued: Family<Server, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Server {
+    server: String,
 }
 
 impl Metrics {
@@ -53,6 +90,11 @@ impl Metrics {
             faults: Counter::default(),
             shed: Counter::default(),
             limited: Counter::default(),
+            shut: Counter::default(),
+            rules: Rules::default(),
+            servers: Servers::default(),
+            limit_keys: Gauge::default(),
+            limit_keys_displaced: Counter::default(),
             retries: Counter::default(),
             retries_refused: Counter::default(),
             rehomed: Counter::default(),
@@ -69,6 +111,7 @@ impl Metrics {
             queued: Gauge::default(),
             parked: Gauge::default(),
             streams: Gauge::default(),
+            shared_legs: Gauge::default(),
             duration: Histogram::new(SECONDS),
         };
         metrics.register(&mut registry);
@@ -82,6 +125,12 @@ impl Metrics {
             ("faults", "Answers of the gateway's own that refuse or report a fault", &self.faults),
             ("shed", "Requests refused because every place was taken", &self.shed),
             ("limited", "Requests refused because their caller used its quota", &self.limited),
+            ("shut", "Requests refused because every replica of their server failed", &self.shut),
+            (
+                "limit_keys_displaced",
+                "Keys that were forgotten before their time because limit_keys_max was reached",
+                &self.limit_keys_displaced,
+            ),
             ("retries", "Requests sent a second time after a loss", &self.retries),
             ("retries_refused", "Harmless repeats that the retry budget refused", &self.retries_refused),
             ("rehomed", "Sessions moved to another replica after a loss", &self.rehomed),
@@ -109,12 +158,24 @@ impl Metrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
+        registry.register("limit_granted", "Requests that a rule counted", self.rules.granted.clone());
+        registry.register("limit_refused", "Requests that a rule refused", self.rules.refused.clone());
+        let servers = [
+            ("server_limit", "Calls that a server gets at once", &self.servers.limit),
+            ("server_inflight", "Calls at a server with a bound of its own", &self.servers.inflight),
+            ("server_queued", "Calls that wait for such a server", &self.servers.queued),
+        ];
+        for (name, help, family) in servers {
+            registry.register(name, help, family.clone());
+        }
         let gauges = [
+            ("limit_keys", "Keys under which requests are counted", &self.limit_keys),
             ("detached", "Calls and streams that run without a connection", &self.detached),
             ("inflight", "Requests in flight", &self.inflight),
             ("queued", "Requests that wait for a place", &self.queued),
             ("parked", "Calls that wait for a person", &self.parked),
             ("streams", "Open standing and listen streams", &self.streams),
+            ("shared_legs", "Subscriptions to list changes that clients share", &self.shared_legs),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
@@ -124,6 +185,44 @@ impl Metrics {
             "From the request's head to the answer's head",
             self.duration.clone(),
         );
+    }
+
+    /// The series of one rule: granted, refused.
+    pub(crate) fn of_rule(&self, name: &str) -> (Counter, Counter) {
+        self.rules.named.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        let label = Rule { rule: name.to_owned() };
+        (self.rules.granted.get_or_create_owned(&label), self.rules.refused.get_or_create_owned(&label))
+    }
+
+    /// Drops the series of rules that are not there any more.
+    pub(crate) fn keep_rules(&self, is_there: impl Fn(&str) -> bool) {
+        let mut named = self.rules.named.lock().unwrap_or_else(PoisonError::into_inner);
+        named.retain(|name| {
+            let stays = is_there(name);
+            if !stays {
+                let label = Rule { rule: name.clone() };
+                self.rules.granted.remove(&label);
+                self.rules.refused.remove(&label);
+            }
+            stays
+        });
+    }
+
+    /// Forgets all servers; those that have a bound of their own are shown anew.
+    pub(crate) fn clear_servers(&self) {
+        let Servers { limit, inflight, queued } = &self.servers;
+        for family in [limit, inflight, queued] {
+            family.clear();
+        }
+    }
+
+    /// Shows how many calls a server gets, has, and keeps waiting.
+    pub(crate) fn show_server(&self, name: &str, limit: usize, (inflight, queued): (usize, usize)) {
+        let server = Server { server: name.to_owned() };
+        let Servers { limit: limits, inflight: inflights, queued: queueds } = &self.servers;
+        for (family, count) in [(limits, limit), (inflights, inflight), (queueds, queued)] {
+            family.get_or_create(&server).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// The text for a Prometheus scrape (OpenMetrics 1.0).

@@ -9,12 +9,14 @@ pub(crate) mod delete;
 pub(crate) mod detached;
 pub(crate) mod exchange;
 pub(crate) mod initialize;
+pub(crate) mod leg;
 pub(crate) mod legacy;
 pub(crate) mod listen;
 pub(crate) mod modern;
 pub(crate) mod notes;
 pub(crate) mod record;
 pub(crate) mod rehome;
+pub(crate) mod shared;
 pub(crate) mod source;
 pub(crate) mod standing;
 pub(crate) mod standing_source;
@@ -30,7 +32,7 @@ use regatta_mcp::era::Era;
 
 use crate::fault::{Asker, Fault, Refusal};
 use crate::gateway::Gateway;
-use crate::handover::{Identified, Verb};
+use crate::handover::{Allowed, Identified, Verb};
 use crate::listener::Peer;
 use crate::reply::ReplyBody;
 use crate::view::View;
@@ -84,11 +86,17 @@ async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response
         let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
         return Err(fault.told(&asker));
     }
-    limit::limit(gateway, &call).map_err(|fault| fault.told(&asker))?;
-    match call.era {
-        Era::Legacy => legacy::post(gateway, call, asker).await,
-        Era::Modern => modern::post(gateway, call, asker).await,
+    let Allowed { mut call, shown } = limit::limit(gateway, call).map_err(|fault| fault.told(&asker))?;
+    if let Err(fault) = admit::at_server(gateway, &mut call).await {
+        let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
+        return Err(fault.told(&asker));
     }
+    let mut response = match call.era {
+        Era::Legacy => legacy::post(gateway, call, asker).await?,
+        Era::Modern => modern::post(gateway, call, asker).await?,
+    };
+    encode::quota::write(response.headers_mut(), &shown);
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -1,24 +1,33 @@
 //! Places for requests: in flight, in the queue, reserved for what is never refused, parked.
 //!
-//! The sums are `regatta_policy::admission`'s; here they get a lock, wakers and time. A `Permit` is given back
-//! when it is dropped, so it lives in whatever ends last: mostly the response body (STYLE 13).
+//! The sums are `regatta_policy::admission`'s, the order of the queue is `regatta_policy::line`'s; here they get a lock,
+//! wakers and time. A `Permit` is given back when it is dropped, so it lives in whatever ends last: mostly the response
+//! body (STYLE 13). The gateway has one of these, and every server that has a bound of its own (gate.rs).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use regatta_policy::Micros;
 use regatta_policy::admission::{Admission, Answer, Bounds, Class, Next, Parking, Place, Unparking};
+use regatta_policy::line::{Entry, Line, Ticket, Who};
 use tokio::sync::oneshot;
 
-/// All places of one gateway.
+use crate::clock::Clock;
+use crate::gate::AtServer;
+
+/// All places of one gateway, or at one server.
 pub(crate) struct Slots {
     state: Mutex<State>,
+    clock: Clock,
 }
 
 struct State {
     bounds: Bounds,
     counts: Admission,
-    queue: VecDeque<Waiter>,
+    queue: Line<Waiter>,
+    /// How long one waits, as of the last that came.
+    wait_max: Duration,
     reserved_queue: VecDeque<Waiter>,
     /// Permits whose person has answered, waiting for a place in flight; they do not sleep for it.
     returning: VecDeque<Arc<Mutex<Place>>>,
@@ -31,6 +40,8 @@ type Waiter = oneshot::Sender<Permit>;
 pub(crate) struct Permit {
     slots: Arc<Slots>,
     place: Held,
+    /// Its place at the server, given back with it.
+    at_server: Option<Box<AtServer>>,
 }
 
 /// Most permits never park, so they carry their place themselves.
@@ -59,10 +70,12 @@ impl Slots {
             state: Mutex::new(State {
                 bounds,
                 counts: Admission::default(),
-                queue: VecDeque::new(),
+                queue: Line::default(),
+                wait_max: Duration::ZERO,
                 reserved_queue: VecDeque::new(),
                 returning: VecDeque::new(),
             }),
+            clock: Clock::start(Instant::now()),
         }
     }
 
@@ -100,32 +113,58 @@ impl Slots {
     }
 
     /// A place, if need be after a wait of at most `wait_max`; exempt requests wait as long as it takes.
-    pub async fn enter(self: &Arc<Self>, class: Class, wait_max: Duration) -> Result<Permit, Shed> {
-        let receiver = {
-            let mut state = self.lock();
-            let (counts, answer) = state.counts.ask(state.bounds, class);
-            state.counts = counts;
-            match answer {
-                Answer::Admit => return Ok(self.permit(admitted(class))),
-                Answer::Shed => return Err(Shed),
-                Answer::Wait => {}
-            }
-            let (sender, receiver) = oneshot::channel();
-            match class {
-                Class::Ordinary => state.queue.push_back(sender),
-                Class::Exempt => state.reserved_queue.push_back(sender),
-            }
-            receiver
+    pub async fn enter(self: &Arc<Self>, class: Class, who: Who, wait_max: Duration) -> Result<Permit, Shed> {
+        let waiting = match class {
+            Class::Ordinary => self.line_up(who, wait_max)?,
+            Class::Exempt => self.line_up_exempt(),
         };
-        let waiting = Waiting { slots: self, class, receiver };
-        match class {
-            Class::Ordinary => tokio::time::timeout(wait_max, waiting.wait()).await.unwrap_or(Err(Shed)),
-            Class::Exempt => waiting.wait().await,
+        match (waiting, class) {
+            (Lined::Admitted(permit), _) => Ok(permit),
+            (Lined::Waits(waiting), Class::Ordinary) => {
+                tokio::time::timeout(wait_max, waiting.wait()).await.unwrap_or(Err(Shed))
+            }
+            (Lined::Waits(waiting), Class::Exempt) => waiting.wait().await,
         }
     }
 
+    fn line_up(self: &Arc<Self>, who: Who, wait_max: Duration) -> Result<Lined<'_>, Shed> {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        state.wait_max = wait_max;
+        state.expire(now);
+        let (counts, answer) = state.counts.ask(state.bounds, Class::Ordinary);
+        if answer == Answer::Admit {
+            state.counts = counts;
+            return Ok(Lined::Admitted(self.permit(Place::Inflight)));
+        }
+        let (sender, receiver) = oneshot::channel();
+        let max = state.bounds.queue_max;
+        let ticket = match state.queue.enter(who, sender, max, now) {
+            Entry::Waits(ticket) => {
+                state.counts = counts;
+                ticket
+            }
+            // Its place in the queue is the newcomer's now: whoever waited for the sender hears that it is gone.
+            Entry::Displaced(ticket, _gone) => ticket,
+            Entry::Full(_sender) => return Err(Shed),
+        };
+        Ok(Lined::Waits(Waiting { slots: self, turn: Turn::Ordinary(ticket), receiver }))
+    }
+
+    fn line_up_exempt(self: &Arc<Self>) -> Lined<'_> {
+        let mut state = self.lock();
+        let (counts, answer) = state.counts.ask(state.bounds, Class::Exempt);
+        state.counts = counts;
+        if answer == Answer::Admit {
+            return Lined::Admitted(self.permit(Place::Reserved));
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.reserved_queue.push_back(sender);
+        Lined::Waits(Waiting { slots: self, turn: Turn::Exempt, receiver })
+    }
+
     fn permit(self: &Arc<Self>, place: Place) -> Permit {
-        Permit { slots: self.clone(), place: Held::Plain(place) }
+        Permit { slots: self.clone(), place: Held::Plain(place), at_server: None }
     }
 
     /// Hands the place that `next` now holds to whoever it is.
@@ -138,7 +177,7 @@ impl Slots {
                 }
             }
             Next::Queued => {
-                if let Some(waiter) = state.queue.pop_front() {
+                if let Some(waiter) = state.queue.serve() {
                     self.hand_over(state, waiter, Place::Inflight);
                 }
             }
@@ -164,11 +203,32 @@ impl Slots {
     }
 }
 
+impl State {
+    /// Turns away who has waited for too long: by the time it were served, nobody would wait for the answer.
+    fn expire(&mut self, now: Micros) {
+        for _gone in self.queue.expired(self.wait_max, now) {
+            self.counts = self.counts.gave_up();
+        }
+    }
+}
+
+/// What became of a request that asked for a place.
+enum Lined<'a> {
+    Admitted(Permit),
+    Waits(Waiting<'a>),
+}
+
 /// A request in a queue. Dropped before its turn, it leaves the queue.
 struct Waiting<'a> {
     slots: &'a Arc<Slots>,
-    class: Class,
+    turn: Turn,
     receiver: oneshot::Receiver<Permit>,
+}
+
+/// Where it stands.
+enum Turn {
+    Ordinary(Ticket),
+    Exempt,
 }
 
 impl Waiting<'_> {
@@ -187,24 +247,47 @@ impl Drop for Waiting<'_> {
             drop(permit);
             return;
         }
-        let (queue, place) = match self.class {
-            Class::Ordinary => (&mut state.queue, Place::Queued),
-            Class::Exempt => (&mut state.reserved_queue, Place::ReservedQueued),
-        };
-        let before = queue.len();
-        queue.retain(|waiter| !waiter.is_closed());
-        if queue.len() < before {
-            let (counts, next) = state.counts.leave(state.bounds, place);
-            state.counts = counts;
-            self.slots.wake(&mut state, next);
+        match self.turn {
+            Turn::Ordinary(ticket) => {
+                if state.queue.leave(ticket).is_some() {
+                    state.counts = state.counts.gave_up();
+                }
+            }
+            Turn::Exempt => {
+                let before = state.reserved_queue.len();
+                state.reserved_queue.retain(|waiter| !waiter.is_closed());
+                if state.reserved_queue.len() < before {
+                    let (counts, next) = state.counts.leave(state.bounds, Place::ReservedQueued);
+                    state.counts = counts;
+                    self.slots.wake(&mut state, next);
+                }
+            }
         }
     }
 }
 
 impl Permit {
+    /// Holds a place at the server too, from now on.
+    pub fn hold(&mut self, at_server: Box<AtServer>) {
+        self.at_server = Some(at_server);
+    }
+
+    /// The place at the server, if the call holds one.
+    pub fn at_server(&mut self) -> Option<&mut AtServer> {
+        self.at_server.as_deref_mut()
+    }
+
     /// The call waits for a person: its place in flight goes to somebody. False if `parked_max` is reached, and then
     /// it keeps the place that it has; a reserved place is kept too.
     pub fn park(&mut self) -> bool {
+        let is_parked = self.park_here();
+        if let (true, Some(at_server)) = (is_parked, &mut self.at_server) {
+            at_server.park();
+        }
+        is_parked
+    }
+
+    fn park_here(&mut self) -> bool {
         let slots = self.slots.clone();
         let mut state = slots.lock();
         match self.now() {
@@ -229,6 +312,9 @@ impl Permit {
 
     /// The person has answered; the call runs on whether or not a place in flight is free.
     pub fn unpark(&mut self) {
+        if let Some(at_server) = &mut self.at_server {
+            at_server.unpark();
+        }
         let slots = self.slots.clone();
         let mut state = slots.lock();
         // One that found no parking place has kept its place in flight.
@@ -249,8 +335,10 @@ impl Permit {
 
     /// Gives the place back before the permit ends.
     pub fn give_back(&mut self) {
+        let now = self.slots.clock.now();
         let mut state = self.slots.lock();
         let Some(place) = self.now() else { return };
+        state.expire(now);
         // In one step with the counts: whoever leaves in between would step a call in that has left the line.
         self.leave_line(&mut state);
         self.place = Held::Nothing;

@@ -10,8 +10,12 @@ use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{Limits, Origins, Replica, Server, Snapshot};
 
+use crate::clock::Clock;
+use crate::gate::Gate;
+use crate::metrics::Metrics;
+use crate::quotas::ready::{self, Ready};
 use crate::results::{Results, ServerRules};
-use crate::upstream::{Upstream, Upstreams};
+use crate::upstream::{Knock, Upstream, Upstreams};
 
 /// One snapshot, ready to serve.
 pub(crate) struct View {
@@ -24,6 +28,10 @@ pub(crate) struct ServerView {
     pub server: Arc<Server>,
     pub limits: Arc<Limits>,
     pub replicas: Vec<ReplicaView>,
+    /// The rules that may count a request to it.
+    pub quotas: Vec<Arc<Ready>>,
+    /// How many calls it gets at once.
+    pub gate: Gate,
     /// The fleet's name in sealed tokens: a token of one path is worth nothing at another.
     pub fleet: [u8; 8],
     /// What of it is cached.
@@ -46,17 +54,29 @@ pub(crate) struct ReplicaView {
 }
 
 impl View {
-    /// Joins `snapshot` with `upstreams`, which must have been told of it.
-    pub fn new(snapshot: &Snapshot, upstreams: &Upstreams, results: &Results) -> View {
+    /// Joins `snapshot` with `upstreams`, which must have been told of it; what the view `before` counted goes on.
+    pub fn new(
+        snapshot: &Snapshot,
+        upstreams: &Upstreams,
+        (metrics, results, clock): (&Metrics, &Results, Clock),
+        before: Option<&View>,
+    ) -> View {
+        let rules = ready::rules(snapshot, metrics);
         let servers = snapshot.servers.iter().map(|server| {
             let replicas = server.replicas.iter().filter_map(|replica| {
                 let upstream = upstreams.get(replica.id)?;
                 Some(ReplicaView { replica: replica.clone(), upstream })
             });
+            let gate =
+                before.and_then(|view| view.servers.iter().find(|view| view.server.name == server.name));
+            let gate = Gate::of(server, gate.map(|view| &view.gate), clock);
+            let counts_here = |ready: &&Arc<Ready>| ready.rule.subject.counts_server(&server.name);
             Arc::new(ServerView {
                 server: server.clone(),
                 limits: snapshot.limits.clone(),
                 replicas: replicas.collect(),
+                gate,
+                quotas: rules.iter().filter(counts_here).cloned().collect(),
                 fleet: regatta_policy::ids::stable_hash(&[server.path.as_bytes()]).to_be_bytes(),
                 results: results.rules_of(server),
                 turns: Turns::default(),
@@ -79,6 +99,11 @@ impl ServerView {
             Era::Modern => &self.turns.modern,
         };
         turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether it takes a request: not while every replica fails, but for one at a time that tries.
+    pub fn knock(&self) -> Knock {
+        self.replicas.first().map_or(Knock::Open, |view| view.upstream.knock())
     }
 
     /// The replica `id`, unless it left the config.

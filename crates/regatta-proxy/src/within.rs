@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::alarm::Alarm;
+
 /// The future's output, or `None` after `patience`.
 pub(crate) async fn within<F: Future>(patience: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
@@ -21,12 +23,14 @@ pub(crate) async fn within<F: Future>(patience: Duration, future: F) -> Option<F
 }
 
 /// When the timer of a [`Guarded`] future is armed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Arming {
     /// At the first wait.
     AtOnce,
     /// At the second: an outer timer, shorter than this one, polls it again in any case.
     WhenPolledAgain,
+    /// It is not: this timer, of the task that polls it to its end, is there already.
+    By(Alarm),
 }
 
 /// A future with a deadline.
@@ -53,9 +57,13 @@ impl<F: Future + Unpin> Future for Guarded<F> {
         if let Poll::Ready(output) = Pin::new(&mut this.future).poll(cx) {
             return Poll::Ready(Some(output));
         }
-        if this.arming == Arming::WhenPolledAgain {
-            this.arming = Arming::AtOnce;
-            return Poll::Pending;
+        match &this.arming {
+            Arming::By(alarm) => return alarm.poll(cx, this.deadline).map(|()| None),
+            Arming::WhenPolledAgain => {
+                this.arming = Arming::AtOnce;
+                return Poll::Pending;
+            }
+            Arming::AtOnce => {}
         }
         let sleep = this.sleep.get_or_insert_with(|| Box::pin(sleep_until(this.deadline)));
         sleep.as_mut().poll(cx).map(|()| None)

@@ -1,12 +1,19 @@
-//! The store of one process: everything in memory, every change in a log in the state directory.
+//! The store of one process: everything in memory; records, tombstones and keys in the state directory too.
 //!
 //! Readers take no lock. Writers take one after the other, do their `write(2)` and return: a record outlives `kill -9`
 //! of the process from then on (the page cache has it; no fsync, so the machine's sudden end may take the last
 //! seconds). Without a directory it can write, it starts all the same and says so in `durability`.
 
+mod claims;
 mod entry;
-mod keys;
+mod expiring;
+mod key_file;
 mod log;
+mod mail;
+mod registry;
+mod results;
+mod sessions;
+mod spills;
 mod state;
 mod writer;
 
@@ -15,14 +22,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::types::{Buried, Cas, Durability, Etag, Stats, StoreError, StoredKey, Uuid16, Versioned, Warm};
-use crate::{BoxFuture, Store};
-use entry::{BURY_LEN, Entry};
-use keys::{KEYS_MAX, Keys};
+use crate::mail::Mailboxes;
+use crate::{
+    BoxFuture, Durability, Keys, Link, LinkStats, MailboxBounds, NodeFields, RegistryBounds, Stats, Store,
+    StoreError, StoredKey,
+};
+use entry::Entry;
+use expiring::Expiring;
+use key_file::{KEYS_MAX, KeyFile};
 use log::Log;
-use state::{State, put_len};
+pub use spills::SpillBounds;
+use spills::SpillTable;
+use state::State;
 use writer::Writer;
 
 /// What the store may hold. Each bound has a counter in [`Stats`].
@@ -41,6 +54,14 @@ pub struct Bounds {
     pub record_ttl: Duration,
     /// How long a session lives: tombstones of days before that go.
     pub session_lifetime_max: Duration,
+    /// Claims; one more is refused.
+    pub claims_max: usize,
+    /// Spilled streams.
+    pub spills: SpillBounds,
+    /// Letters on their way.
+    pub mailbox: MailboxBounds,
+    /// Nodes.
+    pub registry: RegistryBounds,
 }
 
 impl Default for Bounds {
@@ -52,6 +73,10 @@ impl Default for Bounds {
             log_bytes_max: 64 << 20,
             record_ttl: Duration::from_secs(24 * 3600),
             session_lifetime_max: Duration::from_secs(7 * 24 * 3600),
+            claims_max: 100_000,
+            spills: SpillBounds::default(),
+            mailbox: MailboxBounds::default(),
+            registry: RegistryBounds::default(),
         }
     }
 }
@@ -74,7 +99,12 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct Embedded {
     state: Arc<State>,
     writer: Mutex<Writer>,
-    keys: Mutex<Keys>,
+    keys: Mutex<KeyFile>,
+    spills: SpillTable,
+    mailboxes: Mailboxes,
+    claims: Mutex<Expiring<[u8; 16], ()>>,
+    shared: Mutex<results::Shared>,
+    nodes: Mutex<Expiring<String, NodeFields>>,
     bounds: Bounds,
     clock: Clock,
     counters: Counters,
@@ -90,6 +120,8 @@ struct Counters {
     refused_tombstones: AtomicU64,
     refused_values: AtomicU64,
     refused_keys: AtomicU64,
+    refused_claims: AtomicU64,
+    refused_nodes: AtomicU64,
     expired_records: AtomicU64,
     expired_tombstones: AtomicU64,
     cut_tails: AtomicU64,
@@ -101,7 +133,7 @@ struct Opened {
     lock: File,
     log: Log,
     found: log::Found,
-    keys: Keys,
+    keys: KeyFile,
 }
 
 /// Opens the store in `dir`, or in memory if there is none or it cannot be written.
@@ -129,12 +161,25 @@ pub fn open_with_clock(dir: Option<&Path>, bounds: Bounds, clock: Clock) -> Resu
         }
         Err(why) => {
             tracing::warn!(why, "sessions end with this process");
-            (None, Keys::in_memory(), None, Some(why))
+            (None, KeyFile::in_memory(), None, Some(why))
         }
     };
     let writer = Mutex::new(Writer::new(log, state.clone(), bounds.log_bytes_max));
-    let embedded =
-        Embedded { state, writer, keys: Mutex::new(keys), bounds, clock, counters, without_dir, _lock: lock };
+    let embedded = Embedded {
+        state,
+        writer,
+        keys: Mutex::new(keys),
+        spills: SpillTable::new(bounds.spills),
+        mailboxes: Mailboxes::new(bounds.mailbox),
+        claims: Mutex::new(Expiring::new(bounds.claims_max)),
+        shared: Mutex::default(),
+        nodes: Mutex::new(Expiring::new(bounds.registry.nodes_max)),
+        bounds,
+        clock,
+        counters,
+        without_dir,
+        _lock: lock,
+    };
     embedded.tend();
     Ok(embedded)
 }
@@ -146,7 +191,7 @@ fn open_dir(dir: &Path) -> Result<io::Result<Opened>, OpenError> {
         Ok(None) => return Err(OpenError::Held(dir.to_owned())),
         Err(error) => return Ok(Err(error)),
     };
-    match (Log::open(dir), Keys::open(dir)) {
+    match (Log::open(dir), KeyFile::open(dir)) {
         (Ok((log, found)), Ok(keys)) => Ok(Ok(Opened { lock, log, found, keys })),
         (Err(error), _) if error.kind() == log::NEWER => {
             Err(OpenError::Newer(dir.to_owned(), error.to_string()))
@@ -182,52 +227,6 @@ impl Embedded {
         now_s.saturating_sub(self.bounds.record_ttl.as_secs())
     }
 
-    fn live(&self, session: &Uuid16) -> Option<Arc<Versioned>> {
-        let record = self.state.record(session)?;
-        record.is_live(self.live_since((self.clock)())).then(|| record.versioned.clone())
-    }
-
-    fn put(&self, session: Uuid16, expected: Option<Etag>, next: Versioned) -> Result<Cas, StoreError> {
-        if next.value.len() > self.bounds.value_max {
-            self.counters.refused_values.fetch_add(1, Relaxed);
-            return Err(StoreError::TooLarge);
-        }
-        let now_s = (self.clock)();
-        let mut writer = self.writer();
-        let present = self.live(&session);
-        let etag = present.as_ref().map(|present| present.etag);
-        if etag == Some(next.etag) {
-            return Ok(Cas::Done);
-        }
-        if etag != expected {
-            return Ok(Cas::Lost(present));
-        }
-        let room = self.room_for(put_len(&next));
-        if !room || (present.is_none() && self.state.records() >= self.bounds.records_max) {
-            self.counters.refused_records.fetch_add(1, Relaxed);
-            return Err(StoreError::Full("session records"));
-        }
-        writer.change(Entry::Put { session, used_s: now_s, record: next });
-        Ok(Cas::Done)
-    }
-
-    fn room_for(&self, bytes: u64) -> bool {
-        self.state.live_bytes() + bytes <= self.bounds.log_bytes_max / 2
-    }
-
-    fn inter(&self, day: u32, digest: [u8; 16]) -> Result<(), StoreError> {
-        let mut writer = self.writer();
-        if self.state.is_buried(day, &digest) {
-            return Ok(());
-        }
-        if self.state.tombstones() >= self.bounds.tombstones_max || !self.room_for(BURY_LEN as u64) {
-            self.counters.refused_tombstones.fetch_add(1, Relaxed);
-            return Err(StoreError::Full("tombstones"));
-        }
-        // A session that comes back after a restart is worse than a DELETE that fails.
-        writer.change_or_fail(Entry::Bury { day, digest }).map_err(StoreError::Away)
-    }
-
     fn publish(&self, key: StoredKey) -> Result<StoredKey, StoreError> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = keys.find(key.fingerprint) {
@@ -239,6 +238,14 @@ impl Embedded {
         }
         keys.add(key.clone()).map_err(|error| StoreError::Away(error.to_string()))?;
         Ok(key)
+    }
+
+    /// Drops what is over of all that is in memory only.
+    fn tend_passing(&self) {
+        let now = Instant::now();
+        self.spills.tend();
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
     }
 
     /// Waits until a compaction that runs is over.
@@ -263,55 +270,7 @@ fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
     Box::pin(std::future::ready(value))
 }
 
-impl Store for Embedded {
-    fn warm(&self, session: &Uuid16) -> Warm {
-        self.live(session).map_or(Warm::None, Warm::Some)
-    }
-
-    fn read(&self, session: &Uuid16) -> BoxFuture<'_, Result<Option<Arc<Versioned>>, StoreError>> {
-        ready(Ok(self.live(session)))
-    }
-
-    fn compare_and_set(
-        &self,
-        session: &Uuid16,
-        expected: Option<Etag>,
-        next: Versioned,
-    ) -> BoxFuture<'_, Result<Cas, StoreError>> {
-        ready(self.put(*session, expected, next))
-    }
-
-    fn touch(&self, session: &Uuid16) {
-        let Some(record) = self.state.record(session) else { return };
-        let now_s = (self.clock)();
-        if record.touch(now_s) {
-            self.writer().change(Entry::Touch { session: *session, used_s: now_s });
-        }
-    }
-
-    fn forget(&self, session: &Uuid16) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut writer = self.writer();
-        if self.state.record(session).is_some() {
-            writer.change(Entry::Remove { session: *session });
-        }
-        ready(Ok(()))
-    }
-
-    fn buried(&self, day: u32, digest: &[u8; 16]) -> Buried {
-        match self.state.is_buried(day, digest) {
-            true => Buried::Yes,
-            false => Buried::No,
-        }
-    }
-
-    fn is_buried(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<bool, StoreError>> {
-        ready(Ok(self.state.is_buried(day, &digest)))
-    }
-
-    fn bury(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<(), StoreError>> {
-        ready(self.inter(day, digest))
-    }
-
+impl Keys for Embedded {
     fn keys(&self) -> BoxFuture<'_, Result<Vec<StoredKey>, StoreError>> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         ready(Ok(keys.all().to_vec()))
@@ -319,6 +278,12 @@ impl Store for Embedded {
 
     fn put_key(&self, key: StoredKey) -> BoxFuture<'_, Result<StoredKey, StoreError>> {
         ready(self.publish(key))
+    }
+}
+
+impl Store for Embedded {
+    fn link(&self) -> Link {
+        Link::Up
     }
 
     fn durability(&self) -> Durability {
@@ -340,6 +305,8 @@ impl Store for Embedded {
         let over = self.state.expire_tombstones(first_day);
         self.counters.expired_tombstones.fetch_add(over, Relaxed);
         writer.mend();
+        drop(writer);
+        self.tend_passing();
     }
 
     fn stats(&self) -> Stats {
@@ -356,6 +323,11 @@ impl Store for Embedded {
             refused_tombstones: count(&counters.refused_tombstones),
             refused_values: count(&counters.refused_values),
             refused_keys: count(&counters.refused_keys),
+            refused_spills: self.spills.refused(),
+            refused_claims: count(&counters.refused_claims),
+            refused_nodes: count(&counters.refused_nodes),
+            letters_dropped: self.mailboxes.letters_dropped(),
+            notices_missed: self.mailboxes.notices_missed(),
             expired_records: count(&counters.expired_records),
             expired_tombstones: count(&counters.expired_tombstones),
             cut_tails: count(&counters.cut_tails),
@@ -363,6 +335,7 @@ impl Store for Embedded {
             write_failures: writer.write_failures,
             compactions: writer.compactions(),
             compaction_failures: writer.compaction_failures(),
+            link: LinkStats::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod eventually;
 pub mod fault_proxy;
 pub mod gateway;
 pub mod process;
+pub mod redis;
 pub mod sse;
 pub mod stub;
 

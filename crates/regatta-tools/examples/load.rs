@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use regatta_tools::load::{Args, Target, run};
+use regatta_tools::load::{Args, run};
 
 #[derive(Parser)]
 struct Typed {
@@ -13,7 +13,7 @@ struct Typed {
 
 fn main() -> ExitCode {
     let typed = Typed::parse();
-    let (plan, target) = match (typed.args.plan(), Target::parse(&typed.args.url)) {
+    let (plan, target) = match (typed.args.plan(), typed.args.target()) {
         (Ok(plan), Ok(target)) => (plan, target),
         (Err(why), _) => return complain(&why),
         (_, Err(why)) => return complain(&why.to_string()),

@@ -19,8 +19,12 @@ struct Gateway {
 
 impl Gateway {
     async fn new(fleet: &Arc<Fake>, own: u8) -> Gateway {
+        Self::over(fleet.clone(), own).await
+    }
+
+    async fn over(fleet: Arc<dyn Fleet>, own: u8) -> Gateway {
         let purges: Arc<Purges> = Arc::default();
-        let shelf = Shelf::new(fleet.clone(), [7; 16], Holder([own; 16]), purges.clone());
+        let shelf = Shelf::new(fleet, [7; 16], Holder([own; 16]), purges.clone());
         let _ = shelf.follow().await;
         Gateway { cache: ResultCache::new(1 << 20), purges, shelf }
     }
@@ -196,4 +200,18 @@ async fn what_could_not_be_compared_for_a_while_is_not_trusted() {
     two.shelf.follow().await.expect("the store is there");
     assert_eq!(two.shelf.turned(), Some(false));
     assert_eq!(two.shelf.turned(), None);
+}
+
+#[tokio::test]
+async fn two_gateways_on_one_store_share_results_and_purges() {
+    let store =
+        regatta_store::embedded::open(None, regatta_store::Bounds::default()).expect("a store in memory");
+    let fleet: Arc<dyn Fleet> = Arc::new(OverStore(Arc::new(store)));
+    let (one, two) = (Gateway::over(fleet.clone(), 1).await, Gateway::over(fleet, 2).await);
+    assert_eq!(one.ask("a").await, "fetched a");
+    assert_eq!(two.ask("-").await, "a");
+    assert_eq!(two.shelf.purge(&Purge::Tool("get".to_owned())).await, Ok(()));
+    assert_eq!(two.ask("b").await, "fetched b");
+    one.shelf.follow().await.expect("the store is there");
+    assert_eq!(one.ask("-").await, "b");
 }

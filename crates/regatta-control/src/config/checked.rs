@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use regatta_policy::quota::Rule;
 use regatta_policy::snapshot::{Limits, Origins, Server};
 use regatta_seal::MasterKey;
 use toml::de::DeTable;
@@ -14,6 +15,7 @@ use toml::de::DeTable;
 use super::cache;
 use super::complaint::{Complaint, Complaints, Place};
 use super::gateway::{self, Process};
+use super::limit;
 use super::raw::{Env, Findings, Section, line_at};
 use super::server;
 
@@ -28,6 +30,8 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// Whom it lets in.
     pub admission: Arc<Origins>,
+    /// How much callers may ask for.
+    pub quotas: Arc<Vec<Rule>>,
     /// Sealing keys; the first seals, all open. None: the store keeps one.
     pub sealing_keys: Arc<Vec<MasterKey>>,
     /// What is right but worth saying.
@@ -96,17 +100,16 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
         store.refuse(&found, "nothing here: this build has only the embedded store", Some(hint));
     }
     store.finish();
-    if let Some(found) = top.find("limit") {
-        top.refuse(&found, "nothing here: this build has no rate limits yet", None);
-    }
     let mut servers = servers(&top, findings, text);
     caches(&top, findings, text, &mut servers);
+    let quotas = limit::rules(&top, findings, text, &servers);
     top.finish();
     Config {
         process,
         servers,
         limits: Arc::new(limits),
         admission: Arc::new(admission),
+        quotas: Arc::new(quotas),
         sealing_keys,
         notes: Vec::new(),
     }

@@ -198,6 +198,7 @@ pub fn limits(section: &Section<'_>) -> Limits {
             d.initialize_per_minute_max as usize,
             1..=MANY,
         )),
+        limit_keys_max: s.count("limit_keys_max", d.limit_keys_max, 1_000..=10 * MANY),
         detached_per_principal_max: s.count(
             "detached_per_principal_max",
             d.detached_per_principal_max,

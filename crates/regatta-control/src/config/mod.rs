@@ -7,6 +7,7 @@ mod checked;
 mod complaint;
 pub mod endpoint;
 mod gateway;
+mod limit;
 mod nearest;
 mod raw;
 mod server;

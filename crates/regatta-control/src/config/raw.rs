@@ -201,6 +201,20 @@ impl<'a> Section<'a> {
         items.into_iter().filter_map(each).collect()
     }
 
+    /// The tables of the list `key`, each a section of its own.
+    pub fn inner(&self, key: &'static str) -> Vec<Section<'a>> {
+        let Some(found) = self.find(key) else { return Vec::new() };
+        let Some(tables) = found.tables() else {
+            self.refuse(&found, "a list of tables", None);
+            return Vec::new();
+        };
+        let each = tables.into_iter().enumerate().map(|(index, (table, span))| {
+            let path = format!("{}[{}]", found.path, index + 1);
+            Section::new(self.findings, self.text, &path).with_table(table, span)
+        });
+        each.collect()
+    }
+
     /// Notes that `found` is not what was expected.
     pub fn refuse(&self, found: &Found<'_>, expected: &str, hint: Option<&str>) {
         self.findings.complain(Complaint {
@@ -307,6 +321,22 @@ impl<'a> Found<'a> {
     pub fn tables(&self) -> Option<Vec<(&'a DeTable<'a>, Range<usize>)>> {
         let Written::Toml(value) = &self.value else { return None };
         value.as_array()?.iter().map(|item| Some((item.get_ref().as_table()?, item.span()))).collect()
+    }
+
+    /// As a table, each key with its value, in the order of the file.
+    pub fn entries(&self, text: &str) -> Option<Vec<(&'a str, Found<'a>)>> {
+        let Written::Toml(value) = &self.value else { return None };
+        let mut entries: Vec<_> = value.as_table()?.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let each = entries.into_iter().map(|(key, value)| {
+            let name: &str = key.get_ref();
+            let place = Place::Line(line_at(text, key.span().start));
+            (
+                name,
+                Found { place, path: format!("{}.{name}", self.path), value: Written::Toml(value.get_ref()) },
+            )
+        });
+        Some(each.collect())
     }
 
     /// As written, for people.

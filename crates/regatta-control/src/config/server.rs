@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use http::HeaderName;
 use regatta_policy::cache::{Hints, Lists};
+use regatta_policy::line::Rank;
 use regatta_policy::snapshot::{
-    Affinity, Balance, CallBounds, Cursors, Duty, Eras, Health, Replica, Server, SessionState, UpstreamResume,
+    Affinity, Balance, Breaker, CallBounds, Concurrency, ConcurrencyMode, Cursors, Duty, Eras, Health,
+    Replica, Server, SessionState, ToolClass, UpstreamResume,
 };
 use regatta_policy::{Glob, ReplicaId};
 
@@ -64,6 +66,9 @@ pub fn server(section: &Section<'_>, index: usize) -> Server {
         cache: Vec::new(),
         lists: lists(section),
         call: call(section),
+        concurrency: concurrency(section),
+        breaker: section.choice("breaker", Breaker::On, &[("on", Breaker::On), ("off", Breaker::Off)]),
+        classes: classes(section),
         replicas,
         name,
     }
@@ -174,6 +179,57 @@ fn call(section: &Section<'_>) -> CallBounds {
         );
     }
     call
+}
+
+fn concurrency(section: &Section<'_>) -> Concurrency {
+    let d = Concurrency::default();
+    let modes = [
+        ("off", ConcurrencyMode::Off),
+        ("static", ConcurrencyMode::Static),
+        ("adaptive", ConcurrencyMode::Adaptive),
+    ];
+    let minute = Duration::from_secs(60);
+    let concurrency = Concurrency {
+        mode: section.choice("concurrency", d.mode, &modes),
+        inflight_max: section.count("inflight_max", d.inflight_max, 1..=1_000_000),
+        queue_max: section.count("queue_max", d.queue_max, 0..=1_000_000),
+        queue_wait_max: section.time("queue_wait_max", d.queue_wait_max, Duration::from_millis(1)..=minute),
+    };
+    if let (ConcurrencyMode::Off, Some(found)) = (concurrency.mode, section.find("inflight_max")) {
+        let hint = "concurrency = \"static\" makes it a bound, \"adaptive\" the highest bound";
+        section.refuse(&found, "nothing here while concurrency is \"off\"", Some(hint));
+    }
+    concurrency
+}
+
+fn classes(section: &Section<'_>) -> Vec<ToolClass> {
+    let mut classes: Vec<ToolClass> = Vec::new();
+    for (index, inner) in section.inner("class").into_iter().enumerate() {
+        let name =
+            inner.get("name", format!("class-{}", index + 1), "1 to 64 letters, digits, - . or _", |found| {
+                let name = found.text()?;
+                let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+                ((1..=64).contains(&name.len()) && name.bytes().all(fits)).then(|| name.to_owned())
+            });
+        let tools = inner.list("tool", "a tool name; * stands for any letters", |found| {
+            found.text().filter(|text| !text.is_empty()).map(Glob::new)
+        });
+        if tools.is_empty() {
+            inner.miss(format!("class \"{name}\" has no tool"), "at least one: tool = [\"report_*\"]", None);
+        }
+        if classes.iter().any(|class| class.name == name) {
+            inner.miss(format!("two classes are named \"{name}\""), "a name of its own for each class", None);
+        }
+        let ranks = [("interactive", Rank::Interactive), ("background", Rank::Background)];
+        let rank = inner.choice("priority", Rank::Interactive, &ranks);
+        let inflight_max = match inner.count("inflight_max", 0, 1..=1_000_000) {
+            0 => None,
+            count => Some(count),
+        };
+        inner.finish();
+        classes.push(ToolClass { name, tools, rank, inflight_max });
+    }
+    classes
 }
 
 /// Keys of the design that come with later issues.

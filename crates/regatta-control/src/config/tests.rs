@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use regatta_policy::cache::{Hints, Life, Scope, Telling};
+use regatta_policy::quota::counter::Breach;
+use regatta_policy::quota::rule::{Answer, Callers, Part, Shape};
 use regatta_policy::snapshot::{Affinity, Balance, Limits, SessionState};
 
 use super::{Config, Env, check};
@@ -91,17 +93,13 @@ error: regatta.toml:11: server[1].replicas[2] = "http://…@h/mcp"
 
 #[test]
 fn what_comes_later_is_refused_with_a_word() {
-    let text = format!(
-        "[store]\nurl = \"redis://user:secret@127.0.0.1:6379\"\n[[limit]]\nallow = 1\n{SERVER}registry = true\n"
-    );
+    let text = format!("[store]\nurl = \"redis://user:secret@127.0.0.1:6379\"\n{SERVER}registry = true\n");
     assert_eq!(
         complaints(&text),
         r#"error: regatta.toml:2: store.url = "redis://…@127.0.0.1:6379"
   expected nothing here: this build has only the embedded store
 hint: leave [store] out; the embedded store keeps sessions over restarts in gateway.state_dir
-error: regatta.toml:3: limit = […]
-  expected nothing here: this build has no rate limits yet
-error: regatta.toml:7: server[1].registry = true
+error: regatta.toml:5: server[1].registry = true
   expected false: this build has no registry
 hint: list the replicas under replicas = […]"#
     );
@@ -231,4 +229,59 @@ fn paths_that_could_be_read_two_ways_are_refused() {
     for path in ["/", "/mcp/", "/teams/shop"] {
         accepted(&format!("{SERVER}path = \"{path}\"\n"));
     }
+}
+
+#[test]
+fn a_rule_means_what_it_says() {
+    let text = format!(
+        "{SERVER}[[limit]]\nallow = 60\nblock = \"60s\"\n[[limit]]\nname = \"search\"\nper = [\"principal\", \"header:X-Team\"]\n\
+         algorithm = \"gcra\"\nallow = 100\nwithin = \"1s\"\nburst = 20\ntool = \"search_*\"\nauthenticated = false\n\
+         cost = {{ search_all = 10, \"search_*\" = 2 }}\nanswer = \"json-rpc\"\n"
+    );
+    let config = accepted(&text);
+    let [classic, search] = &config.quotas[..] else { panic!("{:?}", config.quotas) };
+    assert_eq!((classic.name.as_str(), &classic.per[..]), ("limit-1", &[Part::Principal][..]));
+    assert_eq!(classic.terms.breach, Breach::Blocked(Duration::from_secs(60)));
+    assert_eq!((classic.terms.within, classic.terms.shape), (Duration::from_secs(60), Shape::SlidingWindow));
+    assert_eq!(search.per, [Part::Principal, Part::Header("x-team".to_owned())]);
+    assert!(matches!(search.terms.shape, Shape::Gcra { burst } if burst.get() == 20));
+    let costs: Vec<_> = search.costs.iter().map(|(glob, cost)| (glob.as_str(), cost.get())).collect();
+    assert_eq!(costs, [("search_all", 10), ("search_*", 2)], "in the order of the file");
+    assert_eq!((search.subject.callers, search.answer), (Callers::Unauthenticated, Answer::JsonRpc));
+}
+
+#[test]
+fn a_rule_that_cannot_count_anything_is_refused_with_a_word() {
+    let text = format!(
+        "{SERVER}[[limit]]\nallow = 10\nburst = 5\ncost = 11\n[[limit]]\nwithin = \"5s\"\ntool = \"x\"\nmethod = \"ping\"\n\
+         [[limit]]\nallow = 3\nper = [\"all\", \"ip\"]\nserver = \"nowhere\"\n[[limit]]\nallow = 3\nper = \"claim:team\"\n\
+         [[limit]]\nallow = 7\n[[limit]]\nallow = 7\nname = \"limit-5\"\nmethod = [\"server/discover\"]\n"
+    );
+    assert_eq!(
+        complaints(&text),
+        r#"error: regatta.toml:5: limit[1].burst = 5
+  expected nothing here without algorithm = "gcra"
+hint: a sliding window lets all of allow come at once; algorithm = "gcra" has a burst
+error: regatta.toml:6: limit[1].cost = 11
+  expected a whole number from 1 to allow (10), or a table like { search_products = 5 }
+error: regatta.toml:7: a rule has both tool and a method other than tools/call
+  expected a rule that can count something
+hint: leave method out: tools are called with tools/call only
+error: regatta.toml:7: a rule has no allow
+  expected how much it allows: allow = 60
+error: regatta.toml:11: per names something twice, or "all" beside something else
+  expected each part once
+error: regatta.toml:14: limit[3].server = "nowhere"
+  expected the name of a server: "default"
+error: regatta.toml:17: limit[4].per = "claim:team"
+  expected "principal", "ip", "session", "tool", "header:<name>" or "all"
+hint: claims come with [auth], which this build does not have; per = "principal" counts by caller
+error: regatta.toml:20: limit[6] and limit[5] are both named "limit-5"
+  expected a name of its own for each rule
+error: regatta.toml:20: limit[6] counts the same as limit[5]
+  expected each rule once
+hint: every request would be counted twice; take one of them out
+error: regatta.toml:23: limit[6].method[1] = "server/discover"
+  expected a method like "tools/call"; * stands for any letters"#
+    );
 }

@@ -137,3 +137,19 @@ fn deep_nesting_ends_in_an_error_not_in_the_stack() {
     assert!(skim(deep(1025).as_bytes()).is_err());
     assert!(skim(deep(1_000_000).as_bytes()).is_err());
 }
+
+#[test]
+fn params_of_progress_are_passed_over_unless_another_method_follows() {
+    let progress =
+        br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"requestId":"7","uri":"a"}}"#;
+    let skim = super::skim(progress).unwrap();
+    assert_eq!((skim.kind, skim.uri, skim.cancelled_request_id), (SkimKind::Notification, None, None));
+    assert!(skim.params.is_some());
+    assert!(
+        super::skim(br#"{"method":"notifications/message","params":{"a":[}}"#).is_err(),
+        "still balanced"
+    );
+    let twice = r#"{"method":"notifications/progress","params":{"requestId":"7"},"method":"notifications/cancelled"}"#;
+    let skim = super::skim(twice.as_bytes()).unwrap();
+    assert_eq!(raw(twice, skim.cancelled_request_id), Some("\"7\""));
+}

@@ -213,3 +213,15 @@ fn any_cut_of_any_stream_gives_the_same_events() {
         );
     }
 }
+
+#[test]
+fn a_chunk_is_let_go_once_it_was_looked_at() {
+    let mut framer = Framer::new(1000);
+    let buffer = Bytes::from(b"data: whole\n\ndata: be".to_vec());
+    framer.push(buffer.clone());
+    assert_eq!(framer.next().unwrap().unwrap().data.unwrap(), "whole");
+    assert_eq!(framer.next(), Ok(None));
+    assert!(buffer.is_unique(), "a stream that waits keeps no buffer alive");
+    framer.push(Bytes::from_static(b"gun\n\n"));
+    assert_eq!(framer.next().unwrap().unwrap().data.unwrap(), "begun");
+}

@@ -3,16 +3,20 @@
 //! A request that finds every place taken is looked into only as far as needed to know whether it may be
 //! refused at all (DESIGN 3): it reads its body under a reserved place, and `settle` decides after *decode*.
 
+use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use http::request::Parts;
 use regatta_mcp::Kind;
 use regatta_mcp::Method;
 use regatta_mcp::headers;
 use regatta_policy::admission::Class;
+use regatta_policy::line::{Rank, Who};
 
 use crate::fault::Fault;
 use crate::gateway::Gateway;
-use crate::handover::{Admitted, Call, Identified, Subject, text_header};
+use crate::handover::{Admitted, Call, Caller, Identified, Subject, text_header};
 use crate::listener::{BodyError, read_body};
 use crate::slots::Permit;
 
@@ -39,9 +43,17 @@ pub(crate) async fn admit(
     let discovers =
         text_header(&accepted.head, &headers::MCP_METHOD).is_some_and(|method| method == "server/discover");
     let at_once = if discovers { None } else { gateway.slots.try_enter(Class::Ordinary) };
-    let (permit, standing) = match at_once {
-        Some(permit) => (permit, Standing::Settled),
-        None => (enter(gateway, Class::Exempt, &limits).await?, Standing::Provisional),
+    let (permit, standing) = match (at_once, claim(&accepted.head)) {
+        (Some(permit), _) => (permit, Standing::Settled),
+        // It says itself that it may be refused: it waits, or goes, before a byte of its body is read.
+        (None, Some((method, tool))) => {
+            let who = who(&caller, accepted.server.gate.rank(method, tool));
+            (enter(gateway, Class::Ordinary, who, &limits).await?, Standing::Settled)
+        }
+        (None, None) => {
+            let who = who(&caller, Rank::Interactive);
+            (enter(gateway, Class::Exempt, who, &limits).await?, Standing::Provisional)
+        }
     };
     let max = match standing {
         Standing::Settled => limits.body_max,
@@ -55,7 +67,8 @@ pub(crate) async fn admit(
         BodyError::TimedOut => Fault::BodyTimeout,
         BodyError::Broken => Fault::BodyBroken,
     })?;
-    Ok((Admitted { server: accepted.server, caller, head: accepted.head, text, permit }, standing))
+    let (server, head, alarm) = (accepted.server, accepted.head, accepted.peer.alarm);
+    Ok((Admitted { server, caller, head, text, permit, alarm }, standing))
 }
 
 /// Moves a provisional ordinary request to a place of its own, or refuses it.
@@ -65,8 +78,54 @@ pub(crate) async fn settle(gateway: &Arc<Gateway>, call: &mut Call, standing: St
     }
     // First back, then into the queue: waiting in a reserved place would keep out those that it is reserved for.
     call.permit.give_back();
-    call.permit = enter(gateway, Class::Ordinary, &call.server.limits).await?;
+    let who = who(&call.caller, rank(call));
+    call.permit = enter(gateway, Class::Ordinary, who, &call.server.limits).await?;
     Ok(())
+}
+
+/// Gets a place at the server, where that has a bound of its own.
+pub(crate) async fn at_server(gateway: &Arc<Gateway>, call: &mut Call) -> Result<(), Fault> {
+    if call.server.gate.is_open() || class(call) == Class::Exempt {
+        return Ok(());
+    }
+    let who = who(&call.caller, rank(call));
+    let (method, tool) = names(call);
+    let entered = call.server.gate.enter(who, &method, tool.as_deref()).await;
+    let at_server = entered.map_err(|_| {
+        gateway.metrics.shed.inc();
+        Fault::Overloaded
+    })?;
+    if let Some(at_server) = at_server {
+        call.permit.hold(at_server);
+    }
+    Ok(())
+}
+
+/// Method and tool of a single message; of a batch none.
+fn names(call: &Call) -> (Cow<'_, str>, Option<Cow<'_, str>>) {
+    let Some(message) = call.one() else { return (Cow::Borrowed(""), None) };
+    let method = message.method.map(|name| name.text.get(&call.text)).unwrap_or_default();
+    let is_call = message.method() == Some(Method::ToolsCall);
+    (method, message.params.name.filter(|_| is_call).map(|name| name.get(&call.text)))
+}
+
+fn rank(call: &Call) -> Rank {
+    let (method, tool) = names(call);
+    call.server.gate.rank(&method, tool.as_deref())
+}
+
+/// What a modern request's headers say of its method and tool, if that is of a kind that may be refused. A claim: who
+/// lies is refused in *decode*, and has waited in the wrong line.
+fn claim(head: &Parts) -> Option<(&str, Option<&str>)> {
+    let method = text_header(head, &headers::MCP_METHOD)?;
+    let is_exempt = method == "server/discover" || method.starts_with("notifications/");
+    let tool = text_header(head, &headers::MCP_NAME).filter(|_| method == "tools/call");
+    (!is_exempt).then_some((method, tool))
+}
+
+/// Everybody weighs the same, as long as nobody says who they are.
+fn who(caller: &Caller, rank: Rank) -> Who {
+    Who { account: caller.account.0, weight: NonZeroU32::MIN, rank }
 }
 
 /// Whether a message may be refused for being busy.
@@ -84,9 +143,10 @@ fn class(call: &Call) -> Class {
 async fn enter(
     gateway: &Arc<Gateway>,
     class: Class,
+    who: Who,
     limits: &regatta_policy::snapshot::Limits,
 ) -> Result<Permit, Fault> {
-    gateway.slots.enter(class, limits.queue_wait_max).await.map_err(|_| {
+    gateway.slots.enter(class, who, limits.queue_wait_max).await.map_err(|_| {
         gateway.metrics.shed.inc();
         Fault::Overloaded
     })

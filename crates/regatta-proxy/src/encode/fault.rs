@@ -10,7 +10,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 use regatta_mcp::era::Era;
 use regatta_mcp::{codes, write};
 
-use crate::fault::{Fault, Place, Refusal};
+use super::quota;
+use crate::fault::{Fault, Limited, Place, Refusal};
 use crate::reply::ReplyBody;
 
 /// What is known about the execution of a refused request, for `data.executed`.
@@ -68,15 +69,16 @@ pub(crate) fn answer(refusal: &Refusal) -> Response<ReplyBody> {
         return plain(StatusCode::NOT_FOUND);
     }
     let body = write::error(id.map(|id| &id[..]), shape.code, &shape.words, shape.data.as_deref());
-    let rides = asker.place == Place::Session
-        && asker.id.is_some()
-        && shape.status == StatusCode::SERVICE_UNAVAILABLE;
+    let rides = asker.id.is_some() && rides_on_200(fault, asker.place, shape.status);
     let mut response = Response::new(ReplyBody::whole(body));
     *response.status_mut() = if rides { StatusCode::OK } else { shape.status };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(after) = shape.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(quota::whole_seconds(after).max(1)));
+    }
+    if let Fault::Limited(limited) = fault {
+        quota::write(headers, &limited.shown);
     }
     if let Some(allow) = shape.allow {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -85,6 +87,15 @@ pub(crate) fn answer(refusal: &Refusal) -> Response<ReplyBody> {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whether a fault of a request is told on HTTP 200: 503-class ones inside a live legacy session, because some clients
+/// drop their session on any other status, and a limit whose rule says so (DESIGN 5.4, RELIABILITY 3.2).
+fn rides_on_200(fault: &Fault, place: Place, status: StatusCode) -> bool {
+    match fault {
+        Fault::Limited(limited) => limited.ready.rule.answer == regatta_policy::quota::rule::Answer::JsonRpc,
+        _other => place == Place::Session && status == StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 /// The same as one JSON-RPC message, for a stream whose head has gone out already.
@@ -208,9 +219,10 @@ fn call_shape(fault: &Fault) -> Shape {
         Fault::NoReplica | Fault::MakerGone => {
             busy(codes::NO_REPLICA, "No replica of this server can take the request now").again(second)
         }
-        Fault::TooManySessions { retry_after } => {
-            Shape::new(StatusCode::TOO_MANY_REQUESTS, codes::RATE_LIMITED, "Too many new sessions")
-                .again(*retry_after)
+        Fault::Limited(limited) => {
+            let Limited { ready, retry_after, .. } = &**limited;
+            let words = format!("Too many requests: the limit {:?} is used up", ready.rule.name);
+            Shape::new(StatusCode::TOO_MANY_REQUESTS, codes::RATE_LIMITED, words).again(*retry_after)
         }
         Fault::TooManySubscriptions => {
             Shape::new(StatusCode::OK, codes::RATE_LIMITED, "Too many subscriptions in this session")

@@ -1,18 +1,17 @@
 //! Heads of answers: what is kept of the upstream's, and what a stream needs on its way.
 
-use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use regatta_mcp::headers::X_ACCEL_BUFFERING;
 
 use crate::cors::Cors;
-use crate::headers::inbound;
 use crate::reply::ReplyBody;
+use crate::upstream::AnswerHead;
 
 /// An answer with the upstream's status and what may travel of its headers.
-pub(crate) fn like(upstream: Parts, body: ReplyBody) -> Response<ReplyBody> {
+pub(crate) fn like(upstream: AnswerHead, body: ReplyBody) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = upstream.status;
-    *response.headers_mut() = inbound(upstream.headers);
+    *response.headers_mut() = upstream.headers;
     response
 }
 
@@ -59,6 +58,9 @@ pub(crate) fn allow(headers: &mut HeaderMap, cors: Cors) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("mcp-session-id, mcp-protocol-version, retry-after, www-authenticate"),
+        HeaderValue::from_static(
+            "mcp-session-id, mcp-protocol-version, retry-after, www-authenticate, ratelimit, ratelimit-policy, \
+             x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset",
+        ),
     );
 }

@@ -4,4 +4,5 @@
 pub(crate) mod answer;
 pub(crate) mod fault;
 pub(crate) mod head;
+pub(crate) mod quota;
 pub(crate) mod relay;

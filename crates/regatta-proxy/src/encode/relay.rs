@@ -233,9 +233,7 @@ impl Relay {
 
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let pace = self.pace;
-        let bell = &self.to.gateway.last_words;
-        let leaving = self.leaving.get_or_insert_with(|| Box::pin(bell.clone().notified_owned()));
-        if leaving.as_mut().poll(cx).is_ready() {
+        if self.poll_leaving(cx).is_ready() {
             self.lose("the gateway had to leave before the server answered");
             return Poll::Ready(());
         }
@@ -245,6 +243,17 @@ impl Relay {
             Due::Silence | Due::End => self.lose("the server was silent for too long"),
         }
         Poll::Ready(())
+    }
+
+    /// Ready when the gateway cannot wait any longer. The bell hangs in a place that all streams share, so it is looked at
+    /// once, to be heard by, and then only while a drain is on: it rings at no other time.
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let gateway = &self.to.gateway;
+        if self.leaving.is_some() && !gateway.is_draining() {
+            return Poll::Pending;
+        }
+        let bell = || Box::pin(gateway.last_words.clone().notified_owned());
+        self.leaving.get_or_insert_with(bell).as_mut().poll(cx)
     }
 
     /// What follows when there is nothing left to read: the end, or a cut where half an answer has gone out.

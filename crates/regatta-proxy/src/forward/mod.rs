@@ -9,12 +9,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request};
-use http_body_util::Full;
-use regatta_mcp::headers::LAST_EVENT_ID;
+use http::{HeaderValue, Method};
+use regatta_mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
 use regatta_policy::snapshot::CallBounds;
 
 use crate::headers::Outbound;
+use crate::upstream::codec::Outgoing;
 use crate::upstream::{NotWritten, SendError, UpstreamAnswer};
 use crate::view::ReplicaView;
 use crate::within::{Arming, Guarded};
@@ -49,7 +49,7 @@ pub(crate) enum Loss {
 }
 
 /// How long the head of an answer is waited for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Patience {
     pub time: Duration,
     pub arming: Arming,
@@ -71,21 +71,11 @@ pub(crate) async fn send(
     patience: Patience,
 ) -> Result<UpstreamAnswer, Loss> {
     let request = request(replica, client, upward);
-    dispatch(replica, request, bounds, patience).await
-}
-
-/// Sends a request that is ready.
-pub(crate) async fn dispatch(
-    replica: &ReplicaView,
-    request: Request<Full<Bytes>>,
-    bounds: &CallBounds,
-    patience: Patience,
-) -> Result<UpstreamAnswer, Loss> {
     let lease = replica.upstream.lease();
     let sending = pin!(replica.upstream.send(lease, request, bounds));
     match Guarded::new(sending, patience.time, patience.arming).await {
         Some(Ok(answer)) => Ok(answer),
-        Some(Err(SendError::NotWritten { why, .. })) => Err(match why {
+        Some(Err(SendError::NotWritten { why })) => Err(match why {
             NotWritten::Refused => Loss::Refused,
             NotWritten::ConnectionsMax => Loss::Full,
             NotWritten::Unreachable
@@ -98,18 +88,18 @@ pub(crate) async fn dispatch(
     }
 }
 
-fn request(replica: &ReplicaView, client: &Outbound, upward: Upward<'_>) -> Request<Full<Bytes>> {
+fn request(replica: &ReplicaView, client: &Outbound, upward: Upward<'_>) -> Outgoing {
     let Upward { method, text, session, cursor, rewritten } = upward;
-    let mut request = Request::new(Full::new(text));
-    *request.method_mut() = method;
-    *request.uri_mut() = replica.upstream.target.clone();
-    *request.headers_mut() = client.to(replica.upstream.authority.clone(), session);
-    let map = request.headers_mut();
+    let mut request = replica.upstream.request(&method);
+    client.write(&mut request, rewritten);
+    if let Some(session) = session {
+        request.header(&MCP_SESSION_ID, session);
+    }
     if let Some(cursor) = cursor {
-        map.insert(LAST_EVENT_ID, cursor.clone());
+        request.header(&LAST_EVENT_ID, cursor);
     }
     for (name, value) in rewritten {
-        map.insert(name.clone(), value.clone());
+        request.header(name, value);
     }
-    request
+    request.finish(text)
 }

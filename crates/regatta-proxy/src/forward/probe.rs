@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, StatusCode};
-use http_body::Body;
-use regatta_mcp::headers::MCP_SESSION_ID;
 use regatta_mcp::sse::Framer;
 use regatta_mcp::{Skim, SkimKind, skim};
 use regatta_policy::snapshot::CallBounds;
@@ -52,7 +50,7 @@ pub(crate) async fn initialize(
     let upward = Upward { method: Method::POST, text, session: None, cursor: None, rewritten: &[] };
     let answer =
         send(replica, client, upward, bounds, Patience::of(PATIENCE)).await.map_err(ProbeError::Lost)?;
-    let session = answer.head.headers.get(MCP_SESSION_ID).cloned();
+    let session = answer.head.session.clone();
     let (text, skim) = response(answer).await?;
     Ok(Shaken { session, text, skim })
 }
@@ -112,7 +110,7 @@ async fn response(answer: UpstreamAnswer) -> Result<(Bytes, Skim), ProbeError> {
         return Err(ProbeError::Unusable);
     }
     let read = async {
-        match crate::content::kind(&answer.head.headers) {
+        match answer.head.kind {
             crate::content::Kind::Json => json_response(answer.body).await,
             crate::content::Kind::Events => sse_response(answer.body).await,
             crate::content::Kind::None | crate::content::Kind::Foreign => None,
@@ -174,16 +172,5 @@ pub(crate) async fn collect(mut body: UpstreamBody, max: usize) -> Result<Bytes,
 
 /// The next data of a body: `Some(None)` at its end, `None` if it broke.
 async fn next_chunk(body: &mut UpstreamBody) -> Option<Option<Bytes>> {
-    loop {
-        let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut *body).poll_frame(cx)).await;
-        match frame {
-            None => return Some(None),
-            Some(Err(_)) => return None,
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Some(Some(data));
-                }
-            }
-        }
-    }
+    std::future::poll_fn(|cx| body.poll_chunk(cx)).await.transpose().ok()
 }

@@ -1,24 +1,101 @@
-//! The fifth stage: quotas by method and caller, now that both are proven.
+//! The fifth stage: quotas by method, tool and caller, now that these are proven.
 //!
-//! Only `initialize` has one yet. It decides and counts; it never answers.
+//! It finds the rules that count a call, charges all of them or none, and never answers. A batch is one call that
+//! takes what its messages take together.
 
+mod key;
+
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
-use regatta_mcp::Method;
+use regatta_mcp::{Kind as MessageKind, Message, Method};
+use regatta_policy::Micros;
+use regatta_policy::quota::rule::Kind;
+use regatta_policy::quota::{Applies, Asked, Decision, Facts};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Limited};
 use crate::gateway::Gateway;
-use crate::handover::Call;
+use crate::handover::{Allowed, Call, Subject};
+use crate::quotas::ready::{Ready, Shown, Visibility};
+use crate::quotas::{Charge, Key};
+
+/// What a call takes of one rule.
+struct Take {
+    ready: Arc<Ready>,
+    key: Key,
+    cost: NonZeroU32,
+}
+
+impl Take {
+    fn charge(&self) -> Charge<'_> {
+        Charge { key: self.key, asked: Asked { quota: &self.ready.quota, cost: self.cost } }
+    }
+}
 
 /// Charges the call to its caller.
-pub(crate) fn limit(gateway: &Arc<Gateway>, call: &Call) -> Result<(), Fault> {
-    let method = call.one().and_then(|message| message.method).map(|name| name.method);
-    if method != Some(Method::Initialize) {
-        return Ok(());
+pub(crate) fn limit(gateway: &Arc<Gateway>, call: Box<Call>) -> Result<Allowed, Fault> {
+    let mut takes = Vec::new();
+    match &call.message {
+        Subject::One(message) => note(&call, message, &mut takes),
+        Subject::Batch(messages) => messages.iter().for_each(|message| note(&call, message, &mut takes)),
     }
-    let now = gateway.clock.now();
-    gateway.callers.session(call.caller.account, &call.server.limits, now).map_err(|retry_after| {
-        gateway.metrics.limited.inc();
-        Fault::TooManySessions { retry_after }
-    })
+    if takes.is_empty() {
+        return Ok(Allowed { call, shown: Shown::default() });
+    }
+    let (decision, standings) = {
+        let charges: Vec<Charge<'_>> = takes.iter().map(Take::charge).collect();
+        gateway.quotas.take(&charges, gateway.clock.now())
+    };
+    match decision {
+        Decision::Granted => {
+            takes.iter().for_each(|take| _ = take.ready.granted.inc());
+            let lines = takes.into_iter().map(|take| take.ready).zip(standings);
+            let is_shown = |(ready, _): &(Arc<Ready>, _)| ready.visibility == Visibility::Shown;
+            Ok(Allowed { call, shown: Shown { lines: lines.filter(is_shown).collect() } })
+        }
+        Decision::Limited { by, retry_after } => {
+            gateway.metrics.limited.inc();
+            let ready = takes[by].ready.clone();
+            ready.refused.inc();
+            let shown = Shown { lines: takes.into_iter().map(|take| take.ready).zip(standings).collect() };
+            let retry_after = wait(retry_after, &ready);
+            Err(Fault::Limited(Box::new(Limited { ready, retry_after, shown })))
+        }
+    }
+}
+
+/// Adds what `message` takes.
+fn note(call: &Call, message: &Message, takes: &mut Vec<Take>) {
+    let method = message.method.map(|name| name.text.get(&call.text)).unwrap_or_default();
+    let is_call = message.method() == Some(Method::ToolsCall);
+    let tool = message.params.name.filter(|_| is_call).map(|name| name.get(&call.text));
+    let kind = match message.kind {
+        MessageKind::Request => Kind::Request,
+        MessageKind::Notification => Kind::Notification,
+        MessageKind::Response { .. } => Kind::Answer,
+    };
+    let facts = Facts {
+        kind,
+        method: &method,
+        tool: tool.as_deref(),
+        server: &call.server.server.name,
+        credential: call.caller.credential(),
+    };
+    for ready in &call.server.quotas {
+        let Applies::Yes { cost } = ready.rule.applies(&facts) else { continue };
+        let key = (ready.digest, key::of(&ready.rule.per, call, facts.tool));
+        match takes.iter_mut().find(|take| take.key == key) {
+            Some(take) => take.cost = take.cost.saturating_add(cost.get()),
+            None => takes.push(Take { ready: ready.clone(), key, cost }),
+        }
+    }
+}
+
+/// How long a client should wait. A batch that never fits is told a window: it has to come in parts.
+fn wait(retry_after: Micros, ready: &Ready) -> Duration {
+    match retry_after {
+        Micros(u64::MAX) => ready.rule.terms.within,
+        Micros(micros) => Duration::from_millis(micros.div_ceil(1000)),
+    }
 }

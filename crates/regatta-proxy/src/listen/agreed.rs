@@ -6,36 +6,36 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use regatta_mcp::{meta, write};
+use regatta_mcp::write;
 use serde_json::{Map, Value, json};
 
-/// The kinds of list changes and the notification of each.
-const LISTS: [(&str, &str); 3] = [
-    ("toolsListChanged", "notifications/tools/list_changed"),
-    ("promptsListChanged", "notifications/prompts/list_changed"),
-    ("resourcesListChanged", "notifications/resources/list_changed"),
-];
+use super::lists::{Lists, subscription};
 
 /// A union of acknowledged filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Agreed {
-    lists: BTreeSet<&'static str>,
+    lists: Lists,
     resources: BTreeSet<String>,
     others: Map<String, Value>,
 }
 
 impl Agreed {
+    /// Lists alone.
+    pub fn on(lists: Lists) -> Agreed {
+        Agreed { lists, ..Agreed::default() }
+    }
+
     /// Adds one acknowledged `notifications` object.
     pub fn add(&mut self, filter: &[u8]) {
         let Ok(Value::Object(filter)) = serde_json::from_slice(filter) else { return };
+        self.lists = self.lists.or(Lists::of_filter(&filter));
         for (key, value) in filter {
-            match (LISTS.iter().find(|(list, _)| *list == key), &value) {
-                (Some((list, _)), Value::Bool(true)) => _ = self.lists.insert(list),
-                (Some(_), _) => {}
-                (None, Value::Array(uris)) if key == "resourceSubscriptions" => {
+            match &value {
+                _ if Lists::is_key(&key) => {}
+                Value::Array(uris) if key == "resourceSubscriptions" => {
                     self.resources.extend(uris.iter().filter_map(Value::as_str).map(str::to_owned));
                 }
-                (None, _) => _ = self.others.entry(key).or_insert(value),
+                _ => _ = self.others.entry(key).or_insert(value),
             }
         }
     }
@@ -43,9 +43,7 @@ impl Agreed {
     /// Our own acknowledgement, under the client's id.
     pub fn acknowledgement(&self, id: &Bytes) -> Bytes {
         let mut filter = self.others.clone();
-        for list in &self.lists {
-            filter.insert((*list).to_owned(), Value::Bool(true));
-        }
+        filter.extend(self.lists.filter());
         if !self.resources.is_empty() {
             filter.insert("resourceSubscriptions".into(), json!(self.resources));
         }
@@ -55,9 +53,7 @@ impl Agreed {
 
     /// One notification for everything agreed to.
     pub fn everything(&self, id: &Bytes) -> Vec<Bytes> {
-        let lists = LISTS.iter().filter(|(list, _)| self.lists.contains(list));
-        let lists =
-            lists.map(|(_, method)| write::notification(method, Some(&format!("{{{}}}", subscription(id)))));
+        let lists = self.lists.messages(id);
         let resources = self.resources.iter().map(|uri| {
             let params = format!(r#"{{{},"uri":{}}}"#, subscription(id), write::json_string(uri));
             write::notification("notifications/resources/updated", Some(&params))
@@ -71,13 +67,10 @@ pub(crate) fn graceful_end(id: &Bytes) -> Bytes {
     write::result(id, &format!(r#"{{"resultType":"complete",{}}}"#, subscription(id)))
 }
 
-fn subscription(id: &Bytes) -> String {
-    format!(r#""_meta":{{"{}":{}}}"#, meta::SUBSCRIPTION_ID, String::from_utf8_lossy(id))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use regatta_mcp::meta;
 
     #[test]
     fn adds_up_and_says_everything_once() {

@@ -1,13 +1,14 @@
 //! One client connection: TLS if there is any, then hyper, until the client leaves, a bound is hit or the drain ends.
 //!
-//! A panic of a handler ends this task only; `serve` counts it.
+//! A streamed answer that has to wait is not hyper's: `aside.rs` takes it out and `pour.rs` writes it; then hyper begins
+//! anew for the next request. A panic of a handler ends this task only; `serve` counts it.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,17 +18,20 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use regatta_policy::snapshot::Limits;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::aside::{After, Aside, Begun, Framing, sort};
 use super::drain::DrainSignal;
+use super::pour::{Poured, pour};
 use super::stall::Unstalled;
 use super::stats::ListenerStats;
+use crate::alarm::Alarm;
 use crate::tcp::{bound_unsent, tune};
 
 /// How long a TLS handshake may take.
@@ -40,7 +44,7 @@ const HEADERS_WITHOUT_ALLOCATION: usize = 100;
 const BUFFER_MIN: usize = 8192;
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Address and port, as the kernel says.
     pub address: SocketAddr,
@@ -48,6 +52,8 @@ pub struct Peer {
     pub tls: bool,
     /// When it was accepted.
     pub since: Instant,
+    /// The timer of the connection's task.
+    pub(crate) alarm: Alarm,
 }
 
 /// What every connection of one `serve` shares.
@@ -85,13 +91,13 @@ pub(super) async fn run<H, F, B>(
 ) where
     H: Fn(Peer, Request<Incoming>) -> F,
     F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let _open = open;
     tune(&stream, limits.tcp_user_timeout);
     bound_unsent(&stream, limits.unread_max);
-    let peer = Peer { address, tls: shared.tls.is_some(), since: Instant::now() };
+    let peer = Peer { address, tls: shared.tls.is_some(), since: Instant::now(), alarm: Alarm::default() };
     let Some(tls) = &shared.tls else {
         return speak(stream, peer, &limits, &shared).await;
     };
@@ -107,16 +113,53 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Peer, Request<Incoming>) -> F,
     F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = Unstalled::new(stream, WRITE_TIMEOUT, Arc::clone(&shared.stats));
+    let mut io = Unstalled::new(stream, WRITE_TIMEOUT, Arc::clone(&shared.stats));
+    // On the heap: what hyper needs goes while a stream lasts.
+    while let Talked::Streams(stream, mut begun) = Box::pin(talk(io, &peer, limits, shared)).await {
+        io = stream;
+        if shared.drain.begun() {
+            begun.after = After::Close;
+        }
+        let after = begun.after;
+        match pour(&mut io, *begun).await {
+            Poured::Over => return,
+            Poured::Whole if after == After::Close || shared.drain.begun() => {
+                let _ = io.shutdown().await;
+                return;
+            }
+            Poured::Whole => {}
+        }
+    }
+}
+
+/// How a connection's time with hyper ended.
+enum Talked<S, B> {
+    /// With the connection.
+    Over,
+    /// With an answer that lasts.
+    Streams(Unstalled<S>, Box<Begun<B>>),
+}
+
+async fn talk<S, H, F, B>(io: Unstalled<S>, peer: &Peer, limits: &Limits, shared: &Shared<H>) -> Talked<S, B>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Fn(Peer, Request<Incoming>) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let aside = Aside::new(io.mark());
     let service = service_fn(|request| {
+        let framing = Framing::of(&request);
+        let aside = &aside;
+        let answering = (shared.handler)(peer.clone(), request);
         // On the heap: hyper keeps room for this future as long as the connection lives, and most connections wait.
-        let answering = Box::pin((shared.handler)(peer, request));
-        async { Ok::<_, Infallible>(answering.await) }
+        Box::pin(async move { sort(answering.await, framing, aside).await })
     });
-    let mut connection = pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
+    let mut connection = builder(limits, peer.alarm.clone()).serve_connection(TokioIo::new(io), service);
     let mut bell = pin!(shared.drain.bell());
     let mut listening = false;
     let mut told = false;
@@ -128,19 +171,34 @@ where
         }
         if !told && shared.drain.begun() {
             told = true;
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Err(ended)),
+            Poll::Pending => aside.take().map_or(Poll::Pending, |begun| Poll::Ready(Ok(begun))),
+        }
     });
-    if let Err(error) = ended.await {
-        tracing::trace!(%error, peer = %peer.address, "a client connection broke off");
+    match ended.await {
+        Ok(begun) => {
+            let parts = connection.into_parts();
+            let mut io = parts.io.into_inner();
+            if !parts.read_buf.is_empty() {
+                io.put_ahead(Bytes::copy_from_slice(&parts.read_buf));
+            }
+            Talked::Streams(io, Box::new(begun))
+        }
+        Err(Ok(())) => Talked::Over,
+        Err(Err(error)) => {
+            tracing::trace!(%error, peer = %peer.address, "a client connection broke off");
+            Talked::Over
+        }
     }
 }
 
-fn builder(limits: &Limits) -> http1::Builder {
+fn builder(limits: &Limits, alarm: Alarm) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(alarm)
         .header_read_timeout(limits.header_timeout)
         .max_header_size(limits.header_max)
         .max_buf_size(limits.header_max.max(BUFFER_MIN))

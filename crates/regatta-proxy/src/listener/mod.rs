@@ -3,9 +3,11 @@
 //! One accept loop, one task a connection. It knows limits, time-outs and draining; it never looks at a path, a header
 //! or a body, and makes no answer of its own: what is over a bound is closed and counted.
 
+mod aside;
 mod body;
 mod connection;
 mod drain;
+mod pour;
 mod serve;
 mod socket;
 mod stall;

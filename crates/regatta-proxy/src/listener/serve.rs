@@ -32,7 +32,8 @@ pub struct Ended {
 
 /// Serves `listener` with `handler` until `drain` rings, then lets the requests in flight finish until its deadline.
 ///
-/// `limits` and `tls` are read anew for each connection. Spawn it on a multi-threaded runtime rather than to block on it: the
+/// A handler that answers with a stream has read the request's body to its end: what follows on the connection is taken
+/// for the next request. `limits` and `tls` are read anew for each connection. Spawn it on a multi-threaded runtime rather than to block on it: the
 /// tasks that it spawns then start on a worker's own queue. Dropping it cuts all connections.
 pub async fn serve<H, F, B>(
     mut listener: Listener,
@@ -45,7 +46,7 @@ pub async fn serve<H, F, B>(
 where
     H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let shared = Shared { handler, tls, drain: drain.clone(), stats: Arc::clone(&stats) };
@@ -73,7 +74,7 @@ fn admit<H, F, B>(
 ) where
     H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     ListenerStats::count(&shared.stats.accepted);

@@ -1,6 +1,7 @@
 //! A stream whose writes may not stand still: no progress for a while closes the connection (RELIABILITY F36).
 //!
-//! The timer exists only while a write is pending, so a reading client costs nothing. Reads are passed through.
+//! The timer exists only while a write is pending, so a reading client costs nothing. Reads are passed through, but for
+//! bytes that were read ahead of their turn, which come first.
 
 use std::future::Future;
 use std::io;
@@ -9,9 +10,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::aside::Mark;
 use super::stats::ListenerStats;
 
 /// `inner`, bounded in how long one write may make no progress.
@@ -21,12 +24,31 @@ pub(super) struct Unstalled<S> {
     /// Armed while a write is pending; kept for the next time.
     timer: Option<Pin<Box<Sleep>>>,
     armed: bool,
+    /// Read, but not yet by who reads now.
+    ahead: Bytes,
+    mark: Arc<Mark>,
     stats: Arc<ListenerStats>,
 }
 
 impl<S> Unstalled<S> {
     pub(super) fn new(inner: S, patience: Duration, stats: Arc<ListenerStats>) -> Self {
-        Unstalled { inner, patience, timer: None, armed: false, stats }
+        let (ahead, mark) = (Bytes::new(), Arc::default());
+        Unstalled { inner, patience, timer: None, armed: false, ahead, mark, stats }
+    }
+
+    /// Told of every flush.
+    pub(super) fn mark(&self) -> Arc<Mark> {
+        self.mark.clone()
+    }
+
+    /// Bytes that the next read gives, before those of the connection.
+    pub(super) fn put_ahead(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
+    }
+
+    /// Whether there are such bytes.
+    pub(super) fn has_ahead(&self) -> bool {
+        !self.ahead.is_empty()
     }
 
     /// Passes `wrote` on, unless it is pending for too long.
@@ -60,6 +82,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.has_ahead() {
+            let now = self.ahead.len().min(into.remaining());
+            into.put_slice(&self.ahead[..now]);
+            self.ahead.advance(now);
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.inner).poll_read(cx, into)
     }
 }
@@ -86,6 +114,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // A TCP flush does nothing; a TLS flush writes.
         let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        if flushed.is_ready() {
+            self.mark.written_out();
+        }
         self.watch(flushed, cx)
     }
 

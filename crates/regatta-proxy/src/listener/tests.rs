@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+mod streams;
+
 use super::stall::Unstalled;
 use super::{
     BodyError, DrainSignal, Drainer, Ended, Listener, ListenerStats, Peer, drain_signal, read_body, serve,
@@ -49,7 +51,7 @@ fn start<H, F, B>(limits: Limits, handler: H) -> Served
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
 {
     let listener = Listener::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))]).expect("loopback");
     let address = listener.local_addr().expect("bound");

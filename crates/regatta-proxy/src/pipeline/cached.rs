@@ -178,6 +178,10 @@ pub(crate) async fn modern(
         }));
     }
     let audience = errand.upkeep.as_ref().and_then(|upkeep| upkeep.audience());
+    if audience.is_some() {
+        // It may go on in another task.
+        errand.alarm = None;
+    }
     let (gateway, account) = (errand.gateway.clone(), errand.caller.account);
     let answering = Box::pin(async move { modern::answer(exchange(errand).await?, key).await });
     Awaited { gateway, account, audience, answering: Some(answering) }.await
@@ -240,6 +244,7 @@ fn fetch_anew(gateway: &Arc<Gateway>, call: &Call, bound: Option<&Bound>, fill: 
         place,
         cursor: None,
         permit: Some(permit),
+        alarm: None,
         upkeep: None,
     });
     let bounds = &call.server.server.call;

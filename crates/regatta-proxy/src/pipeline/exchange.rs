@@ -16,9 +16,11 @@ use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
 use regatta_policy::snapshot::Health;
 
 use super::{cached, rehome};
+use crate::alarm::Alarm;
 use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::{self, Loss, Patience, Upward};
+use crate::gate;
 use crate::gateway::Gateway;
 use crate::handover::Caller;
 use crate::headers::Outbound;
@@ -27,7 +29,7 @@ use crate::route::{self, Tried};
 use crate::session::Bound;
 use crate::slots::Permit;
 use crate::upkeep::Upkeep;
-use crate::upstream::UpstreamAnswer;
+use crate::upstream::{Knock, UpstreamAnswer};
 use crate::view::{ReplicaView, ServerView};
 use crate::within::Arming;
 
@@ -51,6 +53,8 @@ pub(crate) struct Errand {
     pub permit: Option<Permit>,
     /// What its answer does to the result cache.
     pub upkeep: Option<Box<Upkeep>>,
+    /// The timer of the task that it stays in to its end; none if it may move to another.
+    pub alarm: Option<Alarm>,
 }
 
 /// Where the errand has to go.
@@ -72,7 +76,7 @@ pub(crate) struct Answered {
 
 impl Answered {
     fn new(errand: Box<Errand>, answer: UpstreamAnswer, replica: ReplicaId) -> Answered {
-        let kind = content::kind(&answer.head.headers);
+        let kind = answer.head.kind;
         Answered { errand, answer, kind, replica }
     }
 
@@ -107,13 +111,24 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
     }
     errand.gateway.earn_retry();
     let gained = run(&mut errand).await;
-    match cached::spare(&mut errand, &gained) {
-        Some(text) => Ok(Answered::kept(errand, text)),
-        None => gained.map(|(answer, replica)| Answered::new(errand, answer, replica)),
+    if let Some(text) = cached::spare(&mut errand, &gained) {
+        return Ok(Answered::kept(errand, text));
     }
+    let (answer, replica) = gained?;
+    let mut answered = Answered::new(errand, answer, replica);
+    let how = if answered.is_stream() { gate::Answer::Events } else { gate::Answer::Whole };
+    if let Some(at_server) = answered.errand.permit.as_mut().and_then(Permit::at_server) {
+        at_server.answered(how);
+    }
+    Ok(answered)
 }
 
 async fn run(errand: &mut Errand) -> Result<Gained, Refusal> {
+    // Every replica fails: told at once, instead of each caller finding out by itself. Only what is answered can be.
+    if errand.asker.id.is_some() && errand.server.knock() == Knock::Shut {
+        errand.gateway.metrics.shut.inc();
+        return Err(errand.refuse(Fault::NoReplica));
+    }
     match errand.place {
         Where::Home(_) => bound(errand).await,
         Where::Any { maker: Maker::Nobody, .. } => unbound(errand).await,
@@ -202,7 +217,7 @@ fn unreachable(view: &ReplicaView, server: &ServerView) -> Option<Verdict> {
 }
 
 /// An unbound request goes to one replica after the other until one takes it.
-async fn unbound(errand: &Errand) -> Result<Gained, Refusal> {
+async fn unbound(errand: &mut Errand) -> Result<Gained, Refusal> {
     let server = errand.server.clone();
     if !route::is_spoken(&server, errand.era) {
         return Err(errand.refuse(Fault::EraNotSpoken));
@@ -215,7 +230,7 @@ async fn unbound(errand: &Errand) -> Result<Gained, Refusal> {
         else {
             break;
         };
-        match errand.send(view, None, Arming::AtOnce).await {
+        match errand.send(view, None, errand.arming()).await {
             Ok(answer) => return Ok((answer, view.replica.id)),
             Err(loss) => match state.after(errand, loss) {
                 Next::Elsewhere | Next::Again => tried.add(&server, view.replica.id),
@@ -227,13 +242,13 @@ async fn unbound(errand: &Errand) -> Result<Gained, Refusal> {
 }
 
 /// A request with a handle goes to the handle's maker (SESSIONS 7).
-async fn made(errand: &Errand, maker: ReplicaId) -> Result<Gained, Refusal> {
+async fn made(errand: &mut Errand, maker: ReplicaId) -> Result<Gained, Refusal> {
     let server = errand.server.clone();
     let Some(view) = server.replica(maker) else { return Err(errand.refuse(Fault::BadHandle)) };
     let mut state = Attempts::default();
     // The first loss may have been a stale connection; more would only keep the client waiting.
     for _ in 0..2 {
-        match errand.send(view, None, Arming::AtOnce).await {
+        match errand.send(view, None, errand.arming()).await {
             Ok(answer) => return Ok((answer, maker)),
             Err(loss) => match state.after(errand, loss) {
                 Next::Elsewhere | Next::Again => {}
@@ -325,14 +340,14 @@ fn arming(errand: &Errand, round: usize) -> Arming {
     match round == 0 && primes && bounds.prime_after < bounds.request_timeout && errand.method == Method::POST
     {
         true => Arming::WhenPolledAgain,
-        false => Arming::AtOnce,
+        false => errand.arming(),
     }
 }
 
 impl Errand {
     /// One attempt at one replica.
     async fn send(
-        &self,
+        &mut self,
         view: &ReplicaView,
         session: Option<&HeaderValue>,
         arming: Arming,
@@ -362,8 +377,16 @@ impl Errand {
         };
         if let Err(Loss::Silent) = sent {
             view.upstream.timed_out();
+            if let Some(at_server) = self.permit.as_mut().and_then(Permit::at_server) {
+                at_server.timed_out();
+            }
         }
         sent
+    }
+
+    /// How its waits are timed, unless somebody else sees to that.
+    fn arming(&self) -> Arming {
+        self.alarm.clone().map_or(Arming::AtOnce, Arming::By)
     }
 
     /// Moves the session, or finds it moved.

@@ -54,6 +54,7 @@ pub(crate) async fn initialize(
         cursor: None,
         permit: Some(call.permit),
         upkeep: None,
+        alarm: None,
     });
     let answered = exchange(errand).await?;
     if answered.answer.head.status != StatusCode::OK {
@@ -91,7 +92,7 @@ async fn answer(
     if !is_ours || !matches!(skim.kind, SkimKind::Response { .. }) {
         return Err(unusable("it is not the response to initialize"));
     }
-    let session = head.headers.get(MCP_SESSION_ID).cloned();
+    let session = head.session.clone();
     let mut response = match kind {
         Kind::Events => encode::head::events(ReplyBody::whole(events::message(&text))),
         Kind::Json | Kind::None | Kind::Foreign => encode::head::like(head, ReplyBody::whole(text.clone())),

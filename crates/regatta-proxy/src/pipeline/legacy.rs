@@ -124,6 +124,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         cursor: None,
         permit: Some(call.permit),
         upkeep: None,
+        alarm: None,
     })
 }
 
@@ -180,6 +181,7 @@ async fn request(
     asker: Asker,
     bound: Option<Bound>,
 ) -> Result<Response<ReplyBody>, Refusal> {
+    let alarm = call.alarm.clone();
     let (call, upkeep) = match cached::first(gateway, call, bound.as_ref()) {
         First::Answer(answer) => return Ok(answer),
         First::GoOn(call, upkeep) => (call, upkeep),
@@ -193,17 +195,20 @@ async fn request(
         return unresumable(exchange.await?).await;
     };
     let opening = Opening { gateway, bound, id, caller, ring_bytes_max: server.limits.ring_bytes_max };
-    match tokio::time::timeout(wait, &mut exchange).await {
-        Ok(answered) => {
+    match alarm.within(wait, &mut exchange).await {
+        Some(answered) => {
             let answered = answered?;
             if !answered.is_stream() {
                 return self::answered(answered).await;
             }
             let replica = answered.replica;
-            let source = CallSource::answered(gateway.clone(), asker, answered);
-            Ok(opening.stream(replica, Box::new(source)))
+            let mut source = CallSource::answered(gateway.clone(), asker, answered);
+            match source.only_response().await {
+                Some(event) => Ok(encode::head::events(ReplyBody::whole(event))),
+                None => Ok(opening.stream(replica, Box::new(source))),
+            }
         }
-        Err(_) => {
+        None => {
             let replica = opening.bound.home.replica;
             let Some(exchange) = exchange.take() else { return Err(Fault::NoReplica.told(&asker)) };
             let source = CallSource::waiting(gateway.clone(), asker, exchange);

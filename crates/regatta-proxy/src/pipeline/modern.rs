@@ -70,6 +70,7 @@ pub(crate) async fn post(
         cursor: None,
         permit: Some(call.permit),
         upkeep,
+        alarm: Some(call.alarm),
     });
     match errand.upkeep {
         None => answer(exchange(errand).await?, key).await,

@@ -30,7 +30,9 @@ pub(crate) async fn change(gateway: &Gateway, bound: &Bound, change: Change<'_>)
         let expected = bound.record.as_ref().map(|record| record.etag);
         let written = gateway.store.compare_and_set(&bound.session.uuid, expected, next.clone()).await;
         let record = match written.map_err(|_| Fault::StoreAway)? {
-            Cas::Done => return Ok(bind::at_home(bound.session, Some(bind::recorded(&next)?))),
+            Cas::Done | Cas::KeptHere => {
+                return Ok(bind::at_home(bound.session, Some(bind::recorded(&next)?)));
+            }
             Cas::Lost(winner) => winner.map(|winner| bind::recorded(&winner)).transpose()?,
         };
         let before = bound.home.etag;

@@ -39,6 +39,8 @@ pub(crate) struct CallSource {
     asking: Arc<Asking>,
     /// Nothing more is said before the other gateways know what the answer made old.
     publishing: Option<Publishing>,
+    /// The server gave event ids, so its client may count on them.
+    has_ids: bool,
 }
 
 enum State {
@@ -81,9 +83,27 @@ impl CallSource {
         source
     }
 
+    /// The response as an event, if all of the answer is here and it holds nothing else: then there is nothing to resume
+    /// that its client will not have. Not if the server gave it an id, which its client may count on.
+    pub async fn only_response(&mut self) -> Option<Bytes> {
+        std::future::poll_fn(|cx| {
+            while self.ready.is_empty() && self.poll_more(cx).is_ready() {}
+            Poll::Ready(())
+        })
+        .await;
+        let is_alone = matches!(self.ready.make_contiguous(), [Produced::Event { .. }, Produced::End]);
+        if !is_alone || self.has_ids {
+            return None;
+        }
+        let Some(Produced::Event { name, data }) = self.ready.pop_front() else { return None };
+        let mut out = BytesMut::with_capacity(data.len() + 32);
+        regatta_mcp::events::write(&mut out, None, name.as_deref(), &data);
+        Some(out.freeze())
+    }
+
     fn with(gateway: Arc<Gateway>, asker: Asker, state: State) -> CallSource {
         let (ready, asking, publishing) = (VecDeque::new(), Arc::default(), None);
-        CallSource { gateway, asker, state, ready, asking, publishing }
+        CallSource { gateway, asker, state, ready, asking, publishing, has_ids: false }
     }
 
     /// The head is there: how will the answer be read?
@@ -254,6 +274,7 @@ impl CallSource {
         let State::Open(open) = &mut self.state else { return };
         if let Some(id) = event.id.filter(|id| !id.is_empty()) {
             open.cursor = Some(id);
+            self.has_ids = true;
         }
         if let Some(milliseconds) = event.retry_ms {
             self.ready.push_back(Produced::Retry { milliseconds });
@@ -300,6 +321,35 @@ impl CallSource {
     }
 }
 
+impl CallSource {
+    /// One step: ready when something may have been produced.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.state {
+            State::Over => self.ready.push_back(Produced::End),
+            State::Waiting(exchange) => match std::task::ready!(exchange.as_mut().poll(cx)) {
+                Ok(answered) => self.begin(answered),
+                Err(refusal) => self.last(refusal.fault),
+            },
+            State::Open(open) => match Pin::new(&mut open.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(chunk) = frame.into_data() {
+                        self.take_chunk(chunk);
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    self.last(Fault::OutcomeUnknown { why: "the connection to the server broke" });
+                }
+                Poll::Ready(None) => self.ended(),
+                Poll::Pending => {
+                    self.park(cx);
+                    std::task::ready!(self.poll_due(cx));
+                }
+            },
+        }
+        Poll::Ready(())
+    }
+}
+
 impl Source for CallSource {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
         loop {
@@ -310,28 +360,7 @@ impl Source for CallSource {
             if let Some(produced) = self.ready.pop_front() {
                 return Poll::Ready(produced);
             }
-            match &mut self.state {
-                State::Over => return Poll::Ready(Produced::End),
-                State::Waiting(exchange) => match std::task::ready!(exchange.as_mut().poll(cx)) {
-                    Ok(answered) => self.begin(answered),
-                    Err(refusal) => self.last(refusal.fault),
-                },
-                State::Open(open) => match Pin::new(&mut open.body).poll_frame(cx) {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Ok(chunk) = frame.into_data() {
-                            self.take_chunk(chunk);
-                        }
-                    }
-                    Poll::Ready(Some(Err(_))) => {
-                        self.last(Fault::OutcomeUnknown { why: "the connection to the server broke" });
-                    }
-                    Poll::Ready(None) => self.ended(),
-                    Poll::Pending => {
-                        self.park(cx);
-                        std::task::ready!(self.poll_due(cx));
-                    }
-                },
-            }
+            std::task::ready!(self.poll_more(cx));
         }
     }
 }

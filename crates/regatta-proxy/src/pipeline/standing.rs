@@ -95,6 +95,7 @@ async fn without_session(
         cursor: None,
         permit: None,
         upkeep: None,
+        alarm: None,
     });
     let answered = exchange(errand).await?;
     match answered.answer.head.status.is_success() {
@@ -136,6 +137,7 @@ impl Listener {
             cursor,
             permit: None,
             upkeep: None,
+            alarm: None,
         })
     }
 

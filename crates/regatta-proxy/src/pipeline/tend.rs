@@ -49,6 +49,7 @@ async fn sweep(gateway: &Arc<Gateway>) {
         beat.tick().await;
         beats += 1;
         gateway.upstreams.sweep();
+        gateway.quotas.sweep(gateway.clock.now());
         gateway.streams.sweep(gateway.clock.now(), gateway.limits().resume_window);
         if beats.is_multiple_of(60) {
             gateway.store.tend();

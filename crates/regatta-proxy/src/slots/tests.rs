@@ -4,6 +4,12 @@ use super::*;
 
 const BOUNDS: Bounds = Bounds { inflight_max: 2, queue_max: 4, reserved_max: 1, parked_max: 2 };
 
+const WHO: Who = Who {
+    account: [0; 16],
+    weight: std::num::NonZeroU32::MIN,
+    rank: regatta_policy::line::Rank::Interactive,
+};
+
 fn slots() -> Arc<Slots> {
     Arc::new(Slots::new(BOUNDS))
 }
@@ -67,10 +73,11 @@ fn a_reserved_place_is_never_parked() {
 async fn a_waiter_that_gives_up_leaves_the_queue_and_lets_the_next_in() {
     let slots = slots();
     let first = [enter(&slots), enter(&slots)];
-    assert_eq!(slots.enter(Class::Ordinary, Duration::from_millis(1)).await.err(), Some(Shed));
+    assert_eq!(slots.enter(Class::Ordinary, WHO, Duration::from_millis(1)).await.err(), Some(Shed));
     assert_eq!(slots.counts().queued, 0);
     let patient = slots.clone();
-    let waiting = tokio::spawn(async move { patient.enter(Class::Ordinary, Duration::from_secs(60)).await });
+    let waiting =
+        tokio::spawn(async move { patient.enter(Class::Ordinary, WHO, Duration::from_secs(60)).await });
     while slots.counts().queued == 0 {
         tokio::task::yield_now().await;
     }

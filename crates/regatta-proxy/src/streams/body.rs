@@ -72,9 +72,11 @@ impl StreamBody {
     }
 
     fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let keep_alive = self.gateway.limits().keep_alive;
-        let pace = Pace { silence_max: None, whole_max: None, keep_alive: Some(keep_alive) };
-        let pacemaker = self.pacemaker.get_or_insert_with(|| Pacemaker::start(pace));
+        let gateway = &self.gateway;
+        let pacemaker = self.pacemaker.get_or_insert_with(|| {
+            let keep_alive = Some(gateway.limits().keep_alive);
+            Pacemaker::start(Pace { silence_max: None, whole_max: None, keep_alive })
+        });
         match pacemaker.poll_due(cx) {
             Poll::Ready(Due::KeepAlive) => Poll::Ready(Some(events::KEEP_ALIVE)),
             Poll::Ready(Due::Silence | Due::End) | Poll::Pending => Poll::Pending,

@@ -1,13 +1,14 @@
 //! The times of one stream on a single timer: silence of the server, silence towards the client, the end.
 //!
-//! An event only writes down when it came; the timer is moved when it fires, not with every event, so a busy
-//! stream costs no timer work at all.
+//! An event only leaves a mark: the clock is read once, when the stream begins to wait, and the timer is moved when it
+//! fires. So an event costs one look at the clock, and a busy stream no timer work at all.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 /// When what is due.
@@ -38,9 +39,14 @@ pub(crate) struct Pacemaker {
     started: Instant,
     heard: Instant,
     sent: Instant,
+    /// Since the clock was last read.
+    heard_since: bool,
+    sent_since: bool,
     /// While a person is asked, the server's clocks stand still (DESIGN 5.5).
     paused: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
+    /// Whom the timer wakes, as it is set now.
+    armed_for: Option<Waker>,
 }
 
 impl Pacemaker {
@@ -52,22 +58,24 @@ impl Pacemaker {
             started: now,
             heard: now,
             sent: now,
+            heard_since: false,
+            sent_since: false,
             paused: None,
             sleep: Box::pin(tokio::time::sleep_until(now)),
+            armed_for: None,
         };
-        let next = pacemaker.next();
-        pacemaker.sleep.as_mut().reset(next);
+        pacemaker.set();
         pacemaker
     }
 
     /// The server said something.
     pub fn heard(&mut self) {
-        self.heard = Instant::now();
+        self.heard_since = true;
     }
 
     /// The client was sent something.
     pub fn sent(&mut self) {
-        self.sent = Instant::now();
+        self.sent_since = true;
     }
 
     /// Stops the server's clocks.
@@ -82,27 +90,54 @@ impl Pacemaker {
             self.heard += stood;
             self.started += stood;
             // While they stood the timer was moved behind them.
-            let next = self.next();
-            self.sleep.as_mut().reset(next);
+            self.set();
         }
     }
 
     /// Ready when something is due. The clock decides and the timer only wakes: a server that talks without a pause uses
     /// up the task's budget, and for a task without budget a timer that ran out stays pending.
     pub fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        let now = Instant::now();
+        self.settle(now);
         loop {
-            let now = Instant::now();
             if self.sleep.deadline() <= now {
                 if let Some(due) = self.due(now) {
                     return Poll::Ready(due);
                 }
-                let next = self.next();
-                self.sleep.as_mut().reset(next);
+                self.set();
             }
-            if self.sleep.as_mut().poll(cx).is_pending() {
+            let is_armed = self.armed_for.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if is_armed && !self.sleep.is_elapsed() {
                 return Poll::Pending;
             }
+            self.armed_for = None;
+            // Unconstrained: a pending for want of tokio's budget would leave the timer without a waker.
+            if Pin::new(&mut unconstrained(self.sleep.as_mut())).poll(cx).is_pending() {
+                self.armed_for = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            // It rang, so the clock has come there, though it was read a moment before.
+            if self.sleep.deadline() > now {
+                self.set();
+            }
         }
+    }
+
+    /// Writes down when that was what left a mark.
+    fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.heard_since) {
+            self.heard = now;
+        }
+        if std::mem::take(&mut self.sent_since) {
+            self.sent = now;
+        }
+    }
+
+    /// Moves the timer to what is due next.
+    fn set(&mut self) {
+        let next = self.next();
+        self.sleep.as_mut().reset(next);
+        self.armed_for = None;
     }
 
     fn due(&mut self, now: Instant) -> Option<Due> {
@@ -116,8 +151,7 @@ impl Pacemaker {
         }
         if past(self.sent, self.pace.keep_alive) {
             self.sent = now;
-            let next = self.next();
-            self.sleep.as_mut().reset(next);
+            self.set();
             return Some(Due::KeepAlive);
         }
         None

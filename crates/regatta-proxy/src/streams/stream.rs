@@ -235,7 +235,10 @@ impl Stream {
             match self.advance(&mut state, cx) {
                 Poll::Ready(now) => turned = now,
                 Poll::Pending => {
-                    state.waker = Some(cx.waker().clone());
+                    match &mut state.waker {
+                        Some(waker) => waker.clone_from(cx.waker()),
+                        none => *none = Some(cx.waker().clone()),
+                    }
                     return (Read::NotYet, turned);
                 }
             }
@@ -337,10 +340,15 @@ impl Stream {
     }
 
     fn push(&self, state: &mut State, name: Option<&Bytes>, data: &Bytes) {
-        let id = self.event_id(state.ring.next());
-        let mut out = BytesMut::with_capacity(data.len() + id.len() + 48);
-        regatta_mcp::events::write(&mut out, Some(&id), name.map(|name| &name[..]), data);
-        state.ring.push(out.freeze(), self.ring_bytes_max);
+        let sequence = state.ring.next();
+        let mut out = Vec::with_capacity(self.label.len() + name.map_or(0, Bytes::len) + data.len() + 64);
+        out.extend_from_slice(b"id: ");
+        out.extend_from_slice(self.label.as_bytes());
+        out.push(b'.');
+        write_number(&mut out, sequence);
+        out.push(b'\n');
+        regatta_mcp::events::append(&mut out, name.map(|name| &name[..]), data);
+        state.ring.push(out.into(), self.ring_bytes_max);
     }
 
     /// An event without data sets the reader's cursor and is not handed to the application (WHATWG SSE 9.2.6).
@@ -355,6 +363,22 @@ impl Stream {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// In decimal; without the machinery of formatting, because every event has one.
+fn write_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 impl State {

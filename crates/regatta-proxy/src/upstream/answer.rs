@@ -4,19 +4,21 @@
 //! at once, which is how a modern server learns of a cancellation. What was seen is told to the replica's vitals.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use regatta_policy::Micros;
 use regatta_policy::eject::Outcome;
 
+use super::codec::{AnswerHead, BodyReader, Received};
 use super::error::{Lost, Written};
 use super::link::Link;
 use super::replica::Lease;
+use super::scratch::Scratch;
+use crate::content;
 
 /// How long the end of a body may take after the response that should have ended it; then the connection is closed.
 const REST_WAIT_MAX: Duration = Duration::from_millis(200);
@@ -26,29 +28,23 @@ const REST_FRAMES_MAX: usize = 16;
 /// The head of an answer, and its body to come.
 #[derive(Debug)]
 pub struct UpstreamAnswer {
-    /// Status and headers as they came, hop-by-hop ones included.
-    pub head: response::Parts,
+    /// What is kept of it.
+    pub head: AnswerHead,
     /// The rest.
     pub body: UpstreamBody,
 }
 
 /// The body of an answer; its trailers are dropped, they are never merged (RFC 9110 6.5.1).
 pub struct UpstreamBody {
-    incoming: Flow,
+    reader: BodyReader,
+    /// What was read, and not yet asked for.
+    ahead: Bytes,
     /// `None` once the connection is over or was given back.
     link: Option<Box<Link>>,
     /// `None` once the request is no longer in flight.
     lease: Option<Lease>,
     started: Micros,
     kind: Kind,
-}
-
-/// Where the bytes come from.
-enum Flow {
-    /// From a replica.
-    Wire(Incoming),
-    /// From here: an answer that was kept.
-    Held(Option<Bytes>),
 }
 
 /// What the answer's end will prove.
@@ -63,8 +59,8 @@ enum Kind {
 }
 
 impl UpstreamAnswer {
-    pub(super) fn new(answer: Response<Incoming>, link: Box<Link>, lease: Lease, started: Micros) -> Self {
-        let (head, incoming) = answer.into_parts();
+    pub(super) fn new(received: Received, link: Box<Link>, lease: Lease, started: Micros) -> Self {
+        let Received { head, reader, ahead, .. } = received;
         let upstream = lease.upstream();
         let kind = match head.status {
             StatusCode::SERVICE_UNAVAILABLE => {
@@ -75,12 +71,12 @@ impl UpstreamAnswer {
                 upstream.record(Outcome::Status5xx, None, upstream.common.now());
                 Kind::Told
             }
-            _ if is_event_stream(&head) => Kind::Stream,
+            _ if head.kind == content::Kind::Events => Kind::Stream,
             _ => Kind::Whole,
         };
-        let incoming = Flow::Wire(incoming);
-        let mut body = UpstreamBody { incoming, link: Some(link), lease: Some(lease), started, kind };
-        if body.incoming.is_end_stream() {
+        let mut body = UpstreamBody { reader, ahead, link: Some(link), lease: Some(lease), started, kind };
+        // Most answers come whole in one read: their connection is free before anybody looks at them.
+        if body.reader.has_ended() {
             body.end();
         }
         UpstreamAnswer { head, body }
@@ -88,26 +84,13 @@ impl UpstreamAnswer {
 
     /// An answer in JSON that is all here and that no connection brought.
     pub fn held(text: Bytes) -> Self {
-        let (mut head, ()) = Response::new(()).into_parts();
-        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let incoming = Flow::Held(Some(text));
-        let body = UpstreamBody { incoming, link: None, lease: None, started: Micros(0), kind: Kind::Told };
-        UpstreamAnswer { head, body }
-    }
-}
-
-impl Flow {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self {
-            Flow::Wire(incoming) => Pin::new(incoming).poll_frame(cx),
-            Flow::Held(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Flow::Wire(incoming) => incoming.is_end_stream(),
-            Flow::Held(text) => text.is_none(),
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let head = AnswerHead { status: StatusCode::OK, kind: content::Kind::Json, session: None, headers };
+        let (reader, started, kind) = (BodyReader::NONE, Micros(0), Kind::Told);
+        UpstreamAnswer {
+            head,
+            body: UpstreamBody { reader, ahead: text, link: None, lease: None, started, kind },
         }
     }
 }
@@ -123,7 +106,7 @@ impl UpstreamBody {
             Kind::Stream => upstream.record(Outcome::Success, None, now),
             Kind::Told => {}
         }
-        if let Some(mut link) = self.link.take()
+        if let Some(link) = self.link.take()
             && link.is_clean()
         {
             upstream.pool.keep(link, now);
@@ -144,7 +127,7 @@ impl UpstreamBody {
     /// Ready when the body has ended, or is longer than an end.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..REST_FRAMES_MAX {
-            match Pin::new(&mut *self).poll_frame(cx) {
+            match self.poll_chunk(cx) {
                 Poll::Ready(Some(Ok(_unwanted))) => {}
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
@@ -154,13 +137,13 @@ impl UpstreamBody {
     }
 
     /// It broke off.
-    fn lose(&mut self, error: &hyper::Error) -> Lost {
+    fn lose(&mut self, why: Written) -> Lost {
         self.link = None;
         if let Some(lease) = self.lease.take() {
             let upstream = lease.upstream();
             upstream.record(Outcome::Reset, None, upstream.common.now());
         }
-        Lost { why: Written::from(error) }
+        Lost { why }
     }
 
     /// A frame of data came.
@@ -175,59 +158,58 @@ impl UpstreamBody {
     }
 }
 
+impl UpstreamBody {
+    /// The next data; `None` at the end.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Lost>>> {
+        loop {
+            if !self.ahead.is_empty() {
+                self.flowed();
+                return Poll::Ready(Some(Ok(std::mem::take(&mut self.ahead))));
+            }
+            if self.reader.is_malformed() {
+                return Poll::Ready(Some(Err(self.lose(Written::Malformed))));
+            }
+            // Without a connection it has ended, or was lost.
+            let Some(link) = &mut self.link else { return Poll::Ready(None) };
+            let mut scratch = Scratch::lend();
+            match ready!(link.poll_receive(cx, scratch.bytes())) {
+                Ok([]) if self.reader.close() => link.spoil(),
+                Ok([]) => return Poll::Ready(Some(Err(self.lose(Written::Closed)))),
+                Ok(mut bytes) => {
+                    self.ahead = self.reader.take(&mut bytes);
+                    if !bytes.is_empty() {
+                        link.spoil();
+                    }
+                }
+                Err(error) => return Poll::Ready(Some(Err(self.lose(Written::from(&error))))),
+            }
+            if self.reader.has_ended() {
+                self.end();
+            }
+        }
+    }
+}
+
 impl Body for UpstreamBody {
     type Data = Bytes;
     type Error = Lost;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
-        let this = self.get_mut();
-        if let Some(link) = &mut this.link
-            && link.poll(cx).is_ready()
-        {
-            this.link = None;
-        }
-        // The connection was polled with the real waker just now; see `link` for why this one does nothing.
-        let mut quiet = Context::from_waker(Waker::noop());
-        loop {
-            match this.incoming.poll_frame(&mut quiet) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => {
-                    this.end();
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(this.lose(&error)))),
-                Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
-                    this.flowed();
-                    if this.incoming.is_end_stream() {
-                        this.end();
-                    }
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Poll::Ready(Some(Ok(_trailers))) => {}
-            }
-        }
+        self.get_mut().poll_chunk(cx).map(|chunk| chunk.map(|data| data.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.ahead.is_empty() && self.reader.has_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.incoming {
-            Flow::Wire(incoming) => incoming.size_hint(),
-            Flow::Held(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
-        }
+        let ahead = self.ahead.len() as u64;
+        self.reader.left().map_or_else(SizeHint::default, |left| SizeHint::with_exact(ahead + left))
     }
 }
 
 impl std::fmt::Debug for UpstreamBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UpstreamBody").finish_non_exhaustive()
+        f.debug_struct("UpstreamBody").field("reader", &self.reader).finish_non_exhaustive()
     }
-}
-
-fn is_event_stream(head: &response::Parts) -> bool {
-    const EVENT_STREAM: &[u8] = b"text/event-stream";
-    let Some(kind) = head.headers.get(header::CONTENT_TYPE) else { return false };
-    kind.as_bytes().get(..EVENT_STREAM.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM))
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use regatta_policy::snapshot::{Endpoint, Scheme};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::codec::Outgoing;
 use super::error::NotWritten;
 use crate::tcp::tune;
 
@@ -134,52 +135,41 @@ async fn handshake(
     }
 }
 
-impl AsyncRead for Io {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Io::Plain(stream) => Pin::new(stream).poll_read(cx, into),
-            Io::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+impl Io {
+    /// Sends what is left of `request`; ready when all of it is on its way.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, request: &mut Outgoing) -> Poll<io::Result<()>> {
+        while !request.is_out() {
+            let [head, body] = request.left();
+            let sent = match (&mut *self, body.is_empty()) {
+                (Io::Plain(stream), true) => Pin::new(stream).poll_write(cx, &head),
+                (Io::Plain(stream), false) => Pin::new(stream).poll_write_vectored(cx, &[head, body]),
+                (Io::Tls(stream), true) => Pin::new(stream).poll_write(cx, &head),
+                (Io::Tls(stream), false) => Pin::new(stream).poll_write_vectored(cx, &[head, body]),
+            };
+            match ready!(sent)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => request.took(sent),
+            }
         }
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Io::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
         match self {
-            Io::Plain(stream) => stream.is_write_vectored(),
-            Io::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            // The kernel has it.
+            Io::Plain(_) => Poll::Ready(Ok(())),
             Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+    /// Reads what is there into `buffer`; nothing means that the connection has ended.
+    pub(super) fn poll_receive<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &'a mut [u8],
+    ) -> Poll<io::Result<&'a [u8]>> {
+        let mut into = ReadBuf::new(buffer);
+        ready!(match self {
+            Io::Plain(stream) => Pin::new(stream).poll_read(cx, &mut into),
+            Io::Tls(stream) => Pin::new(stream).poll_read(cx, &mut into),
+        })?;
+        let length = into.filled().len();
+        Poll::Ready(Ok(&buffer[..length]))
     }
 }

@@ -3,23 +3,18 @@
 //! *Not written* means that no byte of it can have reached a server, so it may go elsewhere; everything later is
 //! *written*: a reset before the first byte of the answer does not prove that nothing was executed (RELIABILITY E.3).
 
-use std::error::Error;
 use std::io;
 
-use bytes::Bytes;
-use http::Request;
-use http_body_util::Full;
+use super::codec::Broken;
 
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The request never left; here it is again.
+    /// The request never left.
     #[error("not sent: {why}")]
     NotWritten {
         /// Why.
         why: NotWritten,
-        /// As it was given to `send`.
-        request: Box<Request<Full<Bytes>>>,
     },
     /// The request may have been executed.
     #[error("sent, but not answered: {why}")]
@@ -77,25 +72,23 @@ pub struct Lost {
     pub why: Written,
 }
 
-impl From<&hyper::Error> for Written {
-    fn from(error: &hyper::Error) -> Written {
-        if error.is_parse_too_large() {
-            return Written::HeadTooLarge;
+impl From<&io::Error> for Written {
+    fn from(error: &io::Error) -> Written {
+        match error.kind() {
+            // TLS that ended without saying so: the answer may have been cut by anybody.
+            io::ErrorKind::UnexpectedEof => Written::Closed,
+            // TLS in words, for what is none.
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Written::Malformed,
+            _ => Written::Reset,
         }
-        if error.is_parse() {
-            return Written::Malformed;
-        }
-        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-            return Written::Closed;
-        }
-        match error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind) {
-            Some(io::ErrorKind::UnexpectedEof) => Written::Closed,
-            // hyper's words for broken chunk framing.
-            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Written::Malformed,
-            Some(_) => Written::Reset,
-            // "connection error" in a body, which has no kind of its own, and bytes that nobody asked for.
-            None if error.is_body_write_aborted() => Written::Closed,
-            None => Written::Malformed,
+    }
+}
+
+impl From<Broken> for Written {
+    fn from(broken: Broken) -> Written {
+        match broken {
+            Broken::Malformed => Written::Malformed,
+            Broken::TooLarge => Written::HeadTooLarge,
         }
     }
 }

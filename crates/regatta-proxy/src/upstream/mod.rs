@@ -4,11 +4,14 @@
 //! sends a request that may have been written a second time, and never waits for a head longer than its caller does.
 
 mod answer;
+pub mod codec;
 mod connect;
 mod error;
+mod flock;
 mod link;
 mod pool;
 mod replica;
+mod scratch;
 mod send;
 mod table;
 #[cfg(test)]
@@ -16,6 +19,8 @@ mod tests;
 mod vitals;
 
 pub use answer::{UpstreamAnswer, UpstreamBody};
+pub use codec::AnswerHead;
 pub use error::{Lost, NotWritten, SendError, Written};
+pub use flock::Knock;
 pub use replica::{Lease, ReplicaStatus, Upstream};
 pub use table::Upstreams;

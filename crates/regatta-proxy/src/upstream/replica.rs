@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 use regatta_policy::balance::{Candidate, Standing};
 use regatta_policy::eject::{Decision, Outcome};
@@ -15,9 +16,11 @@ use regatta_policy::gone::{Attempt, Verdict};
 use regatta_policy::snapshot::{Duty, Endpoint, Health, Replica, Scheme};
 use regatta_policy::{Micros, ReplicaId};
 
+use super::codec;
 use super::connect::Trust;
+use super::flock::{Flock, Knock};
 use super::pool::Pool;
-use super::vitals::{Flock, Vitals};
+use super::vitals::Vitals;
 
 /// One replica, as the data plane sees it.
 pub struct Upstream {
@@ -25,10 +28,8 @@ pub struct Upstream {
     pub id: ReplicaId,
     /// Where it listens.
     pub endpoint: Endpoint,
-    /// The value of `Host` for requests to it.
-    pub authority: HeaderValue,
-    /// Path and query of its endpoint, to be used as the request's URI.
-    pub target: Uri,
+    /// What stands between the method and the headers of every request to it.
+    pub(super) opening: Box<[u8]>,
     pub(super) pool: Pool,
     pub(super) common: Arc<Common>,
     vitals: Vitals,
@@ -76,10 +77,13 @@ impl Upstream {
     pub(super) fn new(replica: &Replica, flock: Arc<Flock>, common: Arc<Common>) -> Arc<Upstream> {
         let endpoint = replica.endpoint.clone();
         let now = common.now();
+        let authority = authority(&endpoint);
+        // A path that is none would end the request line early; the snapshot is checked, so this never happens.
+        let target = endpoint.path.parse().unwrap_or_else(|_| Uri::from_static("/"));
+        let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
         Arc::new(Upstream {
             id: replica.id,
-            authority: authority(&endpoint),
-            target: endpoint.path.parse().unwrap_or_else(|_| Uri::from_static("/")),
+            opening: codec::opening(target, &authority),
             endpoint,
             pool: Pool::default(),
             vitals: Vitals::new(flock, now),
@@ -122,6 +126,11 @@ impl Upstream {
             age: now.since(seen.since),
             standing,
         }
+    }
+
+    /// Whether its server takes a request now: not while every replica of it fails, but for one that tries.
+    pub fn knock(&self) -> Knock {
+        self.vitals.knock(self.common.now())
     }
 
     /// Tells what probes say of it.

@@ -1,20 +1,19 @@
 //! One request to one replica, up to the head of its answer.
 //!
-//! It is written at most once: only a request that hyper hands back unwritten goes out again, on a fresh connection.
+//! It is written at most once: only a request of which not a byte left goes out again, on a fresh connection.
 //! The wait for the head has no time-out of its own; dropping it closes the connection.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::Full;
+use http::Method;
 use regatta_policy::Micros;
 use regatta_policy::eject::Outcome;
 use regatta_policy::snapshot::CallBounds;
 
 use super::answer::UpstreamAnswer;
+use super::codec::{Outgoing, RequestHead};
 use super::connect::connect;
 use super::error::{NotWritten, SendError, Written};
 use super::link::{Failed, Link};
@@ -22,7 +21,12 @@ use super::pool::{Slot, Turn};
 use super::replica::{Lease, Upstream};
 
 impl Upstream {
-    /// Sends `request`, whose URI is to be in origin form (see `target`); `Host` is added if it is not there.
+    /// Begins a request to this replica's endpoint; its `Host` is written already.
+    pub fn request(&self, method: &Method) -> RequestHead {
+        RequestHead::new(method, &self.opening)
+    }
+
+    /// Sends `request`.
     ///
     /// Returns at the head of the answer. The answer's body owns `lease` and the connection.
     ///
@@ -31,19 +35,16 @@ impl Upstream {
     pub async fn send(
         self: &Arc<Self>,
         lease: Lease,
-        mut request: Request<Full<Bytes>>,
+        request: Outgoing,
         bounds: &CallBounds,
     ) -> Result<UpstreamAnswer, SendError> {
         let started = self.common.now();
         self.begin(started);
-        request.headers_mut().entry(header::HOST).or_insert_with(|| self.authority.clone());
         let turn = self.pool.turn(bounds.connections_per_replica_max, bounds.connect_timeout, started).await;
         // Boxed: a kept connection is the ordinary case, and its future should not carry what connecting needs.
         let fresh = match turn {
-            None => return self.not_written(NotWritten::ConnectionsMax, Box::new(request)),
-            Some(Turn::Open(slot)) => {
-                Box::pin(self.send_fresh(lease, slot, Box::new(request), bounds, started))
-            }
+            None => return self.not_written(NotWritten::ConnectionsMax),
+            Some(Turn::Open(slot)) => Box::pin(self.send_fresh(lease, slot, request, bounds, started)),
             Some(Turn::Kept(mut link)) => match link.exchange(request).await {
                 Ok(answer) => return Ok(UpstreamAnswer::new(answer, link, lease, started)),
                 Err(Failed::Sent(why)) => return self.written(why),
@@ -61,18 +62,18 @@ impl Upstream {
         self: &Arc<Self>,
         lease: Lease,
         slot: Slot,
-        request: Box<Request<Full<Bytes>>>,
+        request: Outgoing,
         bounds: &CallBounds,
         started: Micros,
     ) -> Result<UpstreamAnswer, SendError> {
         let mut link = match self.open(slot, bounds.connect_timeout).await {
             Ok(link) => link,
-            Err(why) => return self.not_written(why, request),
+            Err(why) => return self.not_written(why),
         };
-        match link.exchange(*request).await {
+        match link.exchange(request).await {
             Ok(answer) => Ok(UpstreamAnswer::new(answer, link, lease, started)),
             Err(Failed::Sent(why)) => self.written(why),
-            Err(Failed::Unsent(request)) => self.not_written(NotWritten::StaleConnection, request),
+            Err(Failed::Unsent(_)) => self.not_written(NotWritten::StaleConnection),
         }
     }
 
@@ -80,10 +81,10 @@ impl Upstream {
         let user_timeout = Duration::from_millis(self.common.user_timeout_ms.load(Ordering::Relaxed));
         let io = connect(&self.endpoint, timeout, user_timeout, &self.common.trust).await?;
         self.connects.fetch_add(1, Ordering::Relaxed);
-        Link::open(io, slot).await.map_err(|_| NotWritten::Unreachable)
+        Ok(Link::new(io, slot))
     }
 
-    fn not_written<T>(&self, why: NotWritten, request: Box<Request<Full<Bytes>>>) -> Result<T, SendError> {
+    fn not_written<T>(&self, why: NotWritten) -> Result<T, SendError> {
         match why {
             // Our own bound, not its fault.
             NotWritten::ConnectionsMax => {}
@@ -93,7 +94,7 @@ impl Upstream {
             | NotWritten::Tls
             | NotWritten::StaleConnection => self.record(Outcome::ConnectFailed, None, self.common.now()),
         }
-        Err(SendError::NotWritten { why, request })
+        Err(SendError::NotWritten { why })
     }
 
     fn written<T>(&self, why: Written) -> Result<T, SendError> {

@@ -14,8 +14,8 @@ use regatta_policy::snapshot::{Duty, Limits, Server, Snapshot};
 use rustls::ClientConfig;
 
 use super::connect::Trust;
+use super::flock::Flock;
 use super::replica::{Common, ReplicaStatus, Upstream};
-use super::vitals::Flock;
 
 /// The replicas of all servers.
 pub struct Upstreams {
@@ -72,6 +72,7 @@ impl Upstreams {
     ) {
         let serving = server.replicas.iter().filter(|replica| replica.duty == Duty::Serving).count();
         flock.replicas.store(serving, Ordering::Relaxed);
+        flock.arm(server.breaker);
         for replica in &server.replicas {
             if let Entry::Vacant(vacant) = after.entry(replica.id) {
                 let stays = before.get(&replica.id).cloned();

@@ -2,23 +2,16 @@
 //!
 //! One short mutex a replica, taken once when a request ends and once when it is a candidate. Never reads a clock.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use regatta_policy::Micros;
-use regatta_policy::eject::{Decision, Door, Ejection, Fleet, Outcome, RULE};
+use regatta_policy::eject::{Decision, Door, Ejection, Outcome, RULE};
 use regatta_policy::ewma::{self, Ewma};
 use regatta_policy::gone::{self, Attempt, Verdict, Watch};
 use regatta_policy::snapshot::Health;
 
-/// What the replicas of one server share: how many they are, and how many of them are ejected.
-#[derive(Debug, Default)]
-pub(super) struct Flock {
-    /// But draining ones.
-    pub(super) replicas: AtomicUsize,
-    ejected: AtomicUsize,
-}
+use super::flock::{Flock, Knock};
 
 /// What is known of one replica.
 pub(super) struct Vitals {
@@ -67,8 +60,9 @@ impl Vitals {
         if let Some(latency) = latency {
             seen.latency = Some(ewma::observe(seen.latency, latency, now));
         }
-        let (next, decision) = seen.ejection.record(RULE, outcome, self.fleet(), now);
+        let (next, decision) = seen.ejection.record(RULE, outcome, self.flock.fleet(), now);
         self.change(&mut seen, next);
+        self.flock.record(outcome, now);
         match decision {
             Decision::Ejected { until } => seen.ejected_until = until,
             Decision::Returned => (seen.since, seen.ejected_until) = (now, now),
@@ -101,6 +95,7 @@ impl Vitals {
         seen.health = health;
         if was_down && health == Health::Healthy {
             self.change(&mut seen, Ejection::default());
+            self.flock.open();
             (seen.since, seen.ejected_until, seen.watch) = (now, now, Watch::default());
         }
     }
@@ -108,30 +103,22 @@ impl Vitals {
     /// The replica left the config.
     pub(super) fn leave(&self) {
         let mut seen = self.seen();
-        if seen.ejection.is_ejected() && !seen.left {
-            self.flock.ejected.fetch_sub(1, Ordering::Relaxed);
+        if !seen.left {
+            self.flock.change(seen.ejection, Ejection::default());
         }
         seen.left = true;
     }
 
     fn change(&self, seen: &mut Seen, next: Ejection) {
-        let (before, after) = (seen.ejection.is_ejected(), next.is_ejected());
+        if !seen.left {
+            self.flock.change(seen.ejection, next);
+        }
         seen.ejection = next;
-        if seen.left || before == after {
-            return;
-        }
-        if after {
-            self.flock.ejected.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.flock.ejected.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 
-    fn fleet(&self) -> Fleet {
-        Fleet {
-            replicas: self.flock.replicas.load(Ordering::Relaxed),
-            ejected: self.flock.ejected.load(Ordering::Relaxed),
-        }
+    /// Whether its server takes a request: all replicas of a server give the same answer.
+    pub(super) fn knock(&self, now: Micros) -> Knock {
+        self.flock.knock(now)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -163,6 +150,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn a_replica_that_was_down_and_is_up_again_starts_with_a_clean_slate() {
@@ -179,6 +167,6 @@ mod tests {
         vitals.hear(Health::Healthy, Micros(14));
         assert!(!vitals.look().is_shut(Micros(15)));
         assert_eq!(vitals.look().since, Micros(14), "slow start, as for a new one");
-        assert_eq!(flock.ejected.load(Ordering::Relaxed), 0);
+        assert_eq!(flock.fleet().ejected, 0);
     }
 }

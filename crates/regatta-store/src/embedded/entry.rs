@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::types::{Etag, Uuid16, Versioned};
+use crate::{Etag, Uuid16, Versioned};
 
 /// Bytes before the content: length and checksum, four each, little-endian.
 const FRAME_LEN: usize = 8;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use papaya::HashMap;
 
 use super::entry::{BURY_LEN, Entry, PUT_LEN};
-use crate::types::{Uuid16, Versioned};
+use crate::{Uuid16, Versioned};
 
 /// A record and when it was last used.
 pub(super) struct Record {

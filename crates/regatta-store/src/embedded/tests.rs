@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
-use crate::suite;
+use crate::{Buried, Cas, Etag, Sessions, Uuid16, Versioned, Warm, suite};
 
 const NOW_S: u64 = 1_800_000_000;
 const DAY: u32 = (NOW_S / 86_400) as u32;
@@ -72,7 +72,9 @@ fn put(store: &Embedded, number: u32, value: &[u8]) {
 async fn passes_the_suite_in_a_directory_and_after_each_restart() {
     let dir = TempDir::new().unwrap();
     for seed in 1..=3 {
-        suite::run(&open_at(dir.path(), Bounds::default()), seed, DAY).await;
+        let store = open_at(dir.path(), Bounds::default());
+        suite::run(&store, seed, DAY).await;
+        suite::run_pair(&store, &store, seed, DAY).await;
     }
 }
 
@@ -365,7 +367,10 @@ async fn every_bound_refuses_and_counts() {
     let third = store.put(session(3), None, record(3, b"3"));
     assert_eq!(third, Err(StoreError::Full("session records")));
     put(&store, 2, b"a change");
-    assert_eq!(store.put(session(3), None, record(3, b"too large")), Err(StoreError::TooLarge));
+    assert_eq!(
+        store.put(session(3), None, record(3, b"too large")),
+        Err(StoreError::TooLarge("a session record"))
+    );
     store.bury(DAY, [1; 16]).await.unwrap();
     store.bury(DAY, [1; 16]).await.unwrap();
     assert_eq!(store.bury(DAY, [2; 16]).await, Err(StoreError::Full("tombstones")));

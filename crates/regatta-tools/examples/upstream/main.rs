@@ -20,6 +20,7 @@ use clap::Parser;
 use request::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::{LocalSet, spawn_local};
 
 #[derive(Parser)]
@@ -36,12 +37,16 @@ struct Typed {
     /// Milliseconds that each call takes
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
+    /// Calls that run at once; more of them wait in line here. 0: all
+    #[arg(long, default_value_t = 0)]
+    workers: usize,
 }
 
 /// What all connections share.
 pub struct Shared {
     strict: bool,
     delay: Duration,
+    workers: Option<Semaphore>,
     journal: RefCell<Option<File>>,
     sessions: RefCell<HashSet<String>>,
     begun: Cell<u64>,
@@ -82,6 +87,7 @@ fn main() -> io::Result<()> {
     let shared = Rc::new(Shared {
         strict: typed.strict,
         delay: Duration::from_millis(typed.delay_ms),
+        workers: (typed.workers > 0).then(|| Semaphore::new(typed.workers)),
         journal: RefCell::new(journal),
         sessions: RefCell::default(),
         begun: Cell::new(0),
@@ -140,6 +146,10 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
 
 async fn answer(request: &Request<'_>, shared: &Shared) -> io::Result<Reply> {
     if !shared.delay.is_zero() && request.is_call() {
+        let _worker = match &shared.workers {
+            Some(workers) => workers.acquire().await.ok(),
+            None => None,
+        };
         tokio::time::sleep(shared.delay).await;
     }
     answers::answer(request, shared)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::target::{NoTarget, Target};
 use super::{Era, Expected, Kind, Plan};
 
 /// Loads an MCP endpoint and checks every answer.
@@ -22,6 +23,9 @@ pub struct Args {
     /// The tool to call; it must echo its argument `text`
     #[arg(long, default_value = "echo")]
     pub tool: String,
+    /// Call as somebody: the token of an Authorization header
+    #[arg(long, value_name = "TOKEN")]
+    pub bearer: Option<String>,
     /// Connections, streams or sessions at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub connections: u32,
@@ -64,6 +68,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// The endpoint, and who calls it.
+    pub fn target(&self) -> Result<Target, NoTarget> {
+        Ok(Target { bearer: self.bearer.clone(), ..Target::parse(&self.url)? })
+    }
+
     /// What was typed as a plan; `Err` is a text for a person.
     pub fn plan(&self) -> Result<Plan, String> {
         let positive = |name: &str, value: f64| {

@@ -142,8 +142,10 @@ pub fn standing(plan: &Plan, target: &Target, session: Option<&str>) -> Template
 }
 
 fn head(method: &str, target: &Target, fields: &str) -> String {
+    let bearer = target.bearer.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
+    let bearer = bearer.unwrap_or_default();
     format!(
-        "{method} {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n{fields}",
+        "{method} {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n{bearer}{fields}",
         target.path, target.host
     )
 }

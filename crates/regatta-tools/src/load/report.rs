@@ -58,6 +58,8 @@ pub struct Report {
     pub cut: u64,
     /// Of right answers after the warm-up.
     pub latency: Latency,
+    /// Of JSON-RPC errors after the warm-up.
+    pub refusals: Latency,
 }
 
 impl Report {
@@ -84,6 +86,7 @@ impl Report {
             opened: tally.opened,
             cut: tally.cut,
             latency: Latency::of(&tally.latency_ns),
+            refusals: Latency::of(&tally.refusal_ns),
         }
     }
 

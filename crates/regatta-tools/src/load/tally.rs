@@ -15,6 +15,8 @@ use super::message::ID_FIRST;
 pub struct Tally {
     /// Latencies in nanoseconds, of answers after the warm-up only.
     pub latency_ns: Histogram<u64>,
+    /// The same of answers that are JSON-RPC errors.
+    pub refusal_ns: Histogram<u64>,
     /// Right answers.
     pub right: u64,
     /// Answers with another id, other content or another kind of body.
@@ -36,10 +38,11 @@ pub struct Tally {
 impl Default for Tally {
     fn default() -> Self {
         // Three digits from 1 ns to 100 s are within the type's limits, whatever the run does.
-        let latency_ns =
-            Histogram::new_with_bounds(1, 100_000_000_000, 3).expect("constant bounds are valid");
+        let histogram =
+            || Histogram::new_with_bounds(1, 100_000_000_000, 3).expect("constant bounds are valid");
         Tally {
-            latency_ns,
+            latency_ns: histogram(),
+            refusal_ns: histogram(),
             right: 0,
             wrong: 0,
             faults: BTreeMap::new(),
@@ -61,14 +64,18 @@ impl Tally {
             Verdict::Fault(code) => *self.faults.entry(code).or_default() += 1,
             Verdict::Status(status) => *self.statuses.entry(status).or_default() += 1,
         }
-        if let (Verdict::Right, Some(latency)) = (verdict, latency) {
-            self.latency_ns.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        let ns = |latency: Duration| u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        match (verdict, latency) {
+            (Verdict::Right, Some(latency)) => self.latency_ns.saturating_record(ns(latency)),
+            (Verdict::Fault(_), Some(latency)) => self.refusal_ns.saturating_record(ns(latency)),
+            (Verdict::Wrong | Verdict::Status(_), _) | (_, None) => {}
         }
     }
 
     /// Adds another thread's counts.
     pub fn add(&mut self, other: &Tally) {
         self.latency_ns += &other.latency_ns;
+        self.refusal_ns += &other.refusal_ns;
         self.right += other.right;
         self.wrong += other.wrong;
         self.broken += other.broken;

@@ -12,6 +12,8 @@ pub struct Target {
     pub host: String,
     /// Path and query.
     pub path: String,
+    /// Who calls, as a bearer token.
+    pub bearer: Option<String>,
 }
 
 /// Why a URL is no target; the text is for a person.
@@ -46,7 +48,7 @@ impl Target {
             .map_err(|error| NoTarget(format!("{url}: {error}")))?
             .next()
             .ok_or_else(|| NoTarget(format!("{url}: the host has no address")))?;
-        Ok(Target { address, host: host.to_owned(), path: path.to_owned() })
+        Ok(Target { address, host: host.to_owned(), path: path.to_owned(), bearer: None })
     }
 }
 

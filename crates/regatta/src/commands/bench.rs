@@ -4,14 +4,14 @@
 
 use std::process::ExitCode;
 
-use regatta_tools::load::{Args, Target, run as run_load};
+use regatta_tools::load::{Args, run as run_load};
 
 /// The instrument's own arguments.
 pub type BenchArgs = Args;
 
 /// Prints the report to stdout; code 1 if an answer was not right or a connection broke.
 pub fn run(args: &BenchArgs) -> ExitCode {
-    let (plan, target) = match (args.plan(), Target::parse(&args.url)) {
+    let (plan, target) = match (args.plan(), args.target()) {
         (Ok(plan), Ok(target)) => (plan, target),
         (Err(why), _) => return complain(&why, 2),
         (_, Err(why)) => return complain(&why.to_string(), 2),

@@ -2,6 +2,8 @@
 //!
 //! It reads and checks with the same code as `serve`, certificates too; it opens no socket and probes no replica.
 
+mod explain;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,13 +21,24 @@ pub struct CheckArgs {
     /// The config file.
     #[arg(long, short, value_name = "FILE", default_value = "regatta.toml")]
     config: PathBuf,
+
+    /// Says instead which rules ([[limit]]) count this request, in order: 'tools/call TOOL sub=alice ip=192.0.2.7'.
+    #[arg(long, value_name = "REQUEST")]
+    explain: Option<String>,
 }
 
 /// Prints the summary to stdout, or the complaints to stderr.
 pub fn run(args: &CheckArgs) -> ExitCode {
     match config::load(&args.config, &Env::of_process()) {
         Ok(config) => {
-            println!("{}", summary(&config));
+            match args.explain.as_deref().map(|text| explain::explain(&config, text)) {
+                None => println!("{}", summary(&config)),
+                Some(Ok(lines)) => println!("{lines}"),
+                Some(Err(wrong)) => {
+                    eprintln!("error: --explain: {wrong}");
+                    return ExitCode::from(2);
+                }
+            }
             for note in &config.notes {
                 eprintln!("note: {note}");
             }

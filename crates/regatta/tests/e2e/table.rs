@@ -244,7 +244,11 @@ impl Bench {
     /// Over any stub that speaks both eras.
     pub async fn over(behaviour: impl Fn(&Seen) -> Reply + Send + Sync + 'static, plan: Plan) -> Self {
         let stub = Stub::start(behaviour).await;
-        let plan = plan.server("stub", [stub.url()], "request_timeout = \"3s\"\nrequest_max = \"3s\"");
+        let plan = plan.server(
+            "stub",
+            [stub.url()],
+            "request_timeout = \"3s\"\nrequest_max = \"3s\"\nbreaker = \"off\"",
+        );
         let gateway = Gateway::start(REGATTA, plan.on_gateway("log_filter = \"debug\"")).await;
         let client = gateway.client().header("authorization", TOKEN).header("x-normal", "yes");
         let session = client.initialize().await;

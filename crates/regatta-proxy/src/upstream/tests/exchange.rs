@@ -1,8 +1,8 @@
 //! Requests that are answered, and what becomes of their connections.
 
 use super::{
-    Arc, AsyncReadExt, BodyExt, Bytes, CallBounds, Duration, Full, OK, SOON, Scripted, StatusCode, alone,
-    call, connects_within, mpsc, request, send,
+    Arc, AsyncReadExt, BodyExt, Bytes, CallBounds, Duration, Method, Notify, OK, SOON, Scripted, StatusCode,
+    alone, call, connects_within, mpsc, request, send,
 };
 
 #[tokio::test]
@@ -155,7 +155,8 @@ async fn connection_close_is_obeyed() {
 
 #[tokio::test]
 async fn a_request_over_connections_max_waits_and_takes_the_connection_that_is_freed() {
-    let server = Scripted::answering(OK).await;
+    let go = Arc::new(Notify::new());
+    let server = Scripted::halting(Arc::clone(&go)).await;
     let upstream = alone(server.port);
     let bounds = CallBounds { connections_per_replica_max: 1, ..connects_within(SOON) };
     let first = send(&upstream, &bounds).await.expect("an answer");
@@ -167,7 +168,9 @@ async fn a_request_over_connections_max_waits_and_takes_the_connection_that_is_f
         tokio::task::yield_now().await;
     }
     assert!(!second.is_finished());
+    go.notify_one();
     first.body.collect().await.expect("whole");
+    go.notify_one();
     let second = second.await.expect("no panic").expect("an answer");
     second.body.collect().await.expect("whole");
     let status = upstream.status();
@@ -202,8 +205,7 @@ async fn a_large_request_and_a_large_answer_pass_whole() {
     })
     .await;
     let upstream = alone(server.port);
-    let mut large = request(&upstream);
-    *large.body_mut() = Full::from(vec![b'x'; SIZE]);
+    let large = upstream.request(&Method::POST).finish(Bytes::from(vec![b'x'; SIZE]));
     let answer = upstream.send(upstream.lease(), large, &CallBounds::default()).await.expect("an answer");
     let body = answer.body.collect().await.expect("whole").to_bytes();
     assert!(body.len() == SIZE && body.iter().all(|byte| *byte == b'y'));

@@ -1,7 +1,7 @@
 //! What is learned of a replica, and what a snapshot changes of it.
 
 use super::{
-    Arc, BodyExt, CallBounds, Duration, Instant, Micros, NotWritten, OK, Scheme, Scripted, Standing,
+    Arc, BodyExt, CallBounds, Duration, Instant, Micros, NotWritten, Notify, OK, Scheme, Scripted, Standing,
     StatusCode, Upstream, Upstreams, alone, call, connects_within, not_written, replica, send, snapshot,
     upstreams, written,
 };
@@ -83,10 +83,12 @@ async fn only_whole_plain_answers_are_latencies() {
 
 #[tokio::test]
 async fn a_new_snapshot_keeps_who_stays_and_closes_who_left() {
-    let (stays, leaves) = (Scripted::answering(OK).await, Scripted::answering(OK).await);
+    let go = Arc::new(Notify::new());
+    let (stays, leaves) = (Scripted::answering(OK).await, Scripted::halting(Arc::clone(&go)).await);
     let (upstreams, first) = upstreams(&[stays.port, leaves.port]);
     let second = upstreams.get(replica(leaves.port).id).expect("applied");
     call(&first).await;
+    go.notify_one();
     call(&second).await;
     let busy = send(&second, &CallBounds::default()).await.expect("an answer");
     upstreams.apply(&snapshot(vec![replica(stays.port)]));
@@ -94,6 +96,7 @@ async fn a_new_snapshot_keeps_who_stays_and_closes_who_left() {
     assert_eq!(first.status().idle, 1);
     assert!(upstreams.get(second.id).is_none());
     assert_eq!(second.status().connections, 1, "the busy one ends its work");
+    go.notify_one();
     busy.body.collect().await.expect("whole");
     assert_eq!(second.status().connections, 0);
 }
@@ -111,7 +114,8 @@ fn an_unused_replica_has_a_host_for_every_kind_of_endpoint() {
         let upstreams = Upstreams::new(Instant::now());
         upstreams.apply(&snapshot(vec![replica.clone()]));
         let upstream = upstreams.get(replica.id).expect("applied");
-        assert_eq!(upstream.authority, expected);
+        let opening = String::from_utf8_lossy(&upstream.opening);
+        assert_eq!(opening, format!(" /mcp HTTP/1.1\r\nhost: {expected}\r\n"));
         let candidate = upstream.candidate(&replica, Micros(0));
         assert_eq!((candidate.in_flight, candidate.ewma_us, candidate.standing), (0, 0, Standing::Good));
     }

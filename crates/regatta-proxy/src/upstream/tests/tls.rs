@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 
 use arc_swap::ArcSwap;
-use http::Response;
+use http::{Request, Response};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{
-    Arc, CallBounds, Full, Instant, Limits, NotWritten, Request, SOON, Scheme, StatusCode, Upstream,
-    Upstreams, call, not_written, replica, snapshot,
+    Arc, CallBounds, Instant, Limits, NotWritten, SOON, Scheme, StatusCode, Upstream, Upstreams, call,
+    not_written, replica, snapshot,
 };
 use crate::listener::{self, Listener, ListenerStats, drain_signal, serve, server_config};
 

@@ -1,50 +1,31 @@
-//! The conformance suite: what every backend must do. A backend's tests call `run` with a fresh store.
-//!
-//! It panics with a sentence where a backend falls short. It needs no runtime of its own and leaves nothing that a
-//! store shared with others would mind: all names in it are handed in as a seed.
+//! Records and tombstones: compare-and-set, meeting, forgetting, burying.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Buried, Cas, Etag, Store, StoredKey, Uuid16, Versioned, Warm};
-
-/// Runs the whole suite. `seed` makes names that no other run uses; `day` is an issue day that is alive.
-pub async fn run(store: &dyn Store, seed: u64, day: u32) {
-    let names = Names { seed };
-    a_session_has_no_record_at_first(store, &names).await;
-    a_record_is_read_as_it_was_written(store, &names).await;
-    one_of_several_first_writers_wins(store, &names).await;
-    a_write_against_an_old_etag_loses(store, &names).await;
-    the_same_write_again_is_done(store, &names).await;
-    a_write_that_expects_a_record_loses_without_one(store, &names).await;
-    a_forgotten_record_is_gone(store, &names).await;
-    records_do_not_mix(store, &names).await;
-    what_is_buried_stays_buried(store, &names, day).await;
-    the_first_writer_of_a_key_wins(store, &names).await;
-    many_records_come_back(store, &names).await;
-}
-
-/// Names of one run.
-struct Names {
-    seed: u64,
-}
+use super::Names;
+use crate::{Buried, Cas, Etag, Grave, Met, Store, Uuid16, Versioned, Warm};
 
 impl Names {
-    fn bytes(&self, case: u8, number: u32) -> [u8; 16] {
-        let mut bytes = [case; 16];
-        bytes[..8].copy_from_slice(&self.seed.to_be_bytes());
-        bytes[8..12].copy_from_slice(&number.to_be_bytes());
-        bytes
-    }
-
-    fn session(&self, case: u8) -> Uuid16 {
-        Uuid16(self.bytes(case, 0))
-    }
-
     fn record(&self, case: u8, number: u32, value: &[u8]) -> Versioned {
         Versioned { etag: Etag(self.bytes(case, number)), value: Bytes::copy_from_slice(value) }
     }
+}
+
+pub(super) async fn run(store: &dyn Store, names: &Names, day: u32) {
+    a_session_has_no_record_at_first(store, names).await;
+    a_record_is_read_as_it_was_written(store, names).await;
+    one_of_several_first_writers_wins(store, names).await;
+    a_write_against_an_old_etag_loses(store, names).await;
+    the_same_write_again_is_done(store, names).await;
+    a_write_that_expects_a_record_loses_without_one(store, names).await;
+    a_forgotten_record_is_gone(store, names).await;
+    records_do_not_mix(store, names).await;
+    what_is_buried_stays_buried(store, names, day).await;
+    a_session_is_met_with_its_record_and_its_grave(store, names, day).await;
+    what_was_written_here_is_known_here(store, names).await;
+    many_records_come_back(store, names).await;
 }
 
 async fn present(store: &dyn Store, session: &Uuid16) -> Option<Arc<Versioned>> {
@@ -148,14 +129,25 @@ async fn what_is_buried_stays_buried(store: &dyn Store, names: &Names, day: u32)
     assert_eq!(store.is_buried(day - 1, digest).await, Ok(false));
 }
 
-async fn the_first_writer_of_a_key_wins(store: &dyn Store, names: &Names) {
-    let fingerprint = (names.seed as u32).to_be_bytes();
-    let first = StoredKey { fingerprint, secret: [1; 32], published_s: 1_800_000_000 };
-    let second = StoredKey { fingerprint, secret: [2; 32], published_s: 1_800_000_001 };
-    assert_eq!(store.put_key(first.clone()).await, Ok(first.clone()));
-    assert_eq!(store.put_key(second).await, Ok(first.clone()));
-    let keys = store.keys().await.expect("keys can be read");
-    assert_eq!(keys.iter().filter(|key| key.fingerprint == fingerprint).collect::<Vec<_>>(), [&first]);
+async fn a_session_is_met_with_its_record_and_its_grave(store: &dyn Store, names: &Names, day: u32) {
+    let (session, digest) = (names.session(12), names.bytes(12, 1));
+    let met = |record, grave| Ok(Met { record, grave });
+    assert_eq!(store.meet(&session, day, digest).await, met(None, Grave::None));
+    let record = names.record(12, 1, b"met");
+    assert_eq!(set(store, &session, None, record.clone()).await, Cas::Done);
+    let record = Arc::new(record);
+    assert_eq!(store.meet(&session, day, digest).await, met(Some(record.clone()), Grave::None));
+    store.bury(day, digest).await.expect("a token can be buried");
+    assert_eq!(store.meet(&session, day, digest).await, met(Some(record), Grave::Dug));
+    assert_ne!(store.buried(day, &digest), Buried::No);
+}
+
+async fn what_was_written_here_is_known_here(store: &dyn Store, names: &Names) {
+    let (session, record) = (names.session(13), names.record(13, 1, b"mine"));
+    assert_eq!(set(store, &session, None, record.clone()).await, Cas::Done);
+    assert_eq!(store.last_known(&session), Warm::Some(Arc::new(record)));
+    store.forget(&session).await.expect("a record can be forgotten");
+    assert_eq!(store.last_known(&session), Warm::None);
 }
 
 async fn many_records_come_back(store: &dyn Store, names: &Names) {

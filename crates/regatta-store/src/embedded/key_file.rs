@@ -9,28 +9,28 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::log::sync_dir;
-use crate::types::StoredKey;
+use crate::StoredKey;
 
 /// Keys kept; a rotation a day for a session lifetime of a week needs eight.
 pub(super) const KEYS_MAX: usize = 64;
 
-pub(super) struct Keys {
+pub(super) struct KeyFile {
     keys: Vec<StoredKey>,
     /// Lines not understood.
     strange: Vec<String>,
     file: Option<PathBuf>,
 }
 
-impl Keys {
+impl KeyFile {
     /// Keys of this process only.
-    pub(super) fn in_memory() -> Keys {
-        Keys { keys: Vec::new(), strange: Vec::new(), file: None }
+    pub(super) fn in_memory() -> KeyFile {
+        KeyFile { keys: Vec::new(), strange: Vec::new(), file: None }
     }
 
     /// The keys in `dir`, none if there is no file yet.
-    pub(super) fn open(dir: &Path) -> io::Result<Keys> {
+    pub(super) fn open(dir: &Path) -> io::Result<KeyFile> {
         let file = dir.join("keys");
-        let mut keys = Keys { file: Some(file.clone()), ..Keys::in_memory() };
+        let mut keys = KeyFile { file: Some(file.clone()), ..KeyFile::in_memory() };
         let text = match fs::read(&file) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(keys),

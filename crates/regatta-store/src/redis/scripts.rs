@@ -1,0 +1,256 @@
+//! The scripts, each atomic on one key (and so on one slot), and idempotent: the same call again changes nothing more.
+//!
+//! A script that changes what other gateways know publishes the notice itself, so that there is none without the other.
+
+use std::sync::LazyLock;
+
+/// A script and the name the server knows it by.
+pub(super) struct Script {
+    pub(super) code: &'static str,
+    pub(super) sha: String,
+}
+
+macro_rules! script {
+    ($(#[$doc:meta])* $name:ident, $code:literal) => {
+        $(#[$doc])*
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script { code: $code, sha: redis::Script::new($code).get_hash().to_owned() }
+        });
+    };
+}
+
+script!(
+    /// A record by compare-and-set. ARGV: expected etag or empty, etag, value, ttl in ms, channel, notice.
+    /// 1: written; 2: it was already; 0: there is none; etag and value: somebody else's.
+    COMPARE_AND_SET,
+    "local present = redis.call('HGET', KEYS[1], 'etag')
+if present == ARGV[2] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  return 2
+end
+if (present or '') ~= ARGV[1] then
+  if present then return {present, redis.call('HGET', KEYS[1], 'value')} end
+  return 0
+end
+redis.call('HSET', KEYS[1], 'etag', ARGV[2], 'value', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('PUBLISH', ARGV[5], ARGV[6])
+return 1"
+);
+
+script!(
+    /// Removes a record. ARGV: channel, notice.
+    FORGET,
+    "if redis.call('DEL', KEYS[1]) == 1 then redis.call('PUBLISH', ARGV[1], ARGV[2]) end
+return 1"
+);
+
+script!(
+    /// A tombstone. ARGV: digest, the most there may be, when they all go in seconds since 1970, channel, notice.
+    /// 1: written; 2: it was already; 0: there is no room.
+    BURY,
+    "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 2 end
+if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('EXPIREAT', KEYS[1], ARGV[3])
+redis.call('PUBLISH', ARGV[4], ARGV[5])
+return 1"
+);
+
+script!(
+    /// A sealing key. ARGV: fingerprint, key, the most there may be, channel, notice. The key that is kept, or nothing
+    /// if there is no room.
+    PUT_KEY,
+    "local kept = redis.call('HGET', KEYS[1], ARGV[1])
+if kept then return kept end
+if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return false end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PUBLISH', ARGV[4], ARGV[5])
+return ARGV[2]"
+);
+
+script!(
+    /// Events of a stream. ARGV: ttl in ms, most events, most bytes, 1 if it ended, first sequence, events.
+    /// The number of events dropped.
+    SPILL,
+    "local key, seq = KEYS[1], tonumber(ARGV[5])
+local held = redis.call('HMGET', key, 'first', 'next', 'bytes')
+local first, following = tonumber(held[1] or seq), tonumber(held[2] or seq)
+local bytes, dropped = tonumber(held[3] or 0), 0
+local function name(number) return string.format('%.0f', number) end
+local function drop_first()
+  bytes = bytes - redis.call('HSTRLEN', key, name(first))
+  redis.call('HDEL', key, name(first))
+  first, dropped = first + 1, dropped + 1
+end
+for at = 6, #ARGV do
+  if seq >= following then
+    while seq > following and first < following do drop_first() end
+    if seq > following then first = seq end
+    redis.call('HSET', key, name(seq), ARGV[at])
+    bytes, following = bytes + #ARGV[at], seq + 1
+    while following - first > tonumber(ARGV[2]) or bytes > tonumber(ARGV[3]) do drop_first() end
+  end
+  seq = seq + 1
+end
+redis.call('HSET', key, 'first', name(first), 'next', name(following), 'bytes', name(bytes))
+if ARGV[4] == '1' then redis.call('HSET', key, 'ended', '1') end
+redis.call('PEXPIRE', key, ARGV[1])
+return dropped"
+);
+
+script!(
+    /// What is held of a stream. ARGV: from which sequence, most events, most bytes.
+    /// First, next, 1 if it ended, sequence of the first event that follows, events; or nothing.
+    RECALL,
+    "local key = KEYS[1]
+local held = redis.call('HMGET', key, 'first', 'next', 'ended')
+if not held[1] then return false end
+local first, following, from = tonumber(held[1]), tonumber(held[2]), tonumber(ARGV[1])
+if from < first then from = first end
+if from > following then from = following end
+local function name(number) return string.format('%.0f', number) end
+local out, bytes = {held[1], held[2], held[3] or '0', name(from)}, 0
+for seq = from, math.min(following, from + tonumber(ARGV[2])) - 1 do
+  local event = redis.call('HGET', key, name(seq))
+  if not event then break end
+  bytes = bytes + #event
+  if seq > from and bytes > tonumber(ARGV[3]) then break end
+  out[#out + 1] = event
+end
+return out"
+);
+
+script!(
+    /// A claim. ARGV: who claims, ttl in ms. 1: the first; 0: repeated.
+    CLAIM,
+    "local holder = redis.call('GET', KEYS[1])
+if holder then return holder == ARGV[1] and 1 or 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1"
+);
+
+script!(
+    /// Gives up a claim. ARGV: what the claims of this process begin with.
+    RELEASE,
+    "local holder = redis.call('GET', KEYS[1])
+if holder and string.sub(holder, 1, #ARGV[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1"
+);
+
+script!(
+    /// A shared result: its bytes and its age in ms, by the server's clock; or nothing.
+    RESULT,
+    "local held = redis.call('HMGET', KEYS[1], 'value', 'at')
+if not held[1] then return false end
+local now = redis.call('TIME')
+local age = math.floor((now[1] - held[2]) * 1000 + now[2] / 1000)
+if age < 0 then age = 0 end
+return {held[1], age}"
+);
+
+script!(
+    /// Puts a shared result. ARGV: bytes, life in ms.
+    SHARE_RESULT,
+    "local now = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'value', ARGV[1], 'at', string.format('%.3f', now[1] + now[2] / 1000000))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1"
+);
+
+script!(
+    /// Claims a fetch, or renews the claim. ARGV: who, lease in ms. 1: it is theirs; 0: it is another's.
+    CLAIM_FETCH,
+    "local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1"
+);
+
+script!(
+    /// Gives up the claim of a fetch. ARGV: whose.
+    GIVE_UP_FETCH,
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1"
+);
+
+script!(
+    /// Numbers a purge. ARGV: thing, whose, a new epoch, most things, how long the numbers are kept in ms. Epoch, number.
+    /// Things are fields with a `=` before them.
+    PURGE,
+    "local key, field = KEYS[1], '=' .. ARGV[1]
+redis.call('HSETNX', key, 'epoch', ARGV[3])
+local number = redis.call('HINCRBY', key, 'newest', 1)
+if redis.call('HLEN', key) - 2 >= tonumber(ARGV[4]) and redis.call('HEXISTS', key, field) == 0 then
+  local epoch = redis.call('HGET', key, 'epoch')
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'epoch', epoch, 'newest', number)
+else
+  redis.call('HSET', key, field, ARGV[2] .. string.format('%.0f', number))
+end
+redis.call('PEXPIRE', key, ARGV[5])
+return {redis.call('HGET', key, 'epoch'), number}"
+);
+
+script!(
+    /// What was purged. ARGV: the epoch and the number that are known, a new epoch if there is none, how long it is kept in
+    /// ms. Epoch, newest, then things and their values; or nothing if that is known.
+    PURGED,
+    "if redis.call('HSETNX', KEYS[1], 'epoch', ARGV[3]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+local held = redis.call('HMGET', KEYS[1], 'epoch', 'newest')
+local epoch, newest = held[1], held[2] or '0'
+if epoch == ARGV[1] and newest == ARGV[2] then return false end
+local out, all = {epoch, newest}, redis.call('HGETALL', KEYS[1])
+for at = 1, #all, 2 do
+  if string.sub(all[at], 1, 1) == '=' then
+    out[#out + 1] = string.sub(all[at], 2)
+    out[#out + 1] = all[at + 1]
+  end
+end
+return out"
+);
+
+script!(
+    /// A node. ARGV: ttl in ms, names and values of its fields.
+    REGISTER,
+    "redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1"
+);
+
+script!(
+    /// A node's heartbeat. ARGV as `REGISTER`. 1: it is registered; 0: it is not.
+    BEAT,
+    "if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if #ARGV > 1 then redis.call('HSET', KEYS[1], unpack(ARGV, 2)) end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1"
+);
+
+script!(
+    /// The ids of nodes. ARGV: most ids. How many there are, then the ids.
+    NODES,
+    "local number = redis.call('SCARD', KEYS[1])
+local ids
+if number <= tonumber(ARGV[1]) then
+  ids = redis.call('SMEMBERS', KEYS[1])
+else
+  ids = redis.call('SORT', KEYS[1], 'LIMIT', 0, ARGV[1], 'ALPHA')
+end
+table.insert(ids, 1, number)
+return ids"
+);
+
+script!(
+    /// A node's fields, unless they are beyond the bounds. ARGV: most fields, most bytes. Fields; 0: too large.
+    NODE,
+    "local fields = redis.call('HLEN', KEYS[1])
+if fields > tonumber(ARGV[1]) then return 0 end
+local bytes = 0
+for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+  bytes = bytes + #name + redis.call('HSTRLEN', KEYS[1], name)
+end
+if bytes > tonumber(ARGV[2]) then return 0 end
+return redis.call('HGETALL', KEYS[1])"
+);

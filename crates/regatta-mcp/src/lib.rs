@@ -17,6 +17,7 @@ pub mod scan;
 pub mod sse;
 pub mod write;
 
+mod canonical;
 mod decode;
 mod documents;
 mod escape;
@@ -36,6 +37,7 @@ mod swar;
 #[cfg(test)]
 mod testing;
 
+pub use canonical::{canonical, canonical_params};
 pub use decode::{BATCH_MAX, decode};
 pub use documents::{Documents, documents};
 pub use era::Era;

@@ -70,7 +70,7 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-fn travels_up(name: &HeaderName) -> bool {
+pub(crate) fn travels_up(name: &HeaderName) -> bool {
     let name = name.as_str();
     // Host and session are each attempt's own.
     // Underscores: some servers take `_` and `-` for the same, so `Mcp_Name` could pass for `Mcp-Name`.

@@ -14,6 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::results::Tallies;
+
 /// Bounds of the latency histogram, in seconds: the MCP semantic conventions' plus three for a gateway's own.
 const SECONDS: [f64; 17] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -87,9 +89,10 @@ struct Server {
 }
 
 impl Metrics {
-    /// Registers everything.
-    pub fn new() -> Metrics {
+    /// Registers everything; `rules` counts what the cache does, by rule.
+    pub(crate) fn new(rules: Tallies) -> Metrics {
         let mut registry = Registry::with_prefix("regatta");
+        registry.register_collector(Box::new(rules));
         let mut metrics = Metrics {
             registry: Registry::default(),
             requests: Counter::default(),
@@ -273,11 +276,5 @@ impl Metrics {
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Metrics::new()
     }
 }

@@ -24,6 +24,7 @@ mod options;
 mod refusal;
 mod registry;
 mod remembered;
+mod results;
 mod routes;
 mod scripts;
 mod sentinel;

@@ -7,6 +7,7 @@ pub(crate) mod mint;
 pub(crate) mod questions;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use http::request::Parts;
@@ -16,7 +17,7 @@ use regatta_policy::deviation::{Deviation, Later};
 use regatta_policy::lifetime::{self, IssueDay, Lifetime};
 use regatta_policy::token::SessionToken;
 use regatta_seal::Purpose;
-use regatta_store::{Buried, Grave, Met, Uuid16, Versioned, Warm};
+use regatta_store::{Buried, Grave, Link, Met, Uuid16, Versioned, Warm};
 
 use crate::fault::Fault;
 use crate::gateway::Gateway;
@@ -93,24 +94,72 @@ pub(crate) async fn look_up(
 }
 
 /// The same, asked of the store whatever is known.
-pub(crate) async fn meet(gateway: &Arc<Gateway>, session: &Arc<Session>) -> Result<Option<Recorded>, Fault> {
+async fn meet(gateway: &Arc<Gateway>, session: &Arc<Session>) -> Result<Option<Recorded>, Fault> {
+    match ask(gateway, session).await {
+        Ok(record) => Ok(record),
+        Err(Unanswered::Fault(fault)) => Err(fault),
+        Err(Unanswered::Away) => last_known(gateway, session),
+    }
+}
+
+/// The same, for a change that two sides of a partition should not both make: a store that has only just stopped to answer
+/// is asked again for a while. A gateway that was stopped and wakes finds all its connections silent (RELIABILITY F9).
+pub(crate) async fn meet_patiently(
+    gateway: &Arc<Gateway>,
+    session: &Arc<Session>,
+) -> Result<Option<Recorded>, Fault> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match ask(gateway, session).await {
+            Ok(record) => return Ok(record),
+            Err(Unanswered::Fault(fault)) => return Err(fault),
+            Err(Unanswered::Away) if tokio::time::Instant::now() >= deadline || is_long_away(gateway) => {
+                return last_known(gateway, session);
+            }
+            Err(Unanswered::Away) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// How long a change waits for a store that has just gone away, and between two questions.
+const PATIENCE: Duration = Duration::from_millis(1500);
+const PAUSE: Duration = Duration::from_millis(100);
+/// A store that was away for this long is not waited for.
+const LONG_AWAY_S: u64 = 3;
+
+fn is_long_away(gateway: &Gateway) -> bool {
+    match gateway.store.link() {
+        Link::Up => false,
+        Link::Degraded { since_s, .. } => since_s + LONG_AWAY_S < u64::from(gateway.clock.wall_seconds()),
+    }
+}
+
+enum Unanswered {
+    Away,
+    Fault(Fault),
+}
+
+async fn ask(gateway: &Arc<Gateway>, session: &Arc<Session>) -> Result<Option<Recorded>, Unanswered> {
     let (day, digest) = grave(session);
     match gateway.store.meet(&session.uuid, day, digest).await {
-        Ok(Met { grave: Grave::Dug, .. }) => Err(Fault::NoSuchSession),
+        Ok(Met { grave: Grave::Dug, .. }) => Err(Unanswered::Fault(Fault::NoSuchSession)),
         Ok(Met { grave: Grave::None, record }) => {
-            let record = record.map(|versioned| recorded(&versioned)).transpose()?;
+            let record = record.map(|versioned| recorded(&versioned)).transpose();
+            let record = record.map_err(Unanswered::Fault)?;
             if let Some(record) = &record {
                 gateway.rehoming.retire_all(session, &record.deviation.retired);
             }
             Ok(record)
         }
-        Err(_) => {
-            gateway.metrics.store_away.inc();
-            match gateway.store.last_known(&session.uuid) {
-                Warm::Some(versioned) => recorded(&versioned).map(Some),
-                Warm::None | Warm::Ask => Ok(None),
-            }
-        }
+        Err(_) => Err(Unanswered::Away),
+    }
+}
+
+fn last_known(gateway: &Gateway, session: &Session) -> Result<Option<Recorded>, Fault> {
+    gateway.metrics.store_away.inc();
+    match gateway.store.last_known(&session.uuid) {
+        Warm::Some(versioned) => recorded(&versioned).map(Some),
+        Warm::None | Warm::Ask => Ok(None),
     }
 }
 

@@ -48,9 +48,18 @@ pub struct KeyPlan {
 pub struct Keys {
     plan: KeyPlan,
     known: Mutex<Vec<Known>>,
-    /// When the last look began. Held during a look, so that there is one at a time.
-    look: tokio::sync::Mutex<Option<Instant>>,
+    /// Held during a look, so that there is one at a time.
+    look: tokio::sync::Mutex<Looks>,
     nobodys: Mutex<HashMap<Fingerprint, Instant>>,
+}
+
+/// When we looked for unknown keys.
+#[derive(Debug, Default)]
+struct Looks {
+    /// The last try.
+    tried: Option<Instant>,
+    /// The beginning of the last look that saw the store's keys: one that failed proves nobody unknown.
+    seen: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -169,13 +178,15 @@ impl Keys {
             return Ok(Learned::Nobodys);
         }
         let mut look = self.look.lock().await;
-        // Only a look that began after we asked can have missed nothing.
-        if look.is_none_or(|began| began < asked) {
-            if let Some(began) = *look {
-                tokio::time::sleep_until(began + LOOK_GAP).await;
+        // Only a look that began after we asked, and that saw the store, can have missed nothing.
+        if look.seen.is_none_or(|began| began < asked) {
+            if let Some(tried) = look.tried {
+                tokio::time::sleep_until(tried + LOOK_GAP).await;
             }
-            *look = Some(Instant::now());
+            let began = Instant::now();
+            look.tried = Some(began);
             self.refresh(store, ring).await?;
+            look.seen = Some(began);
         }
         drop(look);
         if ring.load().knows(key) {

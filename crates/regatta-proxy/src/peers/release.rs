@@ -15,7 +15,7 @@ use super::post;
 use crate::gateway::Gateway;
 
 /// How long a holder may take to say whether it lets go.
-const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Requests for release that wait for their answer, by ticket. Bounded by the GETs that wait.
 #[derive(Default)]

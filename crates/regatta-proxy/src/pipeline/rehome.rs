@@ -73,7 +73,7 @@ pub(crate) async fn rehome(
     let flight = gateway.rehoming.flight(uuid);
     let _turn = flight.lock().await;
     // Asked of the store itself, tombstone and all: the move of another gateway, or the end, may be that fresh.
-    let record = bind::meet(gateway, &bound.session).await?;
+    let record = bind::meet_patiently(gateway, &bound.session).await?;
     let now = bind::at_home(bound.session.clone(), record);
     if now.home.etag != bound.home.etag {
         return Ok(now);

@@ -99,6 +99,7 @@ async fn without_session(
         cursor: None,
         among: Among::All,
         permit: None,
+        upkeep: None,
         alarm: None,
     });
     let answered = exchange(errand).await?;
@@ -141,6 +142,7 @@ impl Listener {
             cursor,
             among: Among::All,
             permit: None,
+            upkeep: None,
             alarm: None,
         })
     }

@@ -4,6 +4,8 @@
 //! an undisturbed stream costs no task and pushes back on the server; when the body is dropped a task of its
 //! own drives on, until a resume takes over. Every event is numbered and kept in the ring; a resume reads from there.
 
+mod elsewhere;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -13,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::ring::{Look, Ring, Sequence};
 use crate::handover::Caller;
+pub(crate) use elsewhere::Peek;
 
 /// Where the events of a stream come from.
 pub(crate) trait Source: Send {
@@ -104,16 +107,6 @@ struct State {
     watch: Option<Arc<Notify>>,
 }
 
-/// A look at what a stream holds, from some event on.
-pub(crate) struct Peek {
-    /// The first event that was looked for and is there, or the next to come.
-    pub first: Sequence,
-    pub events: Vec<(Sequence, Bytes)>,
-    /// The number that the next event will have.
-    pub next: Sequence,
-    pub phase: Phase,
-}
-
 /// How far a stream is.
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
@@ -184,13 +177,6 @@ impl Stream {
         Stream { number, session, caller, carries, label, ring_bytes_max, state: Mutex::new(state) }
     }
 
-    /// The same stream, begun at another gateway: its next event here is number `at`.
-    pub fn going_on(mut self, at: Sequence) -> Stream {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        (state.ring, state.untaken, state.unspilled) = (Ring::going_on(at), at, at);
-        self
-    }
-
     /// Whether this is a session's standing stream.
     pub fn is_standing(&self) -> bool {
         matches!(self.carries, Carries::Standing)
@@ -218,32 +204,6 @@ impl Stream {
         state.wake_all();
     }
 
-    /// Whether it only repeats what the store holds.
-    pub fn is_relayed(&self) -> bool {
-        self.lock().source.as_ref().is_some_and(|source| source.is_relay())
-    }
-
-    /// Rings with every event and rest from now on. One watcher at a time.
-    pub fn watch(&self) -> Arc<Notify> {
-        self.lock().watch.get_or_insert_with(Arc::default).clone()
-    }
-
-    /// Events from number `from` on, as many as fit, at least one if there is one. Reads nothing away.
-    pub fn peek(&self, from: Sequence, events_max: usize, bytes_max: usize) -> Peek {
-        let state = self.lock();
-        let first = state.ring.nearest(from);
-        let (mut events, mut bytes) = (Vec::new(), 0);
-        for at in first..state.ring.next() {
-            let Look::Event(event) = state.ring.look(at) else { break };
-            bytes += event.len();
-            if !events.is_empty() && (events.len() >= events_max || bytes > bytes_max) {
-                break;
-            }
-            events.push((at, event));
-        }
-        Peek { first, events, next: state.ring.next(), phase: state.phase.clone() }
-    }
-
     /// How far it is.
     pub fn phase(&self) -> Phase {
         self.lock().phase.clone()
@@ -252,17 +212,6 @@ impl Stream {
     /// Whether a connection reads it now.
     pub fn is_read(&self) -> bool {
         self.lock().read
-    }
-
-    /// The first event that the store was not given.
-    pub fn unspilled(&self) -> Sequence {
-        self.lock().unspilled
-    }
-
-    /// The store has everything before `next`.
-    pub fn note_spilled(&self, next: Sequence) {
-        let mut state = self.lock();
-        state.unspilled = state.unspilled.max(next);
     }
 
     /// How often it came to rest, if it rests now.
@@ -440,19 +389,20 @@ impl Stream {
     fn push(&self, state: &mut State, name: Option<&Bytes>, data: &Bytes) {
         let sequence = state.ring.next();
         let marked = state.mark.as_ref().map_or(0, |mark| mark.len() + 1);
-        let length = self.label.len() + marked + name.map_or(0, Bytes::len) + data.len() + 64;
-        let mut out = Vec::with_capacity(length);
-        out.extend_from_slice(b"id: ");
-        out.extend_from_slice(self.label.as_bytes());
-        out.push(b'.');
-        write_number(&mut out, sequence);
-        if let Some(mark) = &state.mark {
-            out.push(b'.');
-            out.extend_from_slice(mark.as_bytes());
-        }
-        out.push(b'\n');
-        regatta_mcp::events::append(&mut out, name.map(|name| &name[..]), data);
-        state.ring.push(out.into(), self.ring_bytes_max);
+        let room = self.label.len() + marked + name.map_or(0, Bytes::len) + data.len() + 64;
+        let State { ring, mark, .. } = state;
+        ring.write(room, self.ring_bytes_max, |out| {
+            out.put_slice(b"id: ");
+            out.put_slice(self.label.as_bytes());
+            out.put_slice(b".");
+            write_number(out, sequence);
+            if let Some(mark) = mark {
+                out.put_slice(b".");
+                out.put_slice(mark.as_bytes());
+            }
+            out.put_slice(b"\n");
+            regatta_mcp::events::append(out, name.map(|name| &name[..]), data);
+        });
         state.ring_watch();
     }
 
@@ -479,7 +429,7 @@ impl Stream {
 }
 
 /// In decimal; without the machinery of formatting, because every event has one.
-fn write_number(out: &mut Vec<u8>, number: u64) {
+fn write_number(out: &mut BytesMut, number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number;
@@ -491,7 +441,7 @@ fn write_number(out: &mut Vec<u8>, number: u64) {
             break;
         }
     }
-    out.extend_from_slice(&digits[at..]);
+    out.put_slice(&digits[at..]);
 }
 
 impl State {

@@ -72,6 +72,8 @@ fn summary(config: &Config) -> String {
             server.replicas.iter().map(|replica| format!("  {}: {}", server.name, replica.endpoint.url)),
         );
     }
+    let store = config.store.shown().unwrap_or_else(|| "embedded, for this gateway alone".to_owned());
+    lines.push(format!("store: {store}"));
     lines.push(process.admin.map_or("admin: off".to_owned(), |admin| format!("admin: http://{admin}")));
     lines.join("\n")
 }

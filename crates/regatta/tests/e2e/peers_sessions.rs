@@ -109,7 +109,8 @@ async fn two_gateways_that_move_the_same_sessions_at_once_agree_on_one_home_for_
     }
     demos[0].process.kill();
     let mut calls = Vec::new();
-    for session in sessions.iter().flatten().cloned() {
+    for session in sessions.iter().flatten() {
+        let session = session.clone();
         calls.push(tokio::spawn(async move { session.call("counter", json!({})).await }));
     }
     for call in calls {

@@ -201,3 +201,78 @@ async fn a_second_standing_stream_is_opened_where_the_first_has_lost_its_client(
     assert!(second.next_within(Duration::from_millis(300)).await.is_err(), "once");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_gateway_that_leaves_writes_down_what_nobody_has_fetched() -> Result<()> {
+    let demos = demos(1, &["--eras", "legacy"]).await;
+    let mut pair = Pair::start(Plan::over(urls(&demos)).on_gateway("drain_deadline = \"2s\"")).await;
+    let [one, two] = pair.session().await?;
+    let mut heard = Heard::default();
+    let mut events = sleep(&one, 60_000).await?.events();
+    heard.note(&events.until("notifications/progress").await?);
+    drop(events);
+    pair.one.process.terminate();
+    assert!(pair.one.process.exit_within(SOON).await.success());
+    for event in two.resume(heard.last_id()).await?.events().rest().await? {
+        heard.note(&event);
+    }
+    let (last, progress) = heard.said.split_last().expect("something was said");
+    assert_eq!(last, "-31001");
+    let expected: Vec<_> = (1..=progress.len()).map(|step| (step * 100).to_string()).collect();
+    assert_eq!(progress, expected, "without a gap");
+    assert!(progress.len() > 5, "what came until the last words: {progress:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_reads_at_one_gateway_is_not_robbed_of_its_standing_stream_by_another_get() -> Result<()>
+{
+    let base = answers::legacy();
+    let opened = std::sync::atomic::AtomicUsize::new(0);
+    let stub = Stub::start(move |seen| match seen.method.as_str() {
+        // One standing stream for each session, like the servers of the official libraries.
+        "GET" if opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0 => {
+            Reply::text(409, "text/plain", "there is one already")
+        }
+        _ => base(seen),
+    })
+    .await;
+    let pair = Pair::start(Plan::over([stub.url()])).await;
+    let [one, two] = pair.session().await?;
+    let mut standing = one.listen().await?.events();
+    standing.next().await?;
+    assert_eq!(two.listen().await?.status, 409);
+    stub.say(&json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
+    standing.until("notifications/tools/list_changed").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_get_waits_behind_its_open_stream_until_the_server_has_let_go_of_the_first() -> Result<()> {
+    let base = answers::legacy();
+    let opened = std::sync::atomic::AtomicUsize::new(0);
+    let stub = Stub::start(move |seen| match seen.method.as_str() {
+        // It takes this server three attempts to see that its first stream is gone.
+        "GET" if (1..4).contains(&opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) => {
+            Reply::text(409, "text/plain", "there is one already")
+        }
+        _ => base(seen),
+    })
+    .await;
+    let pair = Pair::start(Plan::over([stub.url()])).await;
+    let [one, two] = pair.session().await?;
+    let mut first = one.listen().await?.events();
+    first.next().await?;
+    drop(first);
+    eventually("it has no reader", SOON, async || {
+        (pair.one.metric("regatta_detached").await? >= 1.0).then_some(())
+    })
+    .await;
+    let second = two.listen().await?;
+    assert_eq!(second.status, 200, "no client opens it again after an error");
+    let mut second = second.events();
+    eventually("the server's stream is there", SOON, async || (stub.live_count() == 1).then_some(())).await;
+    stub.say(&json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
+    second.until("notifications/tools/list_changed").await?;
+    Ok(())
+}

@@ -231,7 +231,13 @@ impl<'a> Seen<'a> {
             return Err(Broken::Malformed);
         }
         if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
-            return Ok(BodyReader::NONE);
+            // Neither has a body (RFC 9110 6.4.1). Who announces one to a 204 may send it: the next answer would be read
+            // out of it.
+            let announces = self.coding.is_some() || self.length.is_some_and(|length| length > 0);
+            return match announces && status == StatusCode::NO_CONTENT || self.coding.is_some() {
+                true => Err(Broken::Malformed),
+                false => Ok(BodyReader::NONE),
+            };
         }
         match (self.coding, self.length) {
             (Some(coding), _) if coding.eq_ignore_ascii_case(b"chunked") => Ok(BodyReader::chunked()),

@@ -72,6 +72,17 @@ impl ToolNews {
     }
 }
 
+/// Whether clients of any era see another list than before: what was kept of the old one is old.
+pub(crate) fn is_renewed(before: &View, server: &ServerView) -> bool {
+    let old = before.server_at(&server.server.path).and_then(|view| view.server.catalogue.as_deref());
+    match (old, server.server.catalogue.as_deref()) {
+        (Some(old), Some(new)) => {
+            is_news(old, new, |one| &one.legacy) || is_news(old, new, |one| &one.modern)
+        }
+        (None, _) | (_, None) => false,
+    }
+}
+
 /// Whether clients see another list than before. To find out what replicas had all along is none.
 fn is_news(old: &Catalogue, new: &Catalogue, list: fn(&Catalogue) -> &List) -> bool {
     let was_known = old.spread != Spread::Unknown;
@@ -108,8 +119,11 @@ pub(crate) fn notification() -> Bytes {
 /// A pair of ears that can be polled.
 pub(crate) struct Ears {
     /// `None`: nothing will ever be heard.
-    next: Option<Pin<Box<dyn Future<Output = Option<watch::Receiver<u64>>> + Send>>>,
+    next: Option<Waiting>,
 }
+
+/// A wait for the next change; `None` when there will be none.
+type Waiting = Pin<Box<dyn Future<Output = Option<watch::Receiver<u64>>> + Send>>;
 
 impl Ears {
     /// Hears what `changes` tells; nothing if that is `None`.

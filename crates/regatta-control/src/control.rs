@@ -1,26 +1,32 @@
-//! The worker that turns config and probes into snapshots, one after the other, each complete.
+//! The worker that turns config, registry and probes into snapshots, one after the other, each complete.
 //!
 //! A bad config never replaces a good one; a snapshot is only made when something changed. It knows nothing of who
 //! obeys its snapshots.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use regatta_policy::ReplicaId;
-use regatta_policy::snapshot::{Endpoint, Eras, Health, Replica, Server, Snapshot};
-use serde::Serialize;
+use regatta_policy::snapshot::{Leases, Server, SessionState, Snapshot};
+use regatta_policy::{Micros, ReplicaId};
+use regatta_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, interval_at, timeout_at};
 
+use crate::config::registry::Joining;
 use crate::config::{self, Config, Env};
 use crate::files::{LOOK_EVERY, Watched};
+use crate::fleet::{self, Placed, ReplicaView, agreed_state, placed, reach};
+use crate::lists::{self, Lists};
 use crate::probe::{Prober, Seen, Target};
+use crate::registry::{self, Gate, Registered, RegistryStats, Roster};
 
 /// How long the first snapshot waits for the first probes.
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(2);
+/// Between two attempts at a first reading of the registry.
+const FIRST_READING_AGAIN: Duration = Duration::from_millis(100);
 /// Reports of probes that may wait for the worker.
 const REPORTS_MAX: usize = 256;
 
@@ -33,24 +39,6 @@ pub struct Source {
     pub env: Env,
 }
 
-/// A replica as people want to see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ReplicaView {
-    /// Its server's name.
-    pub server: String,
-    /// Its id as hexadecimal text.
-    pub id: String,
-    /// Its endpoint.
-    pub url: String,
-    /// `healthy`, `unhealthy`, `unreachable` or `unknown`.
-    pub health: &'static str,
-    /// `legacy`, `modern`, `dual` or `unknown`.
-    pub eras: &'static str,
-    /// Why the last probe failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-}
-
 /// What the control plane counts; only rises.
 #[derive(Debug, Default)]
 pub struct ControlStats {
@@ -58,6 +46,10 @@ pub struct ControlStats {
     pub config_reloads: AtomicU64,
     /// Configs that were read again and refused.
     pub config_reload_failed: AtomicU64,
+    /// Of the registry.
+    pub registry: RegistryStats,
+    /// Tools that replicas of one server began to define in different ways.
+    pub tool_conflicts: AtomicU64,
 }
 
 /// The running control plane.
@@ -77,9 +69,12 @@ enum Order {
 
 impl Control {
     /// Starts probing and waits for the first snapshot, at most two seconds. Needs a tokio runtime, on which it stays.
-    pub async fn start(config: Config, source: Option<Source>) -> Control {
+    /// Nodes register in `store`; without one there are none.
+    pub async fn start(config: Config, source: Option<Source>, store: Option<Arc<dyn Store>>) -> Control {
         let (report, reports) = mpsc::channel(REPORTS_MAX);
         let (orders, inbox) = mpsc::channel(16);
+        let (every, pauses) = watch::channel(None);
+        let (reading, readings) = mpsc::channel(1);
         let stats = Arc::new(ControlStats::default());
         let mut worker = Worker {
             watched: source.as_ref().map(|source| Watched::new(vec![source.path.clone()])),
@@ -87,11 +82,22 @@ impl Control {
             config,
             prober: Prober::new(report),
             reports,
+            readings,
+            every,
             seen: HashMap::new(),
+            roster: Roster::default(),
+            lists: Lists::default(),
+            states: HashMap::new(),
+            fleets: Vec::new(),
+            start: Instant::now(),
             version: 0,
             stats: Arc::clone(&stats),
         };
-        worker.first_round().await;
+        worker.first_round(store.as_deref()).await;
+        worker.every.send_replace(worker.pause());
+        if let Some(store) = store {
+            tokio::spawn(registry::poll(store, pauses, reading));
+        }
         let (snapshot, snapshots) = watch::channel(Arc::new(worker.snapshot()));
         let (view, views) = watch::channel(Arc::new(worker.view()));
         tokio::spawn(worker.run(inbox, snapshot, view));
@@ -138,22 +144,49 @@ struct Worker {
     watched: Option<Watched>,
     prober: Prober,
     reports: mpsc::Receiver<(ReplicaId, Seen)>,
+    readings: mpsc::Receiver<Registered>,
+    /// How often the registry is read; not at all while no server is open to nodes.
+    every: watch::Sender<Option<Duration>>,
     seen: HashMap<ReplicaId, Seen>,
+    roster: Roster,
+    lists: Lists,
+    /// What the nodes of a server last agreed on; it outlives the last of them.
+    states: HashMap<String, SessionState>,
+    /// The replicas of each server, in the order of the config.
+    fleets: Vec<Vec<Placed>>,
+    start: Instant,
     version: u64,
     stats: Arc<ControlStats>,
 }
 
 impl Worker {
-    async fn first_round(&mut self) {
-        let targets = targets(&self.config.servers);
-        let count = targets.len();
-        self.prober.set(targets);
+    async fn first_round(&mut self, store: Option<&dyn Store>) {
         let deadline = Instant::now() + FIRST_ROUND_MAX;
+        if let Some(store) = store.filter(|_| self.pause().is_some()) {
+            self.first_reading(store, deadline).await;
+        }
+        self.settle();
+        let count = self.fleets.iter().map(Vec::len).sum();
         while self.seen.len() < count {
             match timeout_at(deadline, self.reports.recv()).await {
                 Ok(Some((id, seen))) => self.seen.insert(id, seen),
                 Ok(None) | Err(_) => break,
             };
+        }
+        self.settle();
+    }
+
+    /// Waits for a store that is only just being connected to.
+    async fn first_reading(&mut self, store: &dyn Store, deadline: Instant) {
+        while Instant::now() < deadline {
+            match timeout_at(deadline, registry::read(store)).await {
+                Ok(Ok(nodes)) => {
+                    self.register(Ok(nodes));
+                    return;
+                }
+                Ok(Err(_)) => tokio::time::sleep(FIRST_READING_AGAIN).await,
+                Err(_) => return,
+            }
         }
     }
 
@@ -167,6 +200,7 @@ impl Worker {
         loop {
             let changed = tokio::select! {
                 Some((id, seen)) = self.reports.recv() => self.note(id, seen),
+                Some(reading) = self.readings.recv() => self.register(reading),
                 order = inbox.recv() => match order {
                     Some(Order::Reload(done)) => {
                         // Looked at now: the next look must not read the same content again.
@@ -184,7 +218,8 @@ impl Worker {
                 },
                 _ = look.tick() => self.watched.as_mut().is_some_and(Watched::changed) && self.reload(),
             };
-            if changed {
+            let lists_changed = self.settle();
+            if changed || lists_changed {
                 snapshots.send_replace(Arc::new(self.snapshot()));
             }
             let view = Arc::new(self.view());
@@ -198,7 +233,7 @@ impl Worker {
 
     /// Whether the data plane must hear of it.
     fn note(&mut self, id: ReplicaId, seen: Seen) -> bool {
-        if !self.config.servers.iter().flat_map(|server| &server.replicas).any(|replica| replica.id == id) {
+        if !self.fleets.iter().flatten().any(|placed| placed.replica.id == id) {
             return false;
         }
         let facts = |seen: &Seen| (seen.health, seen.eras, seen.path.clone());
@@ -206,9 +241,50 @@ impl Worker {
         self.seen.insert(id, seen).map(|before| facts(&before)) != Some(now)
     }
 
+    /// Whether the data plane must hear of it.
+    fn register(&mut self, reading: Registered) -> bool {
+        let Config { registry, servers, doors, .. } = &self.config;
+        let gate = Gate { reading: registry, servers, doors };
+        let (seen, now) = (&self.seen, self.now());
+        self.roster.read(reading, gate, |id| reach(seen.get(&id)), now, &self.stats.registry)
+    }
+
+    /// Brings replicas, probes and lists in line with what is known; whether a catalogue changed.
+    fn settle(&mut self) -> bool {
+        let now = self.now();
+        let Worker { config, roster, seen, .. } = self;
+        self.fleets = config.servers.iter().map(|server| placed(server, roster.members(), seen)).collect();
+        let mut changed = false;
+        let mut targets = Vec::new();
+        for ((server, door), placed) in config.servers.iter().zip(&config.doors).zip(&self.fleets) {
+            let is_tracked = lists::is_tracked(door, placed);
+            for one in placed {
+                let ask = self.lists.ask(one, is_tracked);
+                targets.push(target(server, one, ask));
+            }
+            let stats = &self.stats;
+            changed |= self.lists.sum(&server.name, door, placed, seen, now, |tool| {
+                stats.tool_conflicts.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(server = server.name, tool, "replicas define a tool in different ways");
+            });
+            if let Some(state) = agreed_state(server, roster.members()) {
+                changed |= self.states.insert(server.name.clone(), state) != Some(state);
+            }
+        }
+        let ids: BTreeSet<ReplicaId> = targets.iter().map(|target| target.id).collect();
+        let names: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
+        seen.retain(|id, _| ids.contains(id));
+        self.lists.keep_only(&names, &ids);
+        self.states.retain(|name, _| names.contains(&name.as_str()));
+        self.prober.set(targets);
+        changed
+    }
+
     fn reload(&mut self) -> bool {
         let Some(source) = &self.source else { return false };
-        let config = match config::load(&source.path, &source.env) {
+        let loaded = config::load(&source.path, &source.env).map_err(|complaints| complaints.to_string());
+        let loaded = loaded.and_then(|mut config| config.read_secrets().map(|()| config));
+        let config = match loaded {
             Ok(config) => config,
             Err(complaints) => {
                 self.stats.config_reload_failed.fetch_add(1, Ordering::Relaxed);
@@ -222,82 +298,66 @@ impl Worker {
             );
         }
         self.config = config;
-        let targets = targets(&self.config.servers);
-        self.seen.retain(|id, _| targets.iter().any(|target| target.id == *id));
-        self.prober.set(targets);
+        let doors = self.config.servers.iter().zip(&self.config.doors);
+        let open: Vec<&str> = doors
+            .filter(|(_, door)| door.nodes == Joining::Open)
+            .map(|(server, _)| server.name.as_str())
+            .collect();
+        self.roster.keep_only(|server| open.contains(&server));
+        let pause = self.pause();
+        self.every.send_if_modified(|every| std::mem::replace(every, pause) != pause);
         self.stats.config_reloads.fetch_add(1, Ordering::Relaxed);
         tracing::info!("the config was reloaded");
         true
     }
 
+    /// How often the registry is read, if any server is open to nodes.
+    fn pause(&self) -> Option<Duration> {
+        let is_open = self.config.doors.iter().any(|door| door.nodes == Joining::Open);
+        is_open.then_some(self.config.registry.poll)
+    }
+
+    fn now(&self) -> Micros {
+        Micros(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
     fn snapshot(&mut self) -> Snapshot {
         self.version += 1;
+        let servers = self.config.servers.iter().zip(&self.fleets);
         Snapshot {
             version: self.version,
-            servers: self.config.servers.iter().map(|server| Arc::new(self.merged(server))).collect(),
+            servers: servers.map(|(server, placed)| Arc::new(self.merged(server, placed))).collect(),
             limits: Arc::clone(&self.config.limits),
             admission: Arc::clone(&self.config.admission),
             quotas: Arc::clone(&self.config.quotas),
         }
     }
 
-    fn merged(&self, server: &Server) -> Server {
-        let mut server = server.clone();
-        for replica in &mut server.replicas {
-            if let Some(seen) = self.seen.get(&replica.id) {
-                *replica = with(replica, seen);
-            }
+    fn merged(&self, server: &Server, placed: &[Placed]) -> Server {
+        Server {
+            replicas: placed.iter().map(|one| one.replica.clone()).collect(),
+            catalogue: self.lists.catalogue(&server.name),
+            leases: match server.leases {
+                Leases::Unleased => Leases::Unleased,
+                Leases::Leased { .. } => Leases::Leased { lost: self.roster.lost(&server.name) },
+            },
+            session_state: self.states.get(&server.name).copied().unwrap_or(server.session_state),
+            ..server.clone()
         }
-        server
     }
 
     fn view(&self) -> Vec<ReplicaView> {
-        let each =
-            self.config.servers.iter().flat_map(|server| server.replicas.iter().map(move |r| (server, r)));
-        each.map(|(server, replica)| {
-            let seen = self.seen.get(&replica.id);
-            ReplicaView {
-                server: server.name.clone(),
-                id: replica.id.to_string(),
-                url: replica.endpoint.url.clone(),
-                health: health_word(seen.map_or(Health::Unknown, |seen| seen.health)),
-                eras: eras_word(seen.map_or(Eras::Unknown, |seen| seen.eras)),
-                why: seen.and_then(|seen| seen.why.clone()),
-            }
-        })
-        .collect()
+        let servers = self.config.servers.iter().zip(&self.fleets);
+        let each = servers.flat_map(|(server, placed)| placed.iter().map(move |one| (server, one)));
+        each.map(|(server, one)| fleet::view(server, one, self.seen.get(&one.replica.id))).collect()
     }
 }
 
-fn targets(servers: &[Arc<Server>]) -> Vec<Target> {
-    let each = servers.iter().flat_map(|server| server.replicas.iter().map(move |replica| (server, replica)));
-    each.map(|(server, replica)| Target {
-        id: replica.id,
+fn target(server: &Server, placed: &Placed, ask: u64) -> Target {
+    Target {
+        id: placed.replica.id,
         server: server.name.clone(),
-        endpoint: replica.endpoint.clone(),
-    })
-    .collect()
-}
-
-fn with(replica: &Replica, seen: &Seen) -> Replica {
-    let endpoint = Endpoint { path: seen.path.clone(), ..replica.endpoint.clone() };
-    Replica { endpoint, health: seen.health, eras: seen.eras, ..replica.clone() }
-}
-
-fn health_word(health: Health) -> &'static str {
-    match health {
-        Health::Unknown => "unknown",
-        Health::Healthy => "healthy",
-        Health::Unhealthy => "unhealthy",
-        Health::Unreachable => "unreachable",
-    }
-}
-
-fn eras_word(eras: Eras) -> &'static str {
-    match eras {
-        Eras::Unknown => "unknown",
-        Eras::Legacy => "legacy",
-        Eras::Modern => "modern",
-        Eras::Dual => "dual",
+        endpoint: placed.replica.endpoint.clone(),
+        ask,
     }
 }

@@ -22,7 +22,7 @@ fn over(stubs: &[&Stub]) -> String {
 }
 
 async fn start(source: &Source) -> Control {
-    Control::start(load(&source.path, &source.env).unwrap(), Some(source.clone())).await
+    Control::start(load(&source.path, &source.env).unwrap(), Some(source.clone()), None).await
 }
 
 async fn until(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::dice;
 use crate::ids::{ReplicaId, mix};
+use crate::registry::Load;
 use crate::rendezvous;
 use crate::snapshot::Balance;
 
@@ -18,6 +19,9 @@ pub const WEIGHT_NEW: u64 = 100;
 /// The share of a replica that has served for [`SLOW_START`].
 pub const WEIGHT_WHOLE: u64 = 1000;
 
+/// A report of more counts as this much: a full replica is avoided, not shut.
+const PERMILLE_MAX: u64 = 950;
+
 /// One replica, as seen at the moment of the choice.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
@@ -27,6 +31,8 @@ pub struct Candidate {
     pub in_flight: u32,
     /// Average latency in microseconds ([`crate::ewma::Ewma::read_us`]); 0 for unknown, treated as the mean.
     pub ewma_us: u64,
+    /// The load it reports of itself, of all gateways together; unknown is treated as the mean.
+    pub load: Option<Load>,
     /// How long ago it began (or began again) to serve.
     pub age: Duration,
     /// Whether it may be chosen.
@@ -170,16 +176,28 @@ fn least_load(round: &Round<'_>, dice: u64) -> Option<usize> {
     let first = dice::below(dice, 2, round.count);
     let second = (first + 1 + dice::below(dice, 3, round.count - 1)) % round.count;
     let (first, second) = (round.nth(first)?, round.nth(second)?);
-    let mean = mean_ewma_us(round);
-    let cost = |index: usize| cost(&round.candidates[index], mean);
+    let (mean_us, mean_permille) = (mean_ewma_us(round), mean_permille(round));
+    let cost = |index: usize| cost(&round.candidates[index], mean_us, mean_permille);
     // A tie goes to the first, which is as random as the second.
     Some(if cost(second) < cost(first) { second } else { first })
 }
 
-/// Expected wait of one more request, in request-microseconds.
-fn cost(candidate: &Candidate, mean_us: u64) -> u64 {
+/// Expected wait of one more request, in request-microseconds. The load that a replica reports stretches it as a
+/// queue does: half loaded waits twice as long as idle, and nearly full is avoided however fast it was.
+fn cost(candidate: &Candidate, mean_us: u64, mean_permille: u64) -> u64 {
     let ewma_us = if candidate.ewma_us == 0 { mean_us } else { candidate.ewma_us };
-    (u64::from(candidate.in_flight) + 1).saturating_mul(ewma_us)
+    let permille = candidate.load.map_or(mean_permille, |load| u64::from(load.permille));
+    let room = 1000 - permille.min(PERMILLE_MAX);
+    (u64::from(candidate.in_flight) + 1).saturating_mul(ewma_us).saturating_mul(1000) / room
+}
+
+/// The mean of the reported loads, 0 if nobody reports one.
+fn mean_permille(round: &Round<'_>) -> u64 {
+    let (mut sum, mut known) = (0u64, 0u64);
+    for load in round.all().filter_map(|(_, candidate)| candidate.load) {
+        (sum, known) = (sum + u64::from(load.permille), known + 1);
+    }
+    sum.checked_div(known).unwrap_or(0)
 }
 
 /// The mean of the known averages, at least 1.
@@ -209,7 +227,7 @@ mod tests {
 
     fn good(n: usize) -> Candidate {
         let id = ReplicaId::of("shop", &format!("http://127.0.0.1:{}/mcp", 3000 + n));
-        Candidate { id, in_flight: 0, ewma_us: 1000, age: SLOW_START, standing: Standing::Good }
+        Candidate { id, in_flight: 0, ewma_us: 1000, load: None, age: SLOW_START, standing: Standing::Good }
     }
 
     fn fleet(count: usize) -> Vec<Candidate> {
@@ -309,6 +327,24 @@ mod tests {
         (three[0].ewma_us, three[1].ewma_us, three[2].ewma_us) = (1000, 0, 3000);
         let shares = shares(Balance::LeastLoad, &three, 3000);
         assert!(shares[0] > shares[1] && shares[1] > shares[2], "{shares:?}");
+    }
+
+    #[test]
+    fn least_load_weighs_what_replicas_report_of_themselves() {
+        let load = |permille| Some(Load { permille });
+        let mut two = fleet(2);
+        (two[0].load, two[1].load) = (load(900), load(100));
+        assert_eq!(shares(Balance::LeastLoad, &two, 100), [0, 100]);
+        two[1].in_flight = 10;
+        assert_eq!(
+            shares(Balance::LeastLoad, &two, 100),
+            [100, 0],
+            "what is in flight is newer than a report"
+        );
+        let mut three = fleet(3);
+        (three[0].load, three[2].load) = (load(100), load(900));
+        let shares = shares(Balance::LeastLoad, &three, 3000);
+        assert!(shares[0] > shares[1] && shares[1] > shares[2], "unknown is the mean: {shares:?}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ const FORMAT: u8 = 1;
 
 /// Retired pairs that are remembered; the oldest goes first.
 pub const RETIRED_MAX: usize = 16;
+/// Later bindings of one session; the oldest gives way.
+pub const LATER_MAX: usize = 8;
 /// Bytes of one subscribed URI.
 pub const URI_MAX: usize = 8 << 10;
 
@@ -86,6 +88,15 @@ pub struct Rebound {
     pub etag: [u8; 16],
 }
 
+/// A second binding, at a replica that has tools which the session's own replica lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Later {
+    /// Where it is. No two are at one replica.
+    pub to: Binding,
+    /// Random, as for a binding that moved.
+    pub etag: [u8; 16],
+}
+
 /// The content of a session's record. The default says nothing: as good as no record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deviation {
@@ -100,6 +111,8 @@ pub struct Deviation {
     pub retired: Vec<Binding>,
     /// URIs with a live `resources/subscribe`.
     pub subscriptions: BTreeSet<String>,
+    /// Bindings beside the session's own, oldest first, at most [`LATER_MAX`].
+    pub later: Vec<Later>,
 }
 
 /// One change of a record.
@@ -113,6 +126,17 @@ pub enum Change<'a> {
         to: &'a Binding,
         /// Random.
         etag: [u8; 16],
+    },
+    /// A later binding was opened for a tool, perhaps in place of one that was lost.
+    Settle {
+        /// The later binding that is given up.
+        left: Option<&'a Binding>,
+        /// The new one.
+        to: &'a Binding,
+        /// Random.
+        etag: [u8; 16],
+        /// All replicas that would do: a binding at one of them that somebody else made is as good.
+        places: &'a [ReplicaId],
     },
     /// `logging/setLevel`: the last writer wins.
     SetLogLevel(LogLevel),
@@ -168,6 +192,7 @@ impl Deviation {
         }
         let changed = match change {
             Change::Rehome { issued, to, etag } => self.rehome(issued, to, etag),
+            Change::Settle { left, to, etag, places } => self.settle(left, to, etag, places),
             Change::SetLogLevel(level) => self.log_level.replace(level) != Some(level),
             Change::Subscribe(uri) => self.subscribe(uri, subscriptions_max)?,
             Change::Unsubscribe(uri) => self.subscriptions.remove(uri),
@@ -205,9 +230,18 @@ impl Deviation {
         for retired in &self.retired {
             merged.retire(retired.clone());
         }
+        for ours in &self.later {
+            match stored.later.iter().find(|theirs| theirs.to.replica == ours.to.replica) {
+                None if merged.later.len() < LATER_MAX => merged.later.push(ours.clone()),
+                Some(theirs) if theirs.to == ours.to => {}
+                None | Some(_) => merged.retire(ours.to.clone()),
+            }
+        }
         // What lives must never be deleted, whoever retired it.
-        let Deviation { rebound, retired, .. } = &mut merged;
-        retired.retain(|retired| rebound.iter().all(|rebound| rebound.to != *retired));
+        let Deviation { rebound, retired, later, .. } = &mut merged;
+        retired.retain(|retired| {
+            rebound.iter().all(|rebound| rebound.to != *retired) && later.iter().all(|one| one.to != *retired)
+        });
         merged
     }
 
@@ -226,9 +260,34 @@ impl Deviation {
         true
     }
 
+    /// The later binding at one of `places`, if there is one.
+    pub fn later_at(&self, places: &[ReplicaId]) -> Option<&Later> {
+        self.later.iter().find(|later| places.contains(&later.to.replica))
+    }
+
+    fn settle(&mut self, left: Option<&Binding>, to: &Binding, etag: [u8; 16], places: &[ReplicaId]) -> bool {
+        if let Some(left) = left {
+            // Somebody else gave it up already, and made another if one was needed.
+            let Some(at) = self.later.iter().position(|later| later.to == *left) else { return false };
+            self.later.remove(at);
+            self.retire(left.clone());
+        }
+        if self.later_at(places).is_some() {
+            return left.is_some();
+        }
+        if self.later.len() == LATER_MAX {
+            let oldest = self.later.remove(0);
+            self.retire(oldest.to);
+        }
+        self.retired.retain(|retired| retired != to);
+        self.later.push(Later { to: to.clone(), etag });
+        true
+    }
+
     /// Remembers an upstream session left behind, unless it is where the session lives, or there was none.
     fn retire(&mut self, left: Binding) {
-        let alive = self.rebound.iter().any(|rebound| rebound.to == left);
+        let alive = self.rebound.iter().any(|rebound| rebound.to == left)
+            || self.later.iter().any(|later| later.to == left);
         if left.upstream_session.is_none() || alive || self.retired.contains(&left) {
             return;
         }
@@ -271,6 +330,14 @@ impl Deviation {
         }
         writer.number(self.subscriptions.len() as u64);
         self.subscriptions.iter().for_each(|uri| writer.bytes(uri.as_bytes()));
+        // Appended last: a gateway that knows nothing of later bindings reads all the rest.
+        writer.number(self.later.len() as u64);
+        for later in &self.later {
+            writer.nested(|writer| {
+                write_binding(writer, &later.to);
+                writer.array(later.etag);
+            });
+        }
         writer.finish()
     }
 
@@ -297,7 +364,15 @@ fn read(reader: &mut Reader<'_>) -> Option<Deviation> {
     })?;
     let retired = list(reader, |reader| read_binding(&mut Reader(reader.bytes()?)))?;
     let subscriptions = list(reader, |reader| reader.text())?.into_iter().collect();
-    Some(Deviation { ended, log_level, rebound, retired, subscriptions })
+    // Records of gateways that knew nothing of later bindings end here.
+    let later = match reader.0 {
+        [] => Vec::new(),
+        _more => list(reader, |reader| {
+            let mut inner = Reader(reader.bytes()?);
+            Some(Later { to: read_binding(&mut inner)?, etag: inner.array()? })
+        })?,
+    };
+    Some(Deviation { ended, log_level, rebound, retired, subscriptions, later })
 }
 
 fn list<T>(reader: &mut Reader<'_>, mut item: impl FnMut(&mut Reader<'_>) -> Option<T>) -> Option<Vec<T>> {

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::catalogue::Catalogue;
 use crate::glob::Glob;
 use crate::ids::ReplicaId;
 use crate::line::Rank;
 use crate::quota::Rule;
+use crate::registry::Load;
 
 /// Everything the data plane needs to serve, as of one moment.
 #[derive(Clone, Debug)]
@@ -64,8 +66,25 @@ pub struct Server {
     pub breaker: Breaker,
     /// Tools that are treated apart, the first that fits counts.
     pub classes: Vec<ToolClass>,
-    /// The replicas, in the order of the config.
+    /// The replicas: those of the config in its order, then nodes by their id.
     pub replicas: Vec<Replica>,
+    /// Whether nodes may join, and which of them were lost.
+    pub leases: Leases,
+    /// Which replica has which tools; none where that is nobody's business.
+    pub catalogue: Option<Arc<Catalogue>>,
+}
+
+/// What a server's replicas owe their place to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leases {
+    /// The config alone: one that leaves it finishes what it has.
+    Unleased,
+    /// Some of them to a lease, which can end without a word.
+    Leased {
+        /// Nodes whose lease ended so, the latest last, for as long as somebody may wait there: what has no answer yet
+        /// is lost.
+        lost: Vec<ReplicaId>,
+    },
 }
 
 /// How many calls a server gets at once from this gateway.
@@ -132,9 +151,9 @@ pub struct CallBounds {
 }
 
 /// One running copy of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// Stable name: hash of server and endpoint.
+    /// Stable name: hash of server and endpoint, or of a node's id and boot nonce.
     pub id: ReplicaId,
     /// Where it listens.
     pub endpoint: Endpoint,
@@ -144,6 +163,8 @@ pub struct Replica {
     pub eras: Eras,
     /// Work it may get.
     pub duty: Duty,
+    /// What it says of its own load, if it is a node and its report is fresh.
+    pub load: Option<Load>,
 }
 
 /// Where a replica listens, taken apart once.
@@ -201,7 +222,7 @@ pub enum Eras {
 pub enum Duty {
     /// Takes new sessions and calls.
     Serving,
-    /// Finishes what it has; bound sessions stay until it is gone.
+    /// Finishes what it has; bound sessions stay until it is gone. A node that is suspect or leaving, or not ready yet.
     Draining,
 }
 

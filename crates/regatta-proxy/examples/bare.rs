@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{
-    Affinity, Balance, Breaker, CallBounds, Concurrency, Cursors, Duty, Endpoint, Eras, Health, Limits,
-    Origins, Replica, Scheme, Server, SessionState, Snapshot, UpstreamResume,
+    Affinity, Balance, Breaker, CallBounds, Concurrency, Cursors, Duty, Endpoint, Eras, Health, Leases,
+    Limits, Origins, Replica, Scheme, Server, SessionState, Snapshot, UpstreamResume,
 };
 use regatta_proxy::listener::{Listener, ListenerStats, drain_signal};
 use regatta_proxy::peers::{Company, KeyPlan, Keys};
@@ -53,7 +53,7 @@ fn replica(url: &str) -> Option<Replica> {
         path: format!("/{path}"),
     };
     let id = ReplicaId::of("bare", url);
-    Some(Replica { id, endpoint, health: Health::Unknown, eras: Eras::Dual, duty: Duty::Serving })
+    Some(Replica { id, endpoint, health: Health::Unknown, eras: Eras::Dual, duty: Duty::Serving, load: None })
 }
 
 fn snapshot(replicas: Vec<Replica>) -> Snapshot {
@@ -71,6 +71,8 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         classes: Vec::new(),
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
         replicas,
+        leases: Leases::Unleased,
+        catalogue: None,
     };
     Snapshot {
         version: 1,

@@ -28,6 +28,7 @@ use crate::session::SessionCache;
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
 use crate::streams::table::{Resting, StreamTable};
+use crate::tool_news::ToolNews;
 use crate::upstream::{ReplicaStatus, Upstreams};
 use crate::view::View;
 
@@ -51,6 +52,7 @@ pub struct Gateway {
     pub(crate) peers: Peers,
     pub(crate) metrics: Metrics,
     pub(crate) rehoming: Rehoming,
+    pub(crate) tool_news: ToolNews,
     retries: Mutex<Budget>,
     rolls: AtomicU64,
     draining: AtomicBool,
@@ -112,6 +114,7 @@ impl Gateway {
             peers: Peers::new(company, boot, keys),
             metrics,
             rehoming: Rehoming::default(),
+            tool_news: ToolNews::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
             rolls: AtomicU64::new(regatta_seal::random_u64()),
             draining: AtomicBool::new(false),
@@ -127,9 +130,11 @@ impl Gateway {
         self.limits.store(snapshot.limits.clone());
         self.slots.rebound(bounds(&snapshot.limits));
         self.quotas.rebound(snapshot.limits.limit_keys_max);
-        let with = (&self.metrics, self.clock);
-        let view = View::new(&snapshot, &self.upstreams, with, Some(&self.view.load()));
+        let (with, before) = ((&self.metrics, self.clock), self.view.load_full());
+        let view = View::new(&snapshot, &self.upstreams, with, Some(&before));
         self.view.store(Arc::new(view));
+        // After the view: who is told of a new list must find it.
+        self.tool_news.publish(&before, &snapshot);
     }
 
     /// The metrics of the data plane, gauges brought up to date.

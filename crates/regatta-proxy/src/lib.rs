@@ -37,6 +37,7 @@ mod session;
 mod slots;
 mod streams;
 mod tcp;
+mod tool_news;
 pub mod upstream;
 mod view;
 mod within;

@@ -8,6 +8,7 @@ pub(crate) mod delete;
 pub(crate) mod detached;
 pub(crate) mod exchange;
 pub(crate) mod initialize;
+pub(crate) mod later;
 pub(crate) mod leg;
 pub(crate) mod legacy;
 pub(crate) mod listen;
@@ -21,6 +22,7 @@ pub(crate) mod source;
 pub(crate) mod standing;
 pub(crate) mod standing_source;
 pub(crate) mod tend;
+pub(crate) mod tool_list;
 
 use std::sync::Arc;
 use std::time::Instant;

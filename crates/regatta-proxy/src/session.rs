@@ -38,8 +38,22 @@ pub(crate) struct Home {
 pub(crate) struct Bound {
     pub session: Arc<Session>,
     pub home: Home,
+    /// Which of the session's bindings `home` is.
+    pub seat: Seat,
     /// The deviation record that says so; none while the token says it.
     pub record: Option<Recorded>,
+}
+
+/// Which of a session's bindings is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seat {
+    /// The one in its token, wherever it is now.
+    Own,
+    /// A later one, opened for this tool (pipeline/later.rs).
+    Later {
+        /// Its name.
+        tool: Arc<str>,
+    },
 }
 
 /// A deviation record with the version that a change must name.

@@ -33,7 +33,7 @@ pub(crate) struct ServerView {
     pub gate: Gate,
     /// The fleet's name in sealed tokens: a token of one path is worth nothing at another.
     pub fleet: [u8; 8],
-    turns: Turns,
+    turns: Arc<Turns>,
 }
 
 /// The turns of a round robin, counted for each era alone: by one count for all, requests that alternate between two
@@ -51,7 +51,8 @@ pub(crate) struct ReplicaView {
 }
 
 impl View {
-    /// Joins `snapshot` with `upstreams`, which must have been told of it; what the view `before` counted goes on.
+    /// Joins `snapshot` with `upstreams`, which must have been told of it; what the view `before` counted goes on, a round
+    /// robin's turns too: nodes make many snapshots, and each would begin with the same replica again.
     pub fn new(
         snapshot: &Snapshot,
         upstreams: &Upstreams,
@@ -75,7 +76,9 @@ impl View {
                 gate,
                 quotas: rules.iter().filter(counts_here).cloned().collect(),
                 fleet: regatta_policy::ids::stable_hash(&[server.path.as_bytes()]).to_be_bytes(),
-                turns: Turns::default(),
+                turns: before
+                    .and_then(|view| view.server_at(&server.path))
+                    .map_or_else(Arc::default, |view| view.turns.clone()),
             })
         });
         View { servers: servers.collect(), admission: snapshot.admission.clone() }

@@ -82,11 +82,12 @@ pub fn run(settings: Settings, sink: &Sink, started: impl FnOnce(Started)) -> Re
 }
 
 async fn serve(
-    settings: Settings,
+    mut settings: Settings,
     sink: &Sink,
     data: &Runtime,
     started: impl FnOnce(Started),
 ) -> Result<(), Failed> {
+    settings.config.read_secrets().map_err(Failed)?;
     let process = settings.config.process.clone();
     let mut signs = Signs::new().map_err(|why| Failed(format!("cannot listen to signals: {why}")))?;
     let listener = bind(data, &process.listen)?;
@@ -108,7 +109,7 @@ async fn serve(
     let admin = admin(process.admin, settings.admin_taken, page::panel(&ready, &plane, hosts)).await?;
 
     let control = tokio::select! {
-        control = Control::start(settings.config, settings.source) => Arc::new(control),
+        control = Control::start(settings.config, settings.source, Some(store.clone())) => Arc::new(control),
         () = signs.end() => return Ok(()),
     };
     let mut snapshots = control.snapshots();

@@ -17,6 +17,7 @@ use super::complaint::{Complaint, Complaints, Place};
 use super::gateway::{self, Process};
 use super::limit;
 use super::raw::{Env, Findings, Section, line_at};
+use super::registry::{self, Door, Reading, Secrets};
 use super::server;
 use super::store::{self, Store};
 
@@ -27,6 +28,10 @@ pub struct Config {
     pub process: Process,
     /// The servers, with replicas that nobody has probed yet.
     pub servers: Vec<Arc<Server>>,
+    /// Who may join each of them, in the same order.
+    pub doors: Vec<Door>,
+    /// How the registry of nodes is read.
+    pub registry: Reading,
     /// The gateway's bounds.
     pub limits: Arc<Limits>,
     /// Whom it lets in.
@@ -41,6 +46,14 @@ pub struct Config {
     pub store: Store,
     /// What is right but worth saying.
     pub notes: Vec<String>,
+}
+
+impl Config {
+    /// Reads the files with the registry's secrets; what is wrong with the first that cannot be used.
+    pub fn read_secrets(&mut self) -> Result<(), String> {
+        let all = self.doors.iter_mut().map(|door| &mut door.secrets);
+        all.chain([&mut self.registry.secrets]).try_for_each(Secrets::read_file)
+    }
 }
 
 /// A config file is at most this long.
@@ -102,16 +115,19 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
 
     let section = table(&top, findings, text, tree, "store").with_env("REGATTA_STORE_", env);
     let store = store::store(&section);
+    let registry = registry::reading(&section);
     section.finish();
     if let Some(found) = top.find("cache") {
         top.refuse(&found, "nothing here: this build has no result cache yet", None);
     }
-    let servers = servers(&top, findings, text);
+    let (servers, doors): (Vec<Arc<Server>>, Vec<Door>) = servers(&top, findings, text).into_iter().unzip();
     let quotas = limit::rules(&top, findings, text, &servers);
     top.finish();
     Config {
         process,
         servers,
+        doors,
+        registry,
         limits: Arc::new(limits),
         admission: Arc::new(admission),
         quotas: Arc::new(quotas),
@@ -143,8 +159,8 @@ fn table<'a>(
     }
 }
 
-fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<Arc<Server>> {
-    let mut servers: Vec<Arc<Server>> = Vec::new();
+fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<(Arc<Server>, Door)> {
+    let mut servers: Vec<(Arc<Server>, Door)> = Vec::new();
     let Some(found) = top.find("server") else {
         let hint = "[[server]] with replicas = [\"http://127.0.0.1:3001/mcp\"]";
         top.miss_in_file("no [[server]] is configured", "at least one server", hint);
@@ -157,7 +173,7 @@ fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<
     let (mut names, mut paths) = (HashMap::new(), HashMap::new());
     for (index, (table, span)) in tables.into_iter().enumerate() {
         let section = Section::new(findings, text, &format!("server[{}]", index + 1)).with_table(table, span);
-        let server = server::server(&section, index);
+        let (server, door) = server::server(&section, index);
         if let Some(first) = names.insert(server.name.clone(), index + 1) {
             let what =
                 format!("server[{}] and server[{first}] are both named \"{}\"", index + 1, server.name);
@@ -171,7 +187,7 @@ fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<
             section.miss(what, "a path of its own for each server", Some(hint));
         }
         section.finish();
-        servers.push(Arc::new(server));
+        servers.push((Arc::new(server), door));
     }
     servers
 }

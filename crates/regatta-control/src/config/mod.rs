@@ -9,6 +9,7 @@ mod gateway;
 mod limit;
 mod nearest;
 mod raw;
+pub mod registry;
 mod server;
 mod store;
 #[cfg(test)]

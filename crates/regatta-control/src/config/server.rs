@@ -8,24 +8,26 @@ use http::HeaderName;
 use regatta_policy::line::Rank;
 use regatta_policy::snapshot::{
     Affinity, Balance, Breaker, CallBounds, Concurrency, ConcurrencyMode, Cursors, Duty, Eras, Health,
-    Replica, Server, SessionState, ToolClass, UpstreamResume,
+    Leases, Replica, Server, SessionState, ToolClass, UpstreamResume,
 };
 use regatta_policy::{Glob, ReplicaId};
 
 use super::endpoint;
 use super::raw::{Found, Section};
+use super::registry::{self, Door, Joining};
 
-/// Reads one server; `index` counts from 0.
-pub fn server(section: &Section<'_>, index: usize) -> Server {
+/// Reads one server, and who may join it; `index` counts from 0.
+pub fn server(section: &Section<'_>, index: usize) -> (Server, Door) {
     let default_name = if index == 0 { "default".to_owned() } else { format!("server-{}", index + 1) };
     let name = section.get("name", default_name, "1 to 64 letters, digits, - . or _", |found| {
         let name = found.text()?;
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         ((1..=64).contains(&name.len()) && name.bytes().all(fits)).then(|| name.to_owned())
     });
-    let replicas = replicas(section, &name);
+    let door = registry::door(section);
+    let replicas = replicas(section, &name, door.nodes);
     unserved(section);
-    Server {
+    let server = Server {
         path: section.get("path", endpoint::DEFAULT_PATH.to_owned(), PATH, path),
         balance: section.choice(
             "balance",
@@ -63,12 +65,18 @@ pub fn server(section: &Section<'_>, index: usize) -> Server {
             |found| found.text().filter(|text| !text.is_empty()).map(Glob::new),
         ),
         call: call(section),
+        leases: match door.nodes {
+            Joining::Closed => Leases::Unleased,
+            Joining::Open => Leases::Leased { lost: Vec::new() },
+        },
+        catalogue: None,
         concurrency: concurrency(section),
         breaker: section.choice("breaker", Breaker::On, &[("on", Breaker::On), ("off", Breaker::Off)]),
         classes: classes(section),
         replicas,
         name,
-    }
+    };
+    (server, door)
 }
 
 const PATH: &str = "a path like \"/mcp\", compared byte for byte: no //, /./, /../, % or ?";
@@ -100,15 +108,15 @@ fn affinity(found: &Found<'_>) -> Option<Affinity> {
     }
 }
 
-fn replicas(section: &Section<'_>, server: &str) -> Vec<Replica> {
+fn replicas(section: &Section<'_>, server: &str, nodes: Joining) -> Vec<Replica> {
     let mut seen: Vec<String> = Vec::new();
     let mut written = false;
     let replicas = section.list("replicas", "a URL like \"http://127.0.0.1:3001/mcp\"", |found| {
         written = true;
         Some(replica(section, server, found, &mut seen))
     });
-    if !written {
-        let hint = "replicas = [\"http://127.0.0.1:3001/mcp\"]";
+    if !written && nodes == Joining::Closed {
+        let hint = "replicas = [\"http://127.0.0.1:3001/mcp\"], or registry = true";
         section.miss(format!("server \"{server}\" has no replicas"), "at least one URL", Some(hint));
     }
     replicas.into_iter().flatten().collect()
@@ -136,7 +144,14 @@ fn replica(
     }
     seen.push(endpoint.url.clone());
     let id = ReplicaId::of(server, &endpoint.url);
-    Some(Replica { id, endpoint, health: Health::Unknown, eras: Eras::Unknown, duty: Duty::Serving })
+    Some(Replica {
+        id,
+        endpoint,
+        health: Health::Unknown,
+        eras: Eras::Unknown,
+        duty: Duty::Serving,
+        load: None,
+    })
 }
 
 fn call(section: &Section<'_>) -> CallBounds {
@@ -218,13 +233,6 @@ fn classes(section: &Section<'_>) -> Vec<ToolClass> {
 
 /// Keys of the design that come with later issues.
 fn unserved(section: &Section<'_>) {
-    if let Some(found) = section.find("registry").filter(|found| found.flag() != Some(false)) {
-        section.refuse(
-            &found,
-            "false: this build has no registry",
-            Some("list the replicas under replicas = […]"),
-        );
-    }
     if let Some(found) = section.find("trust_annotations").filter(|found| found.flag() != Some(false)) {
         let hint = "list the tools that may be sent again under repeatable_tools = […]";
         section.refuse(&found, "false: this build does not read annotations", Some(hint));

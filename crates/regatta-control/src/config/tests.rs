@@ -6,6 +6,7 @@ use regatta_policy::quota::counter::Breach;
 use regatta_policy::quota::rule::{Answer, Callers, Part, Shape};
 use regatta_policy::snapshot::{Affinity, Balance, Limits, SessionState};
 
+use super::registry::{Joining, ToolSource};
 use super::{Config, Env, check};
 
 const SERVER: &str = "[[server]]\nreplicas = [\"http://127.0.0.1:3001/mcp\"]\n";
@@ -92,14 +93,11 @@ error: regatta.toml:11: server[1].replicas[2] = "http://…@h/mcp"
 
 #[test]
 fn what_comes_later_is_refused_with_a_word() {
-    let text = format!("[[cache]]\nttl = \"1s\"\n{SERVER}registry = true\n");
+    let text = format!("[[cache]]\nttl = \"1s\"\n{SERVER}");
     assert_eq!(
         complaints(&text),
         r#"error: regatta.toml:1: cache = […]
-  expected nothing here: this build has no result cache yet
-error: regatta.toml:5: server[1].registry = true
-  expected false: this build has no registry
-hint: list the replicas under replicas = […]"#
+  expected nothing here: this build has no result cache yet"#
     );
 }
 
@@ -126,7 +124,7 @@ fn a_file_without_servers_and_one_without_replicas_are_refused() {
     assert_eq!(
         complaints("[[server]]\nname = \"x\"\n"),
         "error: regatta.toml:1: server \"x\" has no replicas\n  expected at least one URL\n\
-         hint: replicas = [\"http://127.0.0.1:3001/mcp\"]"
+         hint: replicas = [\"http://127.0.0.1:3001/mcp\"], or registry = true"
     );
     assert!(complaints("[server]\nname = \"x\"\n").starts_with("error: regatta.toml:1: server = {…}"));
 }
@@ -270,4 +268,57 @@ fn what_is_wrong_with_a_store_is_said_without_its_secrets() {
     assert!(!said.contains("hunter2"), "{said}");
     let said = complaints(&format!("[gateway]\nsealing_key_rotation = \"1m\"\n{SERVER}"));
     assert!(said.contains("expected a time from 12h"), "{said}");
+}
+
+#[test]
+fn a_server_that_takes_nodes_needs_no_replicas() {
+    let config = accepted(
+        r#"
+[store]
+registry_poll = "100ms"
+registry_lease = "1s"
+registry_secret = ["one that is long enough", "and the one before it"]
+
+[[server]]
+name = "shop"
+registry = true
+registry_secret = "one for the shop only"
+registry_hosts = ["10.0.0.*"]
+registry_tools = ["shop_*"]
+tools = "probe"
+lost_tools_kept = "1m"
+"#,
+    );
+    let (reading, door) = (&config.registry, &config.doors[0]);
+    assert_eq!((reading.poll, reading.terms.lease), (Duration::from_millis(100), Duration::from_secs(1)));
+    assert_eq!((reading.secrets.known.len(), door.secrets.known.len()), (2, 1));
+    assert_eq!((door.nodes, door.source), (Joining::Open, ToolSource::Probe));
+    assert_eq!(door.lost_tools_kept, Duration::from_secs(60));
+    assert!(config.servers[0].replicas.is_empty());
+    assert!(!format!("{config:?}").contains("long enough"));
+}
+
+#[test]
+fn secrets_are_read_from_a_file_and_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secrets");
+    std::fs::write(&path, "\n  a secret of the whole fleet \n\nanother, the old one\n").unwrap();
+    let text = |path: &std::path::Path| format!("[store]\nregistry_secret_file = {path:?}\n{SERVER}");
+    let mut config = accepted(&text(&path));
+    assert!(config.registry.secrets.are_demanded(), "also before the file was read");
+    config.read_secrets().unwrap();
+    assert_eq!(config.registry.secrets.known.len(), 2);
+    let said = accepted(&text(&dir.path().join("none"))).read_secrets().unwrap_err();
+    assert!(said.ends_with("none: it cannot be read"), "{said}");
+    std::fs::write(&path, "too short\n").unwrap();
+    let said = accepted(&text(&path)).read_secrets().unwrap_err();
+    assert!(said.ends_with("secrets: expected at least 16 bytes"), "{said}");
+    let said = complaints(&format!("[store]\nregistry_secret = \"tiny\"\n{SERVER}"));
+    assert!(said.contains("at least 16 bytes") && !said.contains("tiny"), "{said}");
+}
+
+#[test]
+fn a_lease_must_outlast_some_readings() {
+    let said = complaints(&format!("[store]\nregistry_poll = \"1s\"\nregistry_lease = \"3s\"\n{SERVER}"));
+    assert!(said.contains("registry_lease is shorter than four times registry_poll"), "{said}");
 }

@@ -15,15 +15,16 @@ pub enum Said {
     Error(i64),
 }
 
-/// The response to `id` in `text`, if it is complete.
-pub fn find(headers: &HeaderMap, text: &[u8], id: &str) -> Option<Said> {
+/// The response to `id` in `text`, if it is complete: what it says, and its own text.
+pub fn find(headers: &HeaderMap, text: &[u8], id: &str) -> Option<(Said, String)> {
     let text = std::str::from_utf8(text).ok()?;
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.to_ascii_lowercase().starts_with("text/event-stream") {
-        return events(text).find_map(|data| response(&data, id));
+        return events(text).find_map(|data| Some((response(&data, id)?, data)));
     }
+    let found = |text: &str| Some((response(text, id)?, text.to_owned()));
     // Some servers answer with several JSON lines under application/json (RELIABILITY 3.11).
-    response(text, id).or_else(|| text.lines().find_map(|line| response(line, id)))
+    found(text).or_else(|| text.lines().find_map(found))
 }
 
 /// The data of each complete event.
@@ -61,6 +62,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn find(headers: &HeaderMap, text: &[u8], id: &str) -> Option<Said> {
+        super::find(headers, text, id).map(|(said, _)| said)
+    }
 
     fn headers(kind: &'static str) -> HeaderMap {
         [(CONTENT_TYPE, HeaderValue::from_static(kind))].into_iter().collect()

@@ -47,6 +47,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The JSON-RPC response to our id, if there was one.
     pub said: Option<Said>,
+    /// The same as it came; empty if there was none.
+    pub text: String,
 }
 
 /// Why there is no answer that could be used, in words for the operator.
@@ -144,12 +146,12 @@ async fn exchange(
         let _ = connection.await;
     }));
     let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-    let said = read(body, &head.headers, id).await?;
-    Ok(Answer { status: head.status, headers: head.headers, said })
+    let (said, text) = read(body, &head.headers, id).await?.unzip();
+    Ok(Answer { status: head.status, headers: head.headers, said, text: text.unwrap_or_default() })
 }
 
 /// Reads until our response is complete: a stream may stay open behind it.
-async fn read(mut body: Incoming, headers: &HeaderMap, id: &str) -> Result<Option<Said>, NoAnswer> {
+async fn read(mut body: Incoming, headers: &HeaderMap, id: &str) -> Result<Option<(Said, String)>, NoAnswer> {
     let mut text = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|why| NoAnswer::Useless(format!("broken HTTP: {why}")))?;

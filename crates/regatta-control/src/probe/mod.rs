@@ -10,6 +10,7 @@ mod round;
 mod speak;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -25,6 +26,7 @@ use tokio::time::{Instant, timeout};
 use client::Client;
 use judge::{Outcome, Standing};
 use round::{Known, Sight};
+use tools::Listing;
 
 /// How long a replica may take to end our session when its probing ends.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -40,6 +42,10 @@ pub struct Seen {
     pub path: String,
     /// Why the last probe failed, for people.
     pub why: Option<String>,
+    /// Its tools as they were read last.
+    pub tools: Listing,
+    /// The `ask` of the target that was in force when they were read.
+    pub asked: u64,
 }
 
 /// A replica to be probed.
@@ -51,13 +57,16 @@ pub struct Target {
     pub server: String,
     /// Where it is.
     pub endpoint: Endpoint,
+    /// 0: its tools are nobody's business. A higher number than before: read them now.
+    pub ask: u64,
 }
 
 /// The probing of a changing set of replicas.
 #[derive(Debug)]
 pub struct Prober {
     client: Arc<Client>,
-    running: HashMap<ReplicaId, watch::Sender<bool>>,
+    /// Each with the `ask` in force.
+    running: HashMap<ReplicaId, watch::Sender<u64>>,
     tasks: JoinSet<()>,
     reports: mpsc::Sender<(ReplicaId, Seen)>,
 }
@@ -76,12 +85,13 @@ impl Prober {
         self.running.retain(|id, _| wanted.contains(id));
         for target in targets {
             let id = target.id;
-            if self.running.contains_key(&id) {
+            if let Some(running) = self.running.get(&id) {
+                running.send_if_modified(|ask| std::mem::replace(ask, target.ask) != target.ask);
                 continue;
             }
-            let (stop, stopped) = watch::channel(false);
-            self.running.insert(id, stop);
-            self.tasks.spawn(probe(Arc::clone(&self.client), target, stopped, self.reports.clone()));
+            let (order, orders) = watch::channel(target.ask);
+            self.running.insert(id, order);
+            self.tasks.spawn(probe(Arc::clone(&self.client), target, orders, self.reports.clone()));
         }
     }
 
@@ -96,7 +106,7 @@ impl Prober {
 async fn probe(
     client: Arc<Client>,
     target: Target,
-    mut stopped: watch::Receiver<bool>,
+    mut orders: watch::Receiver<u64>,
     reports: mpsc::Sender<(ReplicaId, Seen)>,
 ) {
     let dice = RandomState::new();
@@ -105,13 +115,14 @@ async fn probe(
     let mut standing = Standing::NEW;
     let mut last: Option<Seen> = None;
     loop {
+        let ask = *orders.borrow_and_update();
         // A round that is cut short may leave a session behind; the server's own idle time-out ends it.
-        let sight = tokio::select! {
-            sight = known.round(&client) => sight,
-            _ = stopped.changed() => break,
+        let (sight, listing) = tokio::select! {
+            round = round(&mut known, &client, ask) => round,
+            () = closed(&orders) => break,
         };
-        let eras = last.as_ref().map_or(Eras::Unknown, |seen| seen.eras);
-        let seen = see(&sight, &mut standing, eras, known.path());
+        let seen = see(&sight, &mut standing, last.as_ref(), known.path());
+        let seen = with_tools(seen, listing, ask);
         if last.as_ref() != Some(&seen) {
             tell(&target, last.as_ref(), &seen);
             if reports.send((target.id, seen.clone())).await.is_err() {
@@ -124,13 +135,31 @@ async fn probe(
         hasher.write_u64(rounds);
         tokio::select! {
             () = tokio::time::sleep(standing.pause(born.elapsed(), hasher.finish())) => {}
-            _ = stopped.changed() => break,
+            // A new `ask` is a reason not to wait; the end of all orders is the end.
+            order = orders.changed() => if order.is_err() { break },
         }
     }
     let _ = timeout(CLOSE_MAX, known.close(&client)).await;
 }
 
-fn see(sight: &Sight, standing: &mut Standing, eras: Eras, path: &str) -> Seen {
+/// One round, and the tools if they are anybody's business and the replica speaks.
+async fn round(known: &mut Known, client: &Client, ask: u64) -> (Sight, Listing) {
+    let sight = known.round(client).await;
+    let listing = match sight {
+        Sight::Speaks(_) if ask > 0 => known.tools(client).await,
+        Sight::Speaks(_) | Sight::Busy | Sight::Alien(_) | Sight::Mute(_) => Listing::NotRead,
+    };
+    (sight, listing)
+}
+
+/// Until nobody gives orders any more.
+async fn closed(orders: &watch::Receiver<u64>) {
+    let mut orders = orders.clone();
+    while orders.changed().await.is_ok() {}
+}
+
+fn see(sight: &Sight, standing: &mut Standing, last: Option<&Seen>, path: &str) -> Seen {
+    let eras = last.map_or(Eras::Unknown, |seen| seen.eras);
     let (outcome, eras, why) = match sight {
         Sight::Speaks(eras) => (Outcome::Spoke, *eras, None),
         Sight::Busy => (Outcome::Spoke, eras, None),
@@ -138,7 +167,19 @@ fn see(sight: &Sight, standing: &mut Standing, eras: Eras, path: &str) -> Seen {
         Sight::Mute(why) => (Outcome::Mute, eras, Some(why.clone())),
     };
     *standing = standing.after(outcome);
-    Seen { health: standing.health, eras, path: path.to_owned(), why }
+    let (tools, asked) = last.map_or((Listing::NotRead, 0), |seen| (seen.tools.clone(), seen.asked));
+    Seen { health: standing.health, eras, path: path.to_owned(), why, tools, asked }
+}
+
+/// What could not be read this time stays what it was.
+fn with_tools(seen: Seen, listing: Listing, ask: u64) -> Seen {
+    match (listing, &seen.tools) {
+        (Listing::NotRead, _) => seen,
+        (Listing::Unreadable(_), Listing::Read(_)) => Seen { asked: ask, ..seen },
+        (tools @ (Listing::Guarded | Listing::Unreadable(_) | Listing::Read(_)), _) => {
+            Seen { tools, asked: ask, ..seen }
+        }
+    }
 }
 
 fn tell(target: &Target, before: Option<&Seen>, now: &Seen) {

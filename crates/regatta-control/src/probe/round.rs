@@ -7,6 +7,7 @@ use regatta_policy::snapshot::{Endpoint, Eras};
 
 use super::client::{Client, NoAnswer};
 use super::speak::{Era, Session, Speaker};
+use super::tools::{self, Listing};
 
 /// Light rounds between two full ones: a replica may come back in another shape without ever failing a probe.
 const LIGHT_ROUNDS: u32 = 60;
@@ -68,6 +69,18 @@ impl Known {
             Way::Ping(session) => self.light_legacy(session, client).await,
         };
         found.unwrap_or_else(unanswered)
+    }
+
+    /// The replica's tools, by whichever way the last round found; not read if it found none.
+    pub async fn tools(&mut self, client: &Client) -> Listing {
+        let way = std::mem::replace(&mut self.way, Way::Full);
+        let listing = match &way {
+            Way::Full => Ok(Listing::Unreadable("nobody knows how to ask it".to_owned())),
+            Way::Discover(_) => tools::read(&mut self.speaker(client), tools::Way::Modern).await,
+            Way::Ping(session) => tools::read(&mut self.speaker(client), tools::Way::Legacy(session)).await,
+        };
+        self.way = way;
+        listing.unwrap_or_default()
     }
 
     /// Ends the legacy session that was kept, if any.

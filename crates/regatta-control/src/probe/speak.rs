@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::answer::Said;
 use super::client::{Answer, Client, NoAnswer};
+use super::tools::Way;
 use crate::config::endpoint;
 
 /// The version of the modern era that the gateway speaks.
@@ -59,18 +60,42 @@ pub struct Speaker<'a> {
 impl Speaker<'_> {
     /// Asks whether the modern era is spoken.
     pub async fn discover(&mut self) -> Result<Era<()>, NoAnswer> {
-        let meta = json!({
-            "io.modelcontextprotocol/protocolVersion": MODERN,
-            "io.modelcontextprotocol/clientInfo": client_info(),
-            "io.modelcontextprotocol/clientCapabilities": {},
-        });
-        let body = request("server/discover", json!({ "_meta": meta }));
-        let headers = [("mcp-protocol-version", MODERN), ("mcp-method", "server/discover")];
-        let answer = self.post(&body, &with_values(&headers)).await?;
+        let answer = self.modern("server/discover", json!({})).await?;
         Ok(era(answer, |result, _| {
             let versions = result.get("supportedVersions").and_then(Value::as_array);
             versions.is_some_and(|all| all.iter().any(|version| version == MODERN)).then_some(())
         }))
+    }
+
+    /// The whole response to a request that only reads.
+    pub async fn ask(
+        &mut self,
+        method: &'static str,
+        params: Value,
+        way: Way<'_>,
+    ) -> Result<Era<String>, NoAnswer> {
+        let mut answer = match way {
+            Way::Modern => self.modern(method, params).await?,
+            Way::Legacy(session) => self.post(&request(method, params), &in_session(session)).await?,
+        };
+        let text = std::mem::take(&mut answer.text);
+        Ok(match era(answer, |_, _| Some(())) {
+            Era::Spoken(()) => Era::Spoken(text),
+            Era::Foreign(why) => Era::Foreign(why),
+            Era::Guarded => Era::Guarded,
+            Era::Busy => Era::Busy,
+            Era::Broken(why) => Era::Broken(why),
+        })
+    }
+
+    async fn modern(&mut self, method: &'static str, mut params: Value) -> Result<Answer, NoAnswer> {
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientInfo": client_info(),
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let headers = [("mcp-protocol-version", MODERN), ("mcp-method", method)];
+        self.post(&request(method, params), &with_values(&headers)).await
     }
 
     /// Opens a legacy session, if the era is spoken.

@@ -72,6 +72,53 @@ fn subscriptions_and_levels_change_once_and_are_bounded() {
     assert_eq!(apply(Change::SetLogLevel(LogLevel::Debug)), Ok(Applied::Changed));
 }
 
+fn settle(record: &mut Deviation, left: Option<&Binding>, to: &Binding, places: &[u8]) -> Applied {
+    let places: Vec<ReplicaId> = places.iter().map(|place| ReplicaId([*place; 8])).collect();
+    record.apply(Change::Settle { left, to, etag: [7; 16], places: &places }, MAX).unwrap()
+}
+
+#[test]
+fn a_session_has_one_later_binding_for_all_places_that_would_do() {
+    let mut record = Deviation::default();
+    assert_eq!(settle(&mut record, None, &at(2, "b"), &[2, 3]), Applied::Changed);
+    assert_eq!(settle(&mut record, None, &at(3, "c"), &[2, 3]), Applied::Same, "who was first stays");
+    assert_eq!(record.later_at(&[ReplicaId([3; 8]), ReplicaId([2; 8])]).unwrap().to, at(2, "b"));
+    assert_eq!(settle(&mut record, None, &at(4, "d"), &[4]), Applied::Changed);
+    assert_eq!(record.later.len(), 2);
+}
+
+#[test]
+fn a_lost_later_binding_is_replaced_once_and_retired() {
+    let mut record = Deviation::default();
+    settle(&mut record, None, &at(2, "b"), &[2, 3]);
+    assert_eq!(settle(&mut record, Some(&at(2, "b")), &at(3, "c"), &[3]), Applied::Changed);
+    assert_eq!(
+        settle(&mut record, Some(&at(2, "b")), &at(3, "x"), &[3]),
+        Applied::Same,
+        "somebody did already"
+    );
+    assert_eq!(record.later.iter().map(|later| &later.to).collect::<Vec<_>>(), [&at(3, "c")]);
+    assert_eq!(record.retired, [at(2, "b")]);
+}
+
+#[test]
+fn the_oldest_later_binding_gives_way() {
+    let mut record = Deviation::default();
+    for n in 0..=LATER_MAX as u8 {
+        settle(&mut record, None, &at(n, "s"), &[n]);
+    }
+    assert_eq!((record.later.len(), &record.retired[..]), (LATER_MAX, &[at(0, "s")][..]));
+}
+
+#[test]
+fn a_record_of_before_there_were_later_bindings_is_read() {
+    let mut record = Deviation::default();
+    record.apply(Change::Subscribe("a:1"), MAX).unwrap();
+    let mut bytes = record.to_bytes();
+    assert_eq!(bytes.pop(), Some(0), "the empty list is the last byte");
+    assert_eq!(Deviation::from_bytes(&bytes), Ok(record));
+}
+
 #[test]
 fn an_end_is_final() {
     let mut record = Deviation::default();
@@ -138,13 +185,15 @@ prop_compose! {
         rebound in proptest::collection::btree_map(any::<u8>(), (bindings(), any::<[u8; 16]>()), 0..4),
         retired in proptest::collection::vec(bindings(), 0..4),
         subscriptions in proptest::collection::btree_set("[a-z]{1,8}:.{0,30}", 0..4),
+        later in proptest::collection::btree_map(any::<u8>(), (".{0,40}", any::<[u8; 16]>()), 0..LATER_MAX),
     ) -> Deviation {
         let log_level = level.map(|at| LogLevel::ALL[at]);
         let rebound = rebound
             .into_iter()
             .map(|(issued, (to, etag))| Rebound { issued: ReplicaId([issued; 8]), to, etag })
             .collect();
-        Deviation { ended, log_level, rebound, retired, subscriptions }
+        let later = later.into_iter().map(|(replica, (session, etag))| Later { to: at(replica, &session), etag });
+        Deviation { ended, log_level, rebound, retired, subscriptions, later: later.collect() }
     }
 }
 
@@ -177,6 +226,15 @@ proptest! {
         }
         for rebound in &theirs.rebound {
             prop_assert!(merged.rebound.contains(rebound));
+        }
+        prop_assert!(merged.later.len() <= LATER_MAX);
+        for later in &merged.later {
+            prop_assert!(!merged.retired.contains(&later.to), "what lives is not deleted");
+            let there = merged.later.iter().filter(|other| other.to.replica == later.to.replica).count();
+            prop_assert_eq!(there, 1, "two bindings at one place");
+        }
+        for later in &theirs.later {
+            prop_assert!(merged.later.contains(later));
         }
         prop_assert_eq!(ours.merge(&merged, MAX).rebound, merged.rebound);
     }

@@ -31,6 +31,10 @@ impl Capabilities {
     pub const LOGGING: Capabilities = Capabilities(1 << 0);
     /// `resources.subscribe`.
     pub const SUBSCRIBE: Capabilities = Capabilities(1 << 4);
+    /// `tools`.
+    pub const TOOLS: Capabilities = Capabilities(1 << 6);
+    /// `tools.listChanged`.
+    pub const TOOLS_CHANGED: Capabilities = Capabilities(1 << 7);
 
     /// The bits of a `capabilities` object as JSON text. A member counts if it is an object or `true`; a text that is
     /// not JSON declares nothing.
@@ -70,6 +74,7 @@ mod tests {
         let alone = |json: &str| Capabilities::of_server(json.as_bytes());
         assert_eq!(alone(r#"{"logging":{}}"#), Capabilities::LOGGING);
         assert!(alone(r#"{"resources":{"subscribe":true}}"#).covers(Capabilities::SUBSCRIBE));
+        assert!(alone(r#"{"tools":{"listChanged":true}}"#).covers(Capabilities::TOOLS_CHANGED));
         let tasks = r#"{"tasks":{"list":{},"cancel":{},"requests":{"tools":{"call":{}}}}}"#;
         assert_eq!(alone(tasks), Capabilities(0b1111 << 9));
     }

@@ -441,6 +441,7 @@ impl World {
             id: replica.id,
             in_flight: replica.in_flight,
             ewma_us: replica.ewma.map_or(0, |ewma| ewma.read_us(self.now)),
+            load: None,
             age: replica.began.map_or(balance::SLOW_START, |began| self.now.since(began)),
             standing,
         }

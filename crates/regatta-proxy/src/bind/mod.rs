@@ -12,7 +12,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::request::Parts;
 use regatta_mcp::headers::MCP_SESSION_ID;
-use regatta_policy::deviation::Deviation;
+use regatta_policy::ReplicaId;
+use regatta_policy::deviation::{Deviation, Later};
 use regatta_policy::lifetime::{self, IssueDay, Lifetime};
 use regatta_policy::token::SessionToken;
 use regatta_seal::Purpose;
@@ -21,7 +22,7 @@ use regatta_store::{Buried, Grave, Link, Met, Uuid16, Versioned, Warm};
 use crate::fault::Fault;
 use crate::gateway::Gateway;
 use crate::peers;
-use crate::session::{Bound, Home, Recorded, Session};
+use crate::session::{Bound, Home, Recorded, Seat, Session};
 use crate::view::ServerView;
 
 /// The session that the request names; `None` if it names none.
@@ -181,5 +182,27 @@ pub(crate) fn at_home(session: Arc<Session>, record: Option<Recorded>) -> Bound 
         Some(Home { replica: binding.replica, upstream_session, etag })
     });
     let home = moved.unwrap_or_else(|| session.origin.clone());
-    Bound { session, home, record }
+    Bound { session, home, seat: Seat::Own, record }
+}
+
+impl Bound {
+    /// The later bindings.
+    pub fn later(&self) -> &[Later] {
+        self.record.as_ref().map_or(&[], |record| &record.deviation.later)
+    }
+
+    /// The same session as it is bound at one of `places`, if it is.
+    pub fn at(&self, places: &[ReplicaId], tool: &str) -> Option<Bound> {
+        if places.contains(&self.home.replica) {
+            return Some(self.clone());
+        }
+        let later = self.later().iter().find(|later| places.contains(&later.to.replica))?;
+        Some(Bound { home: seated(later)?, seat: Seat::Later { tool: tool.into() }, ..self.clone() })
+    }
+}
+
+/// The home that a later binding is.
+pub(crate) fn seated(later: &Later) -> Option<Home> {
+    let upstream_session = HeaderValue::try_from(later.to.upstream_session.as_deref()?).ok()?;
+    Some(Home { replica: later.to.replica, upstream_session, etag: later.etag })
 }

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use regatta_mcp::{Message, Text, splice};
 use regatta_store::Claim;
 
+use super::seated;
 use crate::fault::Fault;
 use crate::gateway::Gateway;
 use crate::handles;
 use crate::peers;
 use crate::pending;
-use crate::session::Bound;
+use crate::session::{Bound, Home};
 
 /// What becomes of an answer.
 pub(crate) enum Delivery {
@@ -20,6 +21,8 @@ pub(crate) enum Delivery {
         /// The id that the client knew it by.
         sealed: String,
         text: Bytes,
+        /// Who asked.
+        home: Home,
         asked: Asked,
     },
     /// Nobody asks any more, or it was answered already: taken and dropped (2025-11-25 basic/transports 4).
@@ -57,15 +60,17 @@ pub(crate) async fn deliver(
     let Some(question) = question else {
         return Ok(Delivery::Dropped);
     };
+    let asks = |home: &Home| question.replica == home.replica && question.etag == home.etag;
+    let later = || bound.later().iter().filter_map(seated).find(asks);
     // A stale approval must never answer a new question of another binding.
-    if question.replica != bound.home.replica || question.etag != bound.home.etag {
+    let Some(home) = Some(bound.home.clone()).filter(asks).or_else(later) else {
         return Ok(Delivery::Dropped);
-    }
+    };
     let asked = if gateway.pending.is_asked_here(&sealed) { Asked::Here } else { Asked::Elsewhere };
     match gateway.pending.answer(&sealed) {
         pending::Answer::First if is_first_of_all(gateway, &sealed).await => {
             let text = splice(text, &[(id.raw, Bytes::from(question.id))]);
-            Ok(Delivery::Upstream { sealed, text, asked })
+            Ok(Delivery::Upstream { sealed, text, home, asked })
         }
         pending::Answer::First | pending::Answer::Repeated => Ok(Delivery::Dropped),
     }

@@ -44,6 +44,8 @@ pub(crate) enum Loss {
     Broken,
     /// Written, and nothing came in time.
     Silent,
+    /// Perhaps written, and the node's lease ended before the answer.
+    Gone,
     /// Written, and this gateway has to leave before the answer.
     Leaving,
 }

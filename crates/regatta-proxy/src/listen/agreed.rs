@@ -40,6 +40,16 @@ impl Agreed {
         }
     }
 
+    /// The lists among them.
+    pub fn lists(&self) -> Lists {
+        self.lists
+    }
+
+    /// The same without these lists.
+    pub fn without(self, lists: Lists) -> Agreed {
+        Agreed { lists: self.lists.without(lists), ..self }
+    }
+
     /// Our own acknowledgement, under the client's id.
     pub fn acknowledgement(&self, id: &Bytes) -> Bytes {
         let mut filter = self.others.clone();

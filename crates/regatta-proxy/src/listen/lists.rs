@@ -21,6 +21,8 @@ pub(crate) struct Lists(u8);
 impl Lists {
     /// No list.
     pub const NONE: Lists = Lists(0);
+    /// The list of tools.
+    pub const TOOLS: Lists = Lists(1);
     /// Every list.
     pub const ALL: Lists = Lists(0b111);
 
@@ -52,6 +54,11 @@ impl Lists {
     /// In both.
     pub fn and(self, other: Lists) -> Lists {
         Lists(self.0 & other.0)
+    }
+
+    /// Without those of `other`.
+    pub fn without(self, other: Lists) -> Lists {
+        Lists(self.0 & !other.0)
     }
 
     /// Whether there is none.

@@ -209,12 +209,12 @@ impl Shared {
         lock(&self.state).legs.entry(replica).or_insert(Leg::Away);
     }
 
-    /// A leg stands. Who was acknowledged before is told of every change that it may have missed.
-    pub fn opened(&self, replica: ReplicaId, honoured: Lists) {
+    /// A leg stands. Who was acknowledged before is told of every change that it may have `missed`.
+    pub fn opened(&self, replica: ReplicaId, honoured: Lists, missed: Lists) {
         let mut state = lock(&self.state);
         state.legs.insert(replica, Leg::Open(honoured));
         for client in state.clients.values() {
-            client.change(honoured, |ear| ear.is_told);
+            client.change(missed, |ear| ear.is_told);
         }
         drop(state);
         self.turned.notify_waiters();

@@ -17,6 +17,7 @@ use crate::gateway::Gateway;
 use crate::handover::{Accepted, Identified};
 use crate::headers::Outbound;
 use crate::peers;
+use crate::pipeline::later;
 use crate::reply::ReplyBody;
 use crate::session::Bound;
 use crate::view::ServerView;
@@ -38,7 +39,8 @@ pub(crate) async fn delete(
     if gateway.peers.are_many() && gateway.store.is_buried(day, digest).await.is_err() {
         return Err(Fault::StoreAway.told(&asker));
     }
-    let status = end_upstream(&server, &bound, &Outbound::of(head.headers)).await;
+    let headers = Outbound::of(head.headers);
+    let status = end_upstream(&server, &bound, &headers).await;
     if status == Some(StatusCode::METHOD_NOT_ALLOWED) {
         // The server does not let clients end sessions (2025-11-25 basic/transports, *Session Management* 5).
         return Err(Fault::BadVerb { allow: "POST, GET" }.told(&asker));
@@ -50,6 +52,7 @@ pub(crate) async fn delete(
     // The tombstone says it all; a record that stays a while harms nobody.
     let _ = gateway.store.forget(&bound.session.uuid).await;
     gateway.metrics.sessions_ended.inc();
+    later::end(&server, &bound, headers);
     peers::end_streams(gateway, bound.session.uuid);
     let status = status.filter(|status| status.is_success()).unwrap_or(StatusCode::OK);
     Ok(encode::fault::plain(status))

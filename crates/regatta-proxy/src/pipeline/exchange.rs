@@ -4,6 +4,7 @@
 //! goes elsewhere, what was written and lost is repeated only where that is harmless, a session whose replica
 //! is gone is re-homed first. It owns all it needs, so that it can outlive the connection it came on.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
 use regatta_policy::gone::{Attempt, Verdict};
 use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
-use regatta_policy::snapshot::Health;
+use regatta_policy::snapshot::{Health, Leases};
 
 use super::rehome;
 use crate::alarm::Alarm;
@@ -25,8 +26,9 @@ use crate::gateway::Gateway;
 use crate::handover::Caller;
 use crate::headers::Outbound;
 use crate::route::handles::Maker;
+use crate::route::tools::Among;
 use crate::route::{self, Tried};
-use crate::session::Bound;
+use crate::session::{Bound, Seat};
 use crate::slots::Permit;
 use crate::upstream::{Knock, UpstreamAnswer};
 use crate::view::{ReplicaView, ServerView};
@@ -46,6 +48,8 @@ pub(crate) struct Errand {
     pub era: Era,
     pub repeatability: Repeatability,
     pub place: Where,
+    /// The replicas that it may go to while it is not bound.
+    pub among: Among,
     /// The upstream's own event id to go on from, and whose it is.
     pub cursor: Option<(ReplicaId, HeaderValue)>,
     /// Held from admission to the end of the answer; standing streams hold a place of another kind.
@@ -112,9 +116,10 @@ async fn by_place(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
         Where::Any { maker: Maker::Only(id), .. } => Box::pin(made(errand, id)).await,
         Where::Any { maker: Maker::Preferred(id), affinity } => {
             let server = errand.server.clone();
-            if server
-                .replica(id)
-                .is_some_and(|view| matches!(view.replica.health, Health::Unknown | Health::Healthy))
+            if errand.among.has(id)
+                && server
+                    .replica(id)
+                    .is_some_and(|view| matches!(view.replica.health, Health::Unknown | Health::Healthy))
             {
                 return Box::pin(made(errand, id)).await;
             }
@@ -133,6 +138,10 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
         let Where::Home(home) = &errand.place else { break };
         let session = home.home.upstream_session.clone();
         let Some(view) = server.replica(home.home.replica) else {
+            // The rest of a call is lost with the replica that began it, wherever its tool may be found now.
+            if errand.cursor.is_some() && errand.asker.id.is_some() && home.seat != Seat::Own {
+                return Err(errand.refuse(Fault::StreamLost));
+            }
             errand.move_home(rehome::Reason::Removed).await?;
             continue;
         };
@@ -175,6 +184,7 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
                         Verdict::Here => {}
                     }
                 }
+                Next::Again if loss == Loss::Gone => errand.move_home(rehome::Reason::Removed).await?,
                 Next::Again => {}
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
             },
@@ -203,7 +213,8 @@ async fn unbound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     let mut state = Attempts::default();
     let mut tried = Tried::default();
     for _ in 0..ROUNDS_MAX {
-        let Some(view) = route::any(&errand.gateway, &server, errand.era, &errand.caller, affinity, tried)
+        let Some(view) =
+            route::any(&errand.gateway, &server, errand.era, &errand.caller, affinity, &errand.among, tried)
         else {
             break;
         };
@@ -253,7 +264,7 @@ impl Attempts {
     fn after(&mut self, errand: &Errand, loss: Loss) -> Next {
         let how = match loss {
             Loss::Refused | Loss::Unreachable | Loss::Full => retry::Loss::Unwritten,
-            Loss::Broken | Loss::Silent => retry::Loss::Written,
+            Loss::Broken | Loss::Silent | Loss::Gone => retry::Loss::Written,
             Loss::Leaving => return Next::Refuse(Fault::OutcomeUnknown { why: lost_how(loss) }),
         };
         let repeats = if self.spent { Repeats::Spent } else { Repeats::None };
@@ -274,6 +285,7 @@ impl Attempts {
 fn lost_how(loss: Loss) -> &'static str {
     match loss {
         Loss::Silent => "the server did not answer in time",
+        Loss::Gone => "the server's node was lost before it answered",
         Loss::Leaving => "the gateway had to leave before the server answered",
         Loss::Broken | Loss::Refused | Loss::Unreachable | Loss::Full => "the connection to the server broke",
     }
@@ -283,6 +295,7 @@ fn attempt(loss: Loss) -> Attempt {
     match loss {
         Loss::Refused => Attempt::Refused,
         Loss::Broken => Attempt::Reset,
+        Loss::Gone => Attempt::Removed,
         Loss::Unreachable | Loss::Silent | Loss::Full | Loss::Leaving => Attempt::Unreachable,
     }
 }
@@ -342,7 +355,7 @@ impl Errand {
         };
         let bounds = &self.server.server.call;
         let patience = Patience { time: bounds.request_timeout, arming };
-        let sending = forward::send(view, &self.headers, upward, bounds, patience);
+        let sending = self.unless_lost(view, forward::send(view, &self.headers, upward, bounds, patience));
         let sent = match self.era {
             // A legacy call has a stream by the time a drain ends, and its last words are said there.
             Era::Legacy => sending.await,
@@ -364,6 +377,22 @@ impl Errand {
     /// How its waits are timed, unless somebody else sees to that.
     fn arming(&self) -> Arming {
         self.alarm.clone().map_or(Arming::AtOnce, Arming::By)
+    }
+
+    /// Waits no longer than the node's lease lasts, if the replica is one (RELIABILITY F7).
+    async fn unless_lost(
+        &self,
+        view: &ReplicaView,
+        sending: impl Future<Output = Result<UpstreamAnswer, Loss>>,
+    ) -> Result<UpstreamAnswer, Loss> {
+        match self.server.server.leases {
+            Leases::Unleased => sending.await,
+            Leases::Leased { .. } => tokio::select! {
+                biased;
+                sent = sending => sent,
+                () = view.upstream.lost() => Err(Loss::Gone),
+            },
+        }
     }
 
     /// Moves the session, or finds it moved.

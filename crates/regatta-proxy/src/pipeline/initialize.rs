@@ -24,6 +24,7 @@ use crate::handover::Call;
 use crate::headers::Outbound;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
+use crate::route::tools::Among;
 
 /// Opens a session.
 pub(crate) async fn initialize(
@@ -52,6 +53,7 @@ pub(crate) async fn initialize(
         repeatability: Repeatability::Harmless,
         place: Where::Any { maker: Maker::Nobody, affinity: None },
         cursor: None,
+        among: Among::All,
         permit: Some(call.permit),
         alarm: None,
     });

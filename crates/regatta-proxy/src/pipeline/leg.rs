@@ -18,7 +18,9 @@ use crate::encode::answer::same_id;
 use crate::forward::{self, Patience, Upward};
 use crate::gateway::Gateway;
 use crate::headers::Outbound;
+use crate::listen::lists::Lists;
 use crate::listen::shared::{Refused, Said};
+use crate::tool_news;
 use crate::upstream::{AnswerHead, UpstreamAnswer, UpstreamBody};
 use crate::view::ServerView;
 
@@ -62,6 +64,14 @@ impl Leg {
     pub fn server(&self) -> Option<Arc<ServerView>> {
         let server = self.gateway.view().server_at(&self.path).cloned()?;
         server.replica(self.replica).is_some().then_some(server)
+    }
+
+    /// Of what the replica says changed, that which is its own to say.
+    pub fn said(&self, lists: Lists) -> Lists {
+        match tool_news::is_ours(&self.gateway, &self.path) {
+            true => lists.without(Lists::TOOLS),
+            false => lists,
+        }
     }
 
     /// Asks the replica and waits for its acknowledgement.

@@ -18,7 +18,7 @@ use super::detached::Detachable;
 use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
 use super::source::CallSource;
-use super::{modern, notes};
+use super::{later, modern, notes, tool_list};
 use crate::bind::questions::{Asked, Delivery, deliver, undelivered};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
@@ -31,6 +31,7 @@ use crate::peers;
 use crate::peers::letter::Letter;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
+use crate::route::tools::among;
 use crate::session::{Bound, Home};
 use crate::streams::body::{Reading, StreamBody};
 use crate::streams::stream::{Carries, Source, Stream};
@@ -57,10 +58,16 @@ pub(crate) async fn post(
         return Err(Fault::Draining.told(&asker));
     }
     check_batch(&call, bound.as_ref()).map_err(|fault| fault.told(&asker))?;
+    if let Some(list) = tool_list::composed(&call, &asker) {
+        return Ok(tool_list::answer(list?, call.permit));
+    }
     match (&call.message, bound) {
         (Subject::One(message), Some(bound)) if matches!(message.kind, Kind::Response { .. }) => {
             let message = *message;
             Box::pin(answer_question(gateway, call, asker, bound, &message)).await
+        }
+        (Subject::One(_), Some(bound)) if later::concerns(&call, &bound) => {
+            Box::pin(elsewhere(gateway, call, asker, bound)).await
         }
         (_, Some(bound)) => match notes::note(&call) {
             None if method == Some(Method::NotificationCancelled) => {
@@ -79,6 +86,25 @@ pub(crate) async fn placed(gateway: &Arc<Gateway>, call: &Call, asker: Asker) ->
         Ok(Some(_)) if call.era == Era::Legacy => Asker { place: Place::Session, ..asker },
         Ok(_) | Err(_) => asker,
     }
+}
+
+/// A message that is not, or not only, for the session's own replica: a call of a tool that it lacks, or a notification
+/// of a session that has several bindings.
+async fn elsewhere(
+    gateway: &Arc<Gateway>,
+    call: Box<Call>,
+    asker: Asker,
+    bound: Bound,
+) -> Result<Response<ReplyBody>, Refusal> {
+    if call.one().is_some_and(|message| message.kind == Kind::Notification) {
+        later::tell(&call, &bound);
+        return match call.one().and_then(|message| message.method).map(|name| name.method) {
+            Some(Method::NotificationCancelled) => cancelled(gateway, call, asker, bound).await,
+            _other => request(gateway, call, asker, Some(bound)).await,
+        };
+    }
+    let bound = later::seat(gateway, &call, bound).await.map_err(|fault| fault.told(&asker))?;
+    request(gateway, call, asker, Some(bound)).await
 }
 
 /// A request that a later home of the session must be told of.
@@ -126,7 +152,7 @@ fn check_batch(call: &Call, bound: Option<&Bound>) -> Result<(), Fault> {
 
 /// The errand of an ordinary legacy message.
 fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<Bound>) -> Box<Errand> {
-    let repeatability = repeatability(&call);
+    let (repeatability, among) = (repeatability(&call), among(&call));
     let place = match bound {
         Some(bound) => Where::Home(bound),
         None => Where::Any { maker: Maker::Nobody, affinity: None },
@@ -143,6 +169,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         era: call.era,
         repeatability,
         place,
+        among,
         cursor: None,
         permit: Some(call.permit),
         alarm: None,
@@ -172,13 +199,14 @@ async fn answer_question(
     message: &regatta_mcp::Message,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let delivery = deliver(gateway, &bound, message, &call.text).await;
-    let Delivery::Upstream { sealed, text, asked } = delivery.map_err(|fault| fault.told(&asker))? else {
+    let delivery = delivery.map_err(|fault| fault.told(&asker))?;
+    let Delivery::Upstream { sealed, text, home, asked } = delivery else {
         gateway.metrics.dropped_messages.inc();
         return Ok(encode::fault::plain(StatusCode::ACCEPTED));
     };
     call.text = text;
     let asker = Asker { id: None, ..asker };
-    let Home { replica, upstream_session, .. } = bound.home;
+    let Home { replica, upstream_session, .. } = home;
     let mut errand = errand(gateway, call, asker, None);
     // To who asked and nowhere else: at another home the raw id may name another question (SESSIONS 6).
     errand.place = Where::Any { maker: Maker::Only(replica), affinity: None };

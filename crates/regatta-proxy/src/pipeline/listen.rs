@@ -11,9 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use regatta_mcp::Span;
+use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
 use regatta_policy::budget::Verdict;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -27,9 +29,10 @@ use crate::handover::Call;
 use crate::headers::Outbound;
 use crate::listen::agreed::Agreed;
 use crate::listen::body::{ListenBody, Source};
-use crate::listen::lists::lists_alone;
+use crate::listen::lists::{Lists, lists_alone};
 use crate::listen::shared::Refused;
 use crate::reply::ReplyBody;
+use crate::tool_news::{self, is_replaced};
 
 /// How long the first acknowledgement waits for the slower replicas.
 const ACKNOWLEDGE_WAIT: Duration = Duration::from_secs(2);
@@ -113,6 +116,10 @@ async fn alone(
     drop((opened, sender));
     match gather(&mut answers, legs.len()).await {
         Gathered::Agreed(agreed) => {
+            let news = gateway.tool_news.listen(&server, Era::Modern);
+            if !agreed.lists().and(Lists::TOOLS).is_empty() && news.is_some() {
+                legs.spawn(tell_tools(pattern.clone(), news));
+            }
             legs.spawn(welcome(pattern, known));
             let first = agreed.acknowledgement(&id);
             let source = Source::Own { messages, _legs: legs };
@@ -124,6 +131,18 @@ async fn alone(
         }
         Gathered::Refused(Refused::Unusable) => Err(unusable(&asker)),
         Gathered::Nobody => Err(Fault::NoReplica.told(&asker)),
+    }
+}
+
+/// Tells a client of its own legs what the gateway itself knows: that the list of tools changed.
+async fn tell_tools(own: Own, mut news: Option<watch::Receiver<u64>>) {
+    loop {
+        tool_news::changed(&mut news).await;
+        for message in Lists::TOOLS.messages(&own.leg.id) {
+            if own.messages.send(message).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -223,6 +242,9 @@ impl Own {
     /// Passes notifications on until the upstream ends; an error means that the client is gone.
     async fn relay(&self, subscription: &mut Subscription) -> Result<(), ()> {
         while let Some((data, _)) = subscription.notification(&self.leg.gateway).await {
+            if is_replaced(&self.leg.gateway, &self.leg.path, &data) {
+                continue;
+            }
             self.messages.send(data).await.map_err(|_| ())?;
         }
         Ok(())
@@ -231,6 +253,9 @@ impl Own {
     async fn say_everything(&self, filter: &Bytes) {
         let mut agreed = Agreed::default();
         agreed.add(filter);
+        if tool_news::is_ours(&self.leg.gateway, &self.leg.path) {
+            agreed = agreed.without(Lists::TOOLS);
+        }
         for message in agreed.everything(&self.leg.id) {
             if self.messages.send(message).await.is_err() {
                 return;

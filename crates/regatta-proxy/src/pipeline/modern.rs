@@ -15,6 +15,7 @@ use regatta_seal::Fingerprint;
 
 use super::exchange::{Answered, Errand, Where, exchange};
 use super::legacy::repeatability;
+use super::tool_list;
 use crate::content::Kind;
 use crate::encode;
 use crate::encode::answer::{Marks, Role, mark};
@@ -27,6 +28,7 @@ use crate::headers::Outbound;
 use crate::peers;
 use crate::reply::ReplyBody;
 use crate::route::handles::directions;
+use crate::route::tools::among;
 use crate::upstream::UpstreamBody;
 use crate::within::within;
 
@@ -49,6 +51,10 @@ pub(crate) async fn post(
     if method == Some(Method::SubscriptionsListen) {
         return Box::pin(super::listen::listen(gateway, call, asker)).await;
     }
+    if let Some(list) = tool_list::composed(&call, &asker) {
+        return Ok(tool_list::answer(list?, call.permit));
+    }
+    let among = among(&call);
     learn_keys(gateway, &call).await.map_err(|fault| fault.told(&asker))?;
     let way = directions(&call, &gateway.ring.load()).map_err(|fault| fault.told(&asker))?;
     let key = way.key;
@@ -64,6 +70,7 @@ pub(crate) async fn post(
         asker,
         era: Era::Modern,
         place: Where::Any { maker: way.maker, affinity: way.affinity },
+        among,
         cursor: None,
         permit: Some(call.permit),
         alarm: Some(call.alarm),

@@ -12,7 +12,7 @@ use regatta_mcp::{Method, write};
 use regatta_policy::ReplicaId;
 use regatta_policy::deviation::Change;
 use regatta_policy::snapshot::SessionState;
-use regatta_policy::token::Binding;
+use regatta_policy::token::{Binding, Capabilities};
 use regatta_store::Uuid16;
 
 use crate::bind::{self, mint::Negotiated};
@@ -20,9 +20,9 @@ use crate::fault::Fault;
 use crate::forward::probe;
 use crate::gateway::{Gateway, Rehoming};
 use crate::headers::Outbound;
-use crate::pipeline::record;
+use crate::pipeline::{later, record};
 use crate::route;
-use crate::session::{Bound, Home, Session};
+use crate::session::{Bound, Home, Seat, Session};
 use crate::view::{ReplicaView, ServerView};
 
 /// Why a session leaves its home.
@@ -63,6 +63,9 @@ pub(crate) async fn rehome(
     client: &Outbound,
     reason: Reason,
 ) -> Result<Bound, Fault> {
+    if let Seat::Later { tool } = &bound.seat {
+        return later::replace(gateway, server, bound, client, reason, tool).await;
+    }
     if server.server.session_state == SessionState::Memory {
         return Err(Fault::NoSuchSession);
     }
@@ -103,7 +106,8 @@ async fn settle(
     client: &Outbound,
     reason: Reason,
 ) -> Result<Bound, Unsettled> {
-    let home = shake_hands(server, bound, view, client).await.ok_or(Unsettled::NextPlease)?;
+    let needs = bound.session.content.capabilities;
+    let home = shake_hands(server, bound, view, client, needs).await.ok_or(Unsettled::NextPlease)?;
     repeat(server, bound, view, client, &home).await;
     let to = Binding {
         replica: home.replica,
@@ -123,12 +127,13 @@ async fn settle(
     Ok(moved)
 }
 
-/// The same params, the same version, at least the same capabilities.
-async fn shake_hands(
+/// The same params, the same version, at least the capabilities that are needed.
+pub(super) async fn shake_hands(
     server: &ServerView,
     bound: &Bound,
     view: &ReplicaView,
     client: &Outbound,
+    needs: Capabilities,
 ) -> Option<Home> {
     let params = String::from_utf8(bound.session.content.params.unpack().ok()?).ok()?;
     let text = write::request(&own_id(), Method::Initialize.as_str(), Some(&params));
@@ -137,8 +142,7 @@ async fn shake_hands(
     let session = shaken.session?;
     let negotiated = Negotiated { text: &shaken.text, skim: &shaken.skim };
     let content = &bound.session.content;
-    let fits = negotiated.version() == Some(content.version)
-        && negotiated.capabilities().covers(content.capabilities);
+    let fits = negotiated.version() == Some(content.version) && negotiated.capabilities().covers(needs);
     let initialized = write::notification(Method::NotificationInitialized.as_str(), None);
     if fits && probe::tell(view, client, &session, initialized, bounds).await == Ok(true) {
         return Some(Home {
@@ -174,13 +178,13 @@ pub(crate) fn own_id() -> String {
 
 impl Rehoming {
     /// The lock under which `session` is moved; dropped from the list when nobody holds it.
-    fn flight(&self, session: Uuid16) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn flight(&self, session: Uuid16) -> Arc<tokio::sync::Mutex<()>> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         flights.retain(|other, flight| *other == session || Arc::strong_count(flight) > 1);
         flights.entry(session).or_default().clone()
     }
 
-    fn moved(&self, bound: &Bound, reason: Reason) {
+    pub(super) fn moved(&self, bound: &Bound, reason: Reason) {
         self.untold.add(bound.session.uuid);
         if reason == Reason::OutOfReach {
             self.retire(Retired { session: bound.session.clone(), home: bound.home.clone() });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use regatta_mcp::era::MODERN;
+use regatta_mcp::era::{Era, MODERN};
 use regatta_mcp::headers::{MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
 use regatta_mcp::{Method, meta, skim, splice, write};
 use regatta_policy::ReplicaId;
@@ -30,6 +30,7 @@ use crate::listen::body::{ListenBody, Source};
 use crate::listen::lists::Lists;
 use crate::listen::shared::{Agreement, Audience, Refused, Said, Shared};
 use crate::reply::ReplyBody;
+use crate::tool_news;
 use crate::view::ServerView;
 
 /// How long the acknowledgement waits for the slower replicas.
@@ -170,9 +171,11 @@ async fn keep(keeping: Keeping, pattern: Leg) {
     let Keeping { gateway, audience, shared } = &keeping;
     let mut legs = JoinSet::new();
     let mut running: HashMap<ReplicaId, AbortHandle> = HashMap::new();
+    let mut news = None;
     loop {
         while legs.try_join_next().is_some() {}
         let Some(server) = gateway.view().server_at(&audience.path).cloned() else { return };
+        news = news.or_else(|| gateway.tool_news.listen(&server, Era::Modern));
         running.retain(|id, leg| {
             let stays = server.replica(*id).is_some();
             if !stays {
@@ -189,6 +192,7 @@ async fn keep(keeping: Keeping, pattern: Leg) {
         }
         tokio::select! {
             () = tokio::time::sleep(AGAIN_MAX) => {}
+            () = tool_news::changed(&mut news) => shared.changed(Lists::TOOLS),
             () = shared.crowd_changed() => {
                 if shared.is_unheard() {
                     if let Some(_lingering) = gateway.shared_legs.linger() {
@@ -211,10 +215,12 @@ async fn run(leg: Leg, shared: Arc<Shared>) {
         let since = Instant::now();
         let wait = match leg.open(&server).await {
             Ok(mut subscription) => {
-                shared.opened(leg.replica, honoured(&subscription.filter));
+                let honoured = honoured(&subscription.filter);
+                shared.opened(leg.replica, honoured, leg.said(honoured));
                 while let Some((data, seen)) = subscription.notification(&leg.gateway).await {
                     let method = seen.method.map(|method| method.get(&data));
-                    shared.changed(method.map_or(Lists::NONE, |method| Lists::of_method(&method)));
+                    let lists = method.map_or(Lists::NONE, |method| Lists::of_method(&method));
+                    shared.changed(leg.said(lists));
                 }
                 // One that did not stand is a failure too, or its clients are told that everything changed, again and
                 // again.

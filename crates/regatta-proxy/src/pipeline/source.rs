@@ -28,6 +28,7 @@ use crate::pending::Asking;
 use crate::session::Bound;
 use crate::streams::pace::{Due, Pace, Pacemaker};
 use crate::streams::stream::{Produced, Source};
+use crate::tool_news::is_replaced;
 use crate::upstream::UpstreamBody;
 
 /// Where a call's messages come from.
@@ -198,6 +199,11 @@ impl CallSource {
             None => self.last(Fault::BadAnswer { why: "a message is not JSON-RPC" }),
             Some((Role::Foreign, _)) => {
                 self.gateway.metrics.dropped_messages.inc();
+                return true;
+            }
+            Some((Role::Said, data))
+                if is_replaced(&self.gateway, &open.errand.server.server.path, &data) =>
+            {
                 return true;
             }
             Some((Role::Said, data)) => {

@@ -33,6 +33,7 @@ use crate::peers;
 use crate::peers::letter::Hold;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
+use crate::route::tools::Among;
 use crate::session::Bound;
 use crate::streams::body::{Reading, StreamBody};
 use crate::streams::stream::{Carries, Phase, Stream};
@@ -96,6 +97,7 @@ async fn without_session(
         repeatability: Repeatability::Harmless,
         place: Where::Any { maker: Maker::Nobody, affinity: None },
         cursor: None,
+        among: Among::All,
         permit: None,
         alarm: None,
     });
@@ -137,6 +139,7 @@ impl Listener {
             repeatability: Repeatability::Harmless,
             place: Where::Home(self.bound.clone()),
             cursor,
+            among: Among::All,
             permit: None,
             alarm: None,
         })
@@ -225,10 +228,10 @@ async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Respon
             gateway.metrics.resumed.inc();
             if let Phase::Paused { cursor } = stream.phase() {
                 // The cursor means something to its maker only; another home would open a standing stream for it.
-                if listener.bound.home.replica != label.replica {
+                let Some(bound) = listener.bound.at(&[label.replica], "") else {
                     return Ok(lost(&gateway, id, asker));
-                }
-                feed(&listener, &stream, label.replica, &cursor, id);
+                };
+                feed(&Listener { bound, ..listener.clone() }, &stream, label.replica, &cursor, id);
             }
             let (reader, _) = stream.attach();
             Ok(listener.read(stream, Reading { reader, at: next, priming: None, place: Some(place) }))

@@ -27,6 +27,7 @@ use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id;
 use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::streams::stream::{Produced, Source};
+use crate::tool_news::{self, Ears, is_replaced};
 use crate::upstream::UpstreamBody;
 
 /// Waits between two openings.
@@ -41,6 +42,8 @@ pub(crate) struct StandingSource {
     failures: u32,
     cursor: Option<HeaderValue>,
     asking: std::sync::Arc<crate::pending::Asking>,
+    /// For changes of a list of tools that is composed by us.
+    ears: Ears,
 }
 
 #[expect(clippy::large_enum_variant, reason = "one a call, and the large one is the ordinary case")]
@@ -65,7 +68,11 @@ impl StandingSource {
 
     fn with(listener: Listener, state: State) -> StandingSource {
         let asking = std::sync::Arc::default();
-        StandingSource { listener, state, ready: VecDeque::new(), failures: 0, cursor: None, asking }
+        // A server that never declared it must not be made to say it.
+        let hears = listener.bound.session.content.capabilities.covers(Capabilities::TOOLS_CHANGED);
+        let news = || listener.gateway.tool_news.listen(&listener.server, Era::Legacy);
+        let ears = Ears::on(hears.then(news).flatten());
+        StandingSource { listener, state, ready: VecDeque::new(), failures: 0, cursor: None, asking, ears }
     }
 
     fn begin(&mut self, answered: Answered) {
@@ -169,6 +176,7 @@ impl StandingSource {
                 gateway.pending.withdraw(&sealed);
                 self.ready.push_back(Produced::Event { name: event.event, data });
             }
+            Some((Role::Said, data)) if is_replaced(gateway, &self.listener.server.server.path, &data) => {}
             Some((Role::Said | Role::Final, data)) => {
                 self.ready.push_back(Produced::Event { name: event.event, data });
             }
@@ -222,6 +230,10 @@ impl Source for StandingSource {
         loop {
             if let Some(produced) = self.ready.pop_front() {
                 return Poll::Ready(produced);
+            }
+            if self.ears.poll_changed(cx).is_ready() {
+                let name = Some(Bytes::from_static(b"message"));
+                return Poll::Ready(Produced::Event { name, data: tool_news::notification() });
             }
             match &mut self.state {
                 State::Over => return Poll::Ready(Produced::End),

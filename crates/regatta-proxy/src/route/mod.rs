@@ -3,6 +3,7 @@
 //! Facts from here, the rule from `regatta_policy::balance`. It never waits and never sends.
 
 pub(crate) mod handles;
+pub(crate) mod tools;
 
 use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
@@ -14,6 +15,7 @@ use regatta_policy::snapshot::{Balance, Duty, Health};
 use crate::gateway::Gateway;
 use crate::handover::Caller;
 use crate::view::{ReplicaView, ServerView};
+use tools::Among;
 
 /// Replicas of one server that a request was tried at, as bits by their place in the list.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,17 +34,23 @@ impl Tried {
     }
 }
 
-/// A replica for an unbound request of `era`, other than those tried; `None` if there is none left.
+/// A replica for an unbound request of `era` among those that may get it, other than those tried; `None` if there is none
+/// left.
 pub(crate) fn any<'a>(
     gateway: &Gateway,
     server: &'a ServerView,
     era: Era,
     caller: &Caller,
     affinity: Option<u64>,
+    among: &Among,
     tried: Tried,
 ) -> Option<&'a ReplicaView> {
     let now = gateway.clock.now();
-    let open = server.replicas.iter().enumerate().filter(|(at, view)| !tried.has(*at) && speaks(view, era));
+    let open = server
+        .replicas
+        .iter()
+        .enumerate()
+        .filter(|(at, view)| !tried.has(*at) && speaks(view, era) && among.has(view.replica.id));
     let (views, candidates): (Vec<&ReplicaView>, Vec<Candidate>) =
         open.map(|(_, view)| (view, view.upstream.candidate(&view.replica, now))).unzip();
     let (rule, key) = match affinity {

@@ -15,6 +15,7 @@ use regatta_policy::eject::{Decision, Outcome};
 use regatta_policy::gone::{Attempt, Verdict};
 use regatta_policy::snapshot::{Duty, Endpoint, Health, Replica, Scheme};
 use regatta_policy::{Micros, ReplicaId};
+use tokio::sync::watch;
 
 use super::codec;
 use super::connect::Trust;
@@ -34,6 +35,8 @@ pub struct Upstream {
     pub(super) common: Arc<Common>,
     vitals: Vitals,
     in_flight: AtomicU32,
+    /// Rings when its lease ended without a word; true from then on.
+    lost: watch::Sender<bool>,
     pub(super) connects: AtomicU64,
 }
 
@@ -89,8 +92,21 @@ impl Upstream {
             vitals: Vitals::new(flock, now),
             common,
             in_flight: AtomicU32::new(0),
+            lost: watch::Sender::new(false),
             connects: AtomicU64::new(0),
         })
+    }
+
+    /// Its lease ended without a word: who waits for an answer of it waits no longer.
+    pub(super) fn lose(&self) {
+        self.lost.send_replace(true);
+    }
+
+    /// Returns when its lease ended so.
+    pub async fn lost(&self) {
+        let mut lost = self.lost.subscribe();
+        // The sender is ours, so it cannot end before.
+        let _ = lost.wait_for(|lost| *lost).await;
     }
 
     /// Counts one more request in flight, until the lease is dropped.
@@ -123,6 +139,7 @@ impl Upstream {
             id: self.id,
             in_flight: self.in_flight(),
             ewma_us: seen.latency_us(now),
+            load: replica.load,
             age: now.since(seen.since),
             standing,
         }

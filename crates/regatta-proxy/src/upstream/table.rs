@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use regatta_policy::ReplicaId;
-use regatta_policy::snapshot::{Duty, Limits, Server, Snapshot};
+use regatta_policy::snapshot::{Duty, Leases, Limits, Server, Snapshot};
 use rustls::ClientConfig;
 
 use super::connect::Trust;
@@ -61,6 +61,11 @@ impl Upstreams {
         let after = Arc::new(after);
         self.table.store(Arc::clone(&after));
         before.values().filter(|upstream| !after.contains_key(&upstream.id)).for_each(|left| left.leave());
+        for server in &snapshot.servers {
+            if let Leases::Leased { lost } = &server.leases {
+                lost.iter().filter_map(|id| before.get(id)).for_each(|upstream| upstream.lose());
+            }
+        }
     }
 
     fn add(

@@ -47,7 +47,8 @@ impl Plane {
         // The end mark belongs behind what is added here.
         text.truncate(text.trim_end().trim_end_matches("# EOF").len());
         // Writing to a string cannot fail.
-        for (name, help, value) in self.process_counters().into_iter().chain(self.store_counters()) {
+        let counters = [self.process_counters(), self.store_counters(), self.registry_counters()];
+        for (name, help, value) in counters.into_iter().flatten() {
             let _ = write!(
                 text,
                 "# HELP regatta_{name} {help}.\n# TYPE regatta_{name} counter\nregatta_{name}_total {value}\n"
@@ -153,6 +154,30 @@ impl Plane {
         ]
     }
 
+    fn registry_counters(&self) -> Vec<Number> {
+        let control = self.control.stats();
+        let registry = &control.registry;
+        vec![
+            ("registry_failed", "Readings of the registry that failed", registry.failed.load(Relaxed)),
+            ("registry_refused", "Registrations that were refused", registry.refused.load(Relaxed)),
+            (
+                "registry_left_out",
+                "Registrations beyond nodes_max or too large",
+                registry.left_out.load(Relaxed),
+            ),
+            (
+                "registry_glitches",
+                "Times that most nodes were missing at once",
+                registry.glitches.load(Relaxed),
+            ),
+            (
+                "tool_conflicts",
+                "Tools that replicas define differently",
+                control.tool_conflicts.load(Relaxed),
+            ),
+        ]
+    }
+
     fn replica_gauges(&self, text: &mut String) {
         let _ = write!(
             text,
@@ -201,11 +226,9 @@ impl Plane {
             let away_s = now_s.saturating_sub(since_s);
             reasons.push(format!("the store is away for {away_s} s, sessions go on by their tokens: {why}"));
         }
-        let views = self.control.views();
-        let views = views.borrow();
-        let mut servers: Vec<&str> = views.iter().map(|view| view.server.as_str()).collect();
-        servers.dedup();
-        for server in servers {
+        let (views, snapshots) = (self.control.views(), self.control.snapshots());
+        let (views, snapshot) = (views.borrow(), snapshots.borrow());
+        for server in snapshot.servers.iter().map(|server| server.name.as_str()) {
             if !views.iter().any(|view| view.server == server && view.health == "healthy") {
                 reasons.push(format!("no replica of {server} is healthy"));
             }

@@ -31,6 +31,7 @@ mod listen;
 mod looping_agent;
 mod network;
 mod no_replica;
+mod nodes;
 mod odd_fleets;
 mod overload;
 mod peers;

@@ -29,7 +29,7 @@ fn one_audience_has_one_set_of_legs_and_others_have_theirs() {
     let (_other, third) = legs.join(&audience(2), Lists::ALL, [A].into_iter());
     let shared = first.expect("the first opens the legs");
     assert!(second.is_none() && third.is_some());
-    shared.opened(A, Lists::ALL);
+    shared.opened(A, Lists::ALL, Lists::ALL);
     assert_eq!(legs.open_legs(), 1);
     drop(one);
     assert!(!legs.close_unheard(&audience(1)), "somebody listens");
@@ -44,7 +44,7 @@ fn changes_coalesce_and_only_wanted_ones_are_heard() {
     let (slow, shared) = legs.join(&audience(1), of("tools").or(of("prompts")), [A].into_iter());
     let (fast, _) = legs.join(&audience(1), of("tools"), [A].into_iter());
     let shared = shared.expect("new");
-    shared.opened(A, Lists::ALL);
+    shared.opened(A, Lists::ALL, Lists::ALL);
     for _ in 0..1000 {
         shared.changed(of("tools"));
         assert_eq!(poll(&fast), Poll::Ready(Heard::Changed(of("tools"))));
@@ -61,9 +61,9 @@ fn the_acknowledgement_is_the_union_of_what_is_wanted_and_honoured() {
     let legs = SharedLegs::default();
     let (listening, shared) = legs.join(&audience(1), of("tools").or(of("prompts")), [A, B].into_iter());
     let shared = shared.expect("new");
-    shared.opened(A, of("tools").or(of("resources")));
+    shared.opened(A, of("tools").or(of("resources")), Lists::NONE);
     assert!(!is_settled(&listening), "B is still to come");
-    shared.opened(B, of("prompts"));
+    shared.opened(B, of("prompts"), of("prompts"));
     assert!(is_settled(&listening));
     assert!(matches!(listening.agree(), Agreement::On(lists) if lists == of("tools").or(of("prompts"))));
 }
@@ -73,18 +73,18 @@ fn who_was_acknowledged_hears_of_every_leg_that_opens_later() {
     let legs = SharedLegs::default();
     let (early, shared) = legs.join(&audience(1), Lists::ALL, [A, B].into_iter());
     let shared = shared.expect("new");
-    shared.opened(A, Lists::ALL);
+    shared.opened(A, Lists::ALL, Lists::ALL);
     shared.lost(B);
     assert!(matches!(early.agree(), Agreement::On(_)));
     assert_eq!(poll(&early), Poll::Pending);
     shared.lost(A);
     let (late, _) = legs.join(&audience(1), Lists::ALL, [A, B].into_iter());
     assert!(!is_settled(&late), "a leg that stood is waited for");
-    shared.opened(A, of("tools"));
+    shared.opened(A, of("tools"), of("tools"));
     assert_eq!(poll(&early), Poll::Ready(Heard::Changed(of("tools"))));
     assert!(is_settled(&late) && matches!(late.agree(), Agreement::On(_)));
     assert_eq!(poll(&late), Poll::Pending, "it was acknowledged after the leg stood");
-    shared.opened(B, of("prompts"));
+    shared.opened(B, of("prompts"), of("prompts"));
     assert_eq!(poll(&late), Poll::Ready(Heard::Changed(of("prompts"))));
     assert_eq!(poll(&early), Poll::Ready(Heard::Changed(of("prompts"))));
 }

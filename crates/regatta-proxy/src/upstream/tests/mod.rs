@@ -16,8 +16,8 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use regatta_policy::balance::Standing;
 use regatta_policy::snapshot::{
-    Affinity, Balance, Breaker, CallBounds, Concurrency, Cursors, Duty, Endpoint, Eras, Health, Limits,
-    Origins, Replica, Scheme, Server, SessionState, Snapshot, UpstreamResume,
+    Affinity, Balance, Breaker, CallBounds, Concurrency, Cursors, Duty, Endpoint, Eras, Health, Leases,
+    Limits, Origins, Replica, Scheme, Server, SessionState, Snapshot, UpstreamResume,
 };
 use regatta_policy::{Micros, ReplicaId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -131,6 +131,7 @@ fn replica(port: u16) -> Replica {
         health: Health::Unknown,
         eras: Eras::Unknown,
         duty: Duty::Serving,
+        load: None,
     }
 }
 
@@ -149,6 +150,8 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         classes: Vec::new(),
         call: CallBounds::default(),
         replicas,
+        leases: Leases::Unleased,
+        catalogue: None,
     };
     Snapshot {
         version: 1,

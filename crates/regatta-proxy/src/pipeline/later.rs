@@ -80,7 +80,7 @@ async fn open(gateway: &Arc<Gateway>, wish: Wish<'_>, bound: &Bound) -> Result<B
     let flight = gateway.rehoming.flight(uuid);
     let _turn = flight.lock().await;
     // Asked of the store itself: the binding of another gateway may be that fresh.
-    let record = bind::meet(gateway, &bound.session).await?;
+    let record = bind::meet_patiently(gateway, &bound.session).await?;
     let now = bind::at_home(bound.session.clone(), record);
     let known = wish.server.server.catalogue.as_ref().and_then(|catalogue| catalogue.tools.get(wish.tool));
     let Some(known) = known else { return Err(Fault::NoReplica) };

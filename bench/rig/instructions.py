@@ -132,4 +132,4 @@ class InGuest:
 
 
 def name_in_guest(name: str) -> str:
-    return "regatta" if name == "gateway" else name
+    return "regatta" if name in ("gateway", "cached") else name

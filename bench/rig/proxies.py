@@ -5,21 +5,25 @@ from pathlib import Path
 from . import host
 
 PEERS = Path(__file__).resolve().parents[1] / "peers"
-CONFIGS = {"gateway": "regatta.toml", "nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
-NAMES = list(CONFIGS)
+CONFIGS = {"gateway": "regatta.toml", "nginx": "nginx.conf", "haproxy": "haproxy.cfg", "cached": "regatta-cached.toml"}
+NAMES = ["gateway", "nginx", "haproxy"]
 
 
 def config(name: str, **words) -> str:
     """The config of a proxy with ports and folder filled in."""
     files = host.FILES_WANTED if words["dir"] == "/tmp" else host.files_max()
     bounds = {"files_max": files, "connections_max": files // 2 - 100}
-    return (PEERS / CONFIGS[name]).read_text().format(**words, **bounds)
+    text = (PEERS / CONFIGS["gateway" if name == "cached" else name]).read_text()
+    if name == "cached":
+        text += (PEERS / "cache.toml").read_text()
+    return text.format(**words, **bounds)
 
 
 def command(name: str, programs, path) -> list:
     """How a proxy is started with the config at `path`."""
     return {
         "gateway": [programs.gateway, "serve", "--config", path],
+        "cached": [programs.gateway, "serve", "--config", path],
         "nginx": [programs.nginx, "-c", path],
         "haproxy": [programs.haproxy, "-f", path, "-db"],
     }[name]

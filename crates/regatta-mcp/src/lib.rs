@@ -17,6 +17,7 @@ pub mod scan;
 pub mod sse;
 pub mod write;
 
+mod canonical;
 mod decode;
 mod documents;
 mod escape;
@@ -27,6 +28,7 @@ mod member;
 mod message;
 mod method;
 mod number;
+mod prose;
 mod skim;
 mod skip;
 mod span;
@@ -35,6 +37,7 @@ mod swar;
 #[cfg(test)]
 mod testing;
 
+pub use canonical::{canonical, canonical_params};
 pub use decode::{BATCH_MAX, decode};
 pub use documents::{Documents, documents};
 pub use era::Era;
@@ -43,6 +46,7 @@ pub use judge::ID_MAX;
 pub use message::{Decoded, Id, Kind, Malformed, Message, Meta, MethodName, Params, Shape};
 pub use method::{Method, NameSource};
 pub use number::NUMBER_MAX;
+pub use prose::is_prose;
 pub use skim::{Skim, SkimError, SkimKind, skim};
 pub use span::{Span, TEXT_MAX, Text};
 pub use splice::{insert_member, splice};

@@ -16,7 +16,11 @@ pub const PROGRESS_TOKEN: &str = "progressToken";
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C Trace Context, unprefixed by exception (SEP-414).
 pub const TRACESTATE: &str = "tracestate";
+/// W3C Baggage, unprefixed by exception (SEP-414).
+pub const BAGGAGE: &str = "baggage";
 /// Ours: repeats under the same key are one call.
 pub const IDEMPOTENCY_KEY: &str = "io.regatta/idempotencyKey";
 /// Ours: set on the first result after a session was re-homed.
 pub const SESSION_RESUMED: &str = "io.regatta/sessionResumed";
+/// Ours: whether a result came out of the cache, and how old it is.
+pub const CACHE: &str = "io.regatta/cache";

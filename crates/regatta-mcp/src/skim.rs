@@ -62,6 +62,12 @@ pub struct Skim {
     pub task_ids: Vec<Text>,
     /// `result._meta`, if an object.
     pub result_meta: Option<Span>,
+    /// The value of `result._meta["io.regatta/cache"]`.
+    pub cache_mark: Option<Span>,
+    /// `result.ttlMs`, any value.
+    pub ttl_ms: Option<Span>,
+    /// `result.cacheScope`
+    pub cache_scope: Option<Text>,
     /// `params._meta`, if an object.
     pub params_meta: Option<Span>,
     /// The subscription id in the `_meta` of params or result, raw.
@@ -181,6 +187,8 @@ impl Seen {
                 b"isError" => self.skim.is_error = walker.value()?.of(walker.text) == b"true",
                 b"nextCursor" => self.skim.next_cursor = text(walker)?,
                 b"requestState" => self.skim.request_state = text(walker)?,
+                b"ttlMs" => self.skim.ttl_ms = Some(walker.value()?),
+                b"cacheScope" => self.skim.cache_scope = text(walker)?,
                 b"taskId" => self.skim.task_ids.extend(text(walker)?),
                 b"task" => self.task(walker)?,
                 b"tasks" => self.tasks(walker)?,
@@ -218,8 +226,11 @@ impl Seen {
         }
         let mut begun = false;
         while let Some(key) = walker.member(&mut begun)? {
-            if key_bytes(walker.text, key).as_ref() == meta::SUBSCRIPTION_ID.as_bytes() {
+            let key = key_bytes(walker.text, key);
+            if key.as_ref() == meta::SUBSCRIPTION_ID.as_bytes() {
                 self.skim.subscription_id = scalar_id(walker)?;
+            } else if key.as_ref() == meta::CACHE.as_bytes() {
+                self.skim.cache_mark = Some(walker.value()?);
             } else {
                 walker.skip()?;
             }
@@ -303,6 +314,9 @@ impl Skim {
             request_state: None,
             task_ids: Vec::new(),
             result_meta: None,
+            cache_mark: None,
+            ttl_ms: None,
+            cache_scope: None,
             params_meta: None,
             subscription_id: None,
             cancelled_request_id: None,

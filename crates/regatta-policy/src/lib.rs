@@ -7,6 +7,7 @@ pub mod admission;
 pub mod backoff;
 pub mod balance;
 pub mod budget;
+pub mod cache;
 pub mod catalogue;
 pub mod concurrency;
 pub mod deviation;

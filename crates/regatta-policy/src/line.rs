@@ -109,9 +109,11 @@ impl<T> Line<T> {
             },
         };
         let account = self.accounts.entry((who.account, who.rank)).or_default();
-        let turn = account.next.max(self.turn);
         account.step = STEP / u64::from(who.weight.get()).clamp(1, STEP);
-        account.next = turn + account.step;
+        // The turn is where the account will stand once it was served (self-clocked fair queueing, Golestani 1994): so
+        // time goes on with each who is served, and newcomers without end do not stand before those who came again.
+        let turn = account.next.max(self.turn) + account.step;
+        account.next = turn;
         account.waiting += 1;
         self.number += 1;
         let ticket = Ticket { rank: who.rank, turn, number: self.number };

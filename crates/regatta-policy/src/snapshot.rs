@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cache;
 use crate::catalogue::Catalogue;
 use crate::glob::Glob;
 use crate::ids::ReplicaId;
@@ -58,6 +59,10 @@ pub struct Server {
     pub upstream_resume: UpstreamResume,
     /// Tools that may be sent again after a loss.
     pub repeatable_tools: Vec<Glob>,
+    /// What of its results may be kept; the first rule that names a tool is the tool's.
+    pub cache: Vec<cache::Rule>,
+    /// What of its lists and reads may be kept.
+    pub lists: cache::Lists,
     /// The bounds of a call to this server.
     pub call: CallBounds,
     /// How many calls it gets at once.
@@ -342,6 +347,8 @@ pub struct Limits {
     pub session_lifetime_max: Duration,
     /// Opened tokens kept.
     pub session_cache_max: usize,
+    /// Bytes of kept results.
+    pub cache_bytes_max: usize,
     /// Live `resources/subscribe` of one session.
     pub subscriptions_max: usize,
     /// Retries as a share of requests, in percent.
@@ -380,6 +387,7 @@ impl Default for Limits {
             tcp_user_timeout: Duration::from_secs(20),
             session_lifetime_max: Duration::from_secs(7 * 24 * 3600),
             session_cache_max: 8192,
+            cache_bytes_max: 64 << 20,
             subscriptions_max: 1000,
             retry_budget_percent: 10,
         }

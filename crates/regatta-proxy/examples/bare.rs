@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             keys: Keys::planned(KeyPlan::default()),
             store,
             company: Company::Alone,
+            fleet: None,
         });
         let listener = Listener::bind(&[listen.parse()?])?;
         let (_drainer, drain) = drain_signal();
@@ -66,6 +67,8 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         cursors: Cursors::Shared,
         upstream_resume: UpstreamResume::Unsupported,
         repeatable_tools: Vec::new(),
+        cache: Vec::new(),
+        lists: regatta_policy::cache::Lists::NONE,
         concurrency: Concurrency::default(),
         breaker: Breaker::On,
         classes: Vec::new(),

@@ -10,6 +10,9 @@ use regatta_store::Uuid16;
 
 use crate::peers::letter::Context;
 
+/// No event has this number or a later one: stores count exactly up to here, and clients choose what they send.
+const SEQUENCE_END: u64 = 1 << 53;
+
 /// What a label says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
@@ -66,7 +69,8 @@ pub(crate) fn open(ring: &KeyRing, session: Uuid16, text: &str) -> Option<EventI
     let id = (!id.is_empty()).then(|| Bytes::copy_from_slice(id));
     let (number, replica) = (u64::from_be_bytes(*number), ReplicaId(*replica));
     let label = Label { number, boot: *boot, replica, context: *context, id };
-    Some(EventId { label, sequence: sequence.parse().ok()?, cursor })
+    let sequence = sequence.parse().ok().filter(|sequence| *sequence < SEQUENCE_END)?;
+    Some(EventId { label, sequence, cursor })
 }
 
 #[cfg(test)]

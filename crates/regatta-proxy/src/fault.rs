@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     BodyTimeout,
     /// The body broke off.
     BodyBroken,
+    /// A GET or DELETE came with a body.
+    BodyUnexpected,
     /// Every place is taken, and so is the queue, or the wait was too long.
     Overloaded,
     /// This gateway is leaving.

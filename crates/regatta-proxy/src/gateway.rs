@@ -9,6 +9,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use regatta_cache::Fleet;
 use regatta_policy::admission::Bounds;
 use regatta_policy::ids::mix;
 use regatta_policy::retry::{ALLOWANCE, Allowance, Budget, Spend};
@@ -18,12 +19,14 @@ use regatta_store::{Store, Uuid16};
 
 use crate::callers::Callers;
 use crate::clock::Clock;
+use crate::handover::Account;
 use crate::listen::shared::SharedLegs;
 use crate::metrics::Metrics;
 use crate::peers::{Company, Keys, Peers};
 use crate::pending::Pending;
 use crate::pipeline::rehome::{Retired, Untold};
 use crate::quotas::Quotas;
+use crate::results::Results;
 use crate::session::SessionCache;
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
@@ -51,6 +54,7 @@ pub struct Gateway {
     pub(crate) pending: Pending,
     pub(crate) peers: Peers,
     pub(crate) metrics: Metrics,
+    pub(crate) results: Results,
     pub(crate) rehoming: Rehoming,
     pub(crate) tool_news: ToolNews,
     retries: Mutex<Budget>,
@@ -83,12 +87,14 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Whether other gateways use the same store.
     pub company: Company,
+    /// Where results go that other gateways may give out too.
+    pub fleet: Option<Arc<dyn Fleet>>,
 }
 
 impl Gateway {
     /// A gateway that can serve at once.
     pub fn new(parts: Parts) -> Arc<Gateway> {
-        let Parts { snapshot, keys, store, company } = parts;
+        let Parts { snapshot, keys, store, company, fleet } = parts;
         let ring = keys.ring().unwrap_or_else(|| KeyRing::new(&MasterKey::random()));
         let boot = regatta_seal::random_u64().to_be_bytes();
         let start = Instant::now();
@@ -96,9 +102,11 @@ impl Gateway {
         upstreams.apply(&snapshot);
         let limits = snapshot.limits.clone();
         let clock = Clock::start(start);
-        let metrics = Metrics::new();
+        let results = Results::new(limits.cache_bytes_max as u64, fleet);
+        let metrics = Metrics::new(results.tallies());
+        let with = (&metrics, &results, clock);
         Arc::new(Gateway {
-            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, (&metrics, clock), None)),
+            view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, with, None)),
             quotas: Quotas::new(limits.limit_keys_max),
             slots: Arc::new(Slots::new(bounds(&limits))),
             sessions: SessionCache::new(limits.session_cache_max),
@@ -113,6 +121,7 @@ impl Gateway {
             pending: Pending::default(),
             peers: Peers::new(company, boot, keys),
             metrics,
+            results,
             rehoming: Rehoming::default(),
             tool_news: ToolNews::default(),
             retries: Mutex::new(Budget::new(ALLOWANCE, clock.now())),
@@ -129,10 +138,12 @@ impl Gateway {
         self.upstreams.apply(&snapshot);
         self.limits.store(snapshot.limits.clone());
         self.slots.rebound(bounds(&snapshot.limits));
+        self.results.cache.rebound(snapshot.limits.cache_bytes_max as u64);
         self.quotas.rebound(snapshot.limits.limit_keys_max);
-        let (with, before) = ((&self.metrics, self.clock), self.view.load_full());
+        let (with, before) = ((&self.metrics, &self.results, self.clock), self.view.load_full());
         let view = View::new(&snapshot, &self.upstreams, with, Some(&before));
         self.view.store(Arc::new(view));
+        self.results.retain(&snapshot);
         // After the view: who is told of a new list must find it.
         self.tool_news.publish(&before, &snapshot);
     }
@@ -204,10 +215,29 @@ impl Gateway {
         match turned {
             Turned::No => {}
             Turned::Rests { rest, bytes } => {
-                let resting = Resting { number: stream.number, rest, at: self.clock.now(), bytes };
+                let resting = Resting { rest, at: self.clock.now(), bytes };
                 self.streams.rests(stream, resting, self.limits.load().ring_total_max);
             }
         }
+    }
+
+    /// Runs `work` of a caller that has gone, in a task of its own, if the caller may have one more (`detached_max`).
+    pub(crate) fn detach(
+        self: &Arc<Self>,
+        account: Account,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let Some(place) = self.callers.detach(account, &self.limits()) else {
+            self.metrics.detached_refused.inc();
+            return;
+        };
+        let gateway = self.clone();
+        gateway.metrics.detached.inc();
+        tokio::spawn(async move {
+            let _place = place;
+            work.await;
+            gateway.metrics.detached.dec();
+        });
     }
 
     /// A first sending earns a share of a retry.

@@ -45,8 +45,11 @@ impl Outbound {
     }
 
     fn travelling(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        let connection = self.0.get(header::CONNECTION).and_then(|value| value.to_str().ok());
-        self.0.iter().filter(move |(name, _)| travels_up(name) && !named_by(connection, name))
+        let named = |name| {
+            let lines = self.0.get_all(header::CONNECTION).iter();
+            lines.filter_map(|value| value.to_str().ok()).any(|line| named_by(line, name))
+        };
+        self.0.iter().filter(move |(name, _)| travels_up(name) && !named(name))
     }
 }
 
@@ -67,7 +70,7 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-fn travels_up(name: &HeaderName) -> bool {
+pub(crate) fn travels_up(name: &HeaderName) -> bool {
     let name = name.as_str();
     // Host and session are each attempt's own.
     // Underscores: some servers take `_` and `-` for the same, so `Mcp_Name` could pass for `Mcp-Name`.
@@ -105,8 +108,7 @@ pub(crate) fn travels_down(name: &HeaderName) -> bool {
 }
 
 /// Whether `Connection` names this header as one for a single hop.
-fn named_by(connection: Option<&str>, name: &HeaderName) -> bool {
-    let Some(list) = connection else { return false };
+fn named_by(list: &str, name: &HeaderName) -> bool {
     list.split(',').any(|listed| listed.trim().eq_ignore_ascii_case(name.as_str())) && is_for_one_hop(name)
 }
 

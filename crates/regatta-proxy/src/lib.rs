@@ -1,13 +1,14 @@
 //! The data plane: from a client's connection to a replica's, and back.
 //!
 //! `pipeline.rs` is the page to read first. One folder a stage, in the order of a request: accept, identify, admit,
-//! decode, limit, bind, route, forward, encode; beside them what several stages share. It obeys the Snapshot that it
+//! decode, limit, bind, cache, route, forward, encode; beside them what several stages share. It obeys the Snapshot that it
 //! is handed (`Gateway::apply`) and never imports the control plane; nothing but metrics goes up.
 
 mod accept;
 mod admit;
 mod alarm;
 mod bind;
+mod cache;
 mod callers;
 mod clock;
 mod content;
@@ -32,12 +33,14 @@ mod pending;
 mod pipeline;
 mod quotas;
 mod reply;
+mod results;
 mod route;
 mod session;
 mod slots;
 mod streams;
 mod tcp;
 mod tool_news;
+mod upkeep;
 pub mod upstream;
 mod view;
 mod within;
@@ -47,3 +50,4 @@ pub use metrics::Metrics;
 pub use pipeline::serve;
 pub use pipeline::tend::{leave, tend};
 pub use reply::{Cut, ReplyBody};
+pub use results::{CacheStats, Unpurged};

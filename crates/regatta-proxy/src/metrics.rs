@@ -14,6 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::results::Tallies;
+
 /// Bounds of the latency histogram, in seconds: the MCP semantic conventions' plus three for a gateway's own.
 const SECONDS: [f64; 17] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -87,9 +89,10 @@ struct Server {
 }
 
 impl Metrics {
-    /// Registers everything.
-    pub fn new() -> Metrics {
+    /// Registers everything; `rules` counts what the cache does, by rule.
+    pub(crate) fn new(rules: Tallies) -> Metrics {
         let mut registry = Registry::with_prefix("regatta");
+        registry.register_collector(Box::new(rules));
         let mut metrics = Metrics {
             registry: Registry::default(),
             requests: Counter::default(),
@@ -178,16 +181,7 @@ impl Metrics {
         for (name, help, counter) in counters.into_iter().chain(self.shared_counters()) {
             registry.register(name, help, counter.clone());
         }
-        registry.register("limit_granted", "Requests that a rule counted", self.rules.granted.clone());
-        registry.register("limit_refused", "Requests that a rule refused", self.rules.refused.clone());
-        let servers = [
-            ("server_limit", "Calls that a server gets at once", &self.servers.limit),
-            ("server_inflight", "Calls at a server with a bound of its own", &self.servers.inflight),
-            ("server_queued", "Calls that wait for such a server", &self.servers.queued),
-        ];
-        for (name, help, family) in servers {
-            registry.register(name, help, family.clone());
-        }
+        self.register_families(registry);
         let gauges = [
             ("limit_keys", "Keys under which requests are counted", &self.limit_keys),
             ("detached", "Calls and streams that run without a connection", &self.detached),
@@ -205,6 +199,20 @@ impl Metrics {
             "From the request's head to the answer's head",
             self.duration.clone(),
         );
+    }
+
+    /// What has a label.
+    fn register_families(&self, registry: &mut Registry) {
+        registry.register("limit_granted", "Requests that a rule counted", self.rules.granted.clone());
+        registry.register("limit_refused", "Requests that a rule refused", self.rules.refused.clone());
+        let servers = [
+            ("server_limit", "Calls that a server gets at once", &self.servers.limit),
+            ("server_inflight", "Calls at a server with a bound of its own", &self.servers.inflight),
+            ("server_queued", "Calls that wait for such a server", &self.servers.queued),
+        ];
+        for (name, help, family) in servers {
+            registry.register(name, help, family.clone());
+        }
     }
 
     /// The series of one rule: granted, refused.
@@ -273,11 +281,5 @@ impl Metrics {
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Metrics::new()
     }
 }

@@ -1,9 +1,10 @@
 //! The page to read first: one HTTP request, from the listener's hands to its answer.
 //!
-//! `accept → identify → admit → decode → limit → bind → route → forward → encode`. Each stage takes what the one
+//! `accept → identify → admit → decode → limit → bind → (cache) → route → forward → encode`. Each stage takes what the one
 //! before it made (`handover.rs`); a stage that says no returns a `Fault`, and `encode/fault.rs` says it to the
 //! client. The stages know nothing of each other: what joins them is here and in `pipeline/`.
 
+pub(crate) mod cached;
 pub(crate) mod delete;
 pub(crate) mod detached;
 pub(crate) mod exchange;

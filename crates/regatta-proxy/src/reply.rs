@@ -42,7 +42,7 @@ pub struct Whole {
 /// See [`StreamBody`].
 pub struct Streamed(StreamBody);
 /// See [`Relay`].
-pub struct Relayed(Relay);
+pub struct Relayed(Option<Relay>);
 /// See [`ListenBody`].
 pub struct Listened(ListenBody);
 
@@ -75,11 +75,22 @@ impl ReplyBody {
     }
 
     pub(crate) fn relay(body: Relay) -> ReplyBody {
-        ReplyBody::Relay(Box::new(Relayed(body)))
+        ReplyBody::Relay(Box::new(Relayed(Some(body))))
     }
 
     pub(crate) fn listen(body: ListenBody) -> ReplyBody {
         ReplyBody::Listen(Box::new(Listened(body)))
+    }
+}
+
+impl Drop for Relayed {
+    /// An answer that others wait for is read to its end, though its own client has gone (bounded by `detached_max`).
+    fn drop(&mut self) {
+        let Some(mut relay) = self.0.take_if(|relay| relay.is_awaited()) else { return };
+        let (gateway, account) = relay.caller();
+        gateway.detach(account, async move {
+            while let Some(Ok(_)) = std::future::poll_fn(|cx| relay.poll_chunk(cx)).await {}
+        });
     }
 }
 
@@ -94,9 +105,10 @@ impl http_body::Body for ReplyBody {
             ReplyBody::Stream(body) => {
                 body.0.poll_chunk(cx).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
             }
-            ReplyBody::Relay(body) => {
-                body.0.poll_chunk(cx).map(|chunk| chunk.map(|bytes| bytes.map(Frame::data)))
-            }
+            ReplyBody::Relay(body) => match &mut body.0 {
+                Some(relay) => relay.poll_chunk(cx).map(|chunk| chunk.map(|bytes| bytes.map(Frame::data))),
+                None => Poll::Ready(None),
+            },
             ReplyBody::Listen(body) => {
                 body.0.poll_chunk(cx).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
             }

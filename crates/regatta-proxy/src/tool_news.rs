@@ -105,10 +105,13 @@ pub(crate) fn notification() -> Bytes {
     write::notification(METHOD, None)
 }
 
+/// The ears after they heard something; `None`: nothing will ever be heard again.
+type Heard = Option<watch::Receiver<u64>>;
+
 /// A pair of ears that can be polled.
 pub(crate) struct Ears {
     /// `None`: nothing will ever be heard.
-    next: Option<Pin<Box<dyn Future<Output = Option<watch::Receiver<u64>>> + Send>>>,
+    next: Option<Pin<Box<dyn Future<Output = Heard> + Send>>>,
 }
 
 impl Ears {

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::quotas::ready::{self, Ready};
+use crate::results::{Results, ServerRules};
 use crate::upstream::{Knock, Upstream, Upstreams};
 
 /// One snapshot, ready to serve.
@@ -33,6 +34,8 @@ pub(crate) struct ServerView {
     pub gate: Gate,
     /// The fleet's name in sealed tokens: a token of one path is worth nothing at another.
     pub fleet: [u8; 8],
+    /// What of it is cached.
+    pub results: Arc<ServerRules>,
     turns: Arc<Turns>,
 }
 
@@ -56,7 +59,7 @@ impl View {
     pub fn new(
         snapshot: &Snapshot,
         upstreams: &Upstreams,
-        (metrics, clock): (&Metrics, Clock),
+        (metrics, results, clock): (&Metrics, &Results, Clock),
         before: Option<&View>,
     ) -> View {
         let rules = ready::rules(snapshot, metrics);
@@ -76,6 +79,7 @@ impl View {
                 gate,
                 quotas: rules.iter().filter(counts_here).cloned().collect(),
                 fleet: regatta_policy::ids::stable_hash(&[server.path.as_bytes()]).to_be_bytes(),
+                results: results.rules_of(server),
                 turns: before
                     .and_then(|view| view.server_at(&server.path))
                     .map_or_else(Arc::default, |view| view.turns.clone()),

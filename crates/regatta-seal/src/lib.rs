@@ -10,7 +10,7 @@ mod registration;
 mod ring;
 mod text;
 
-pub use digest::{digest16, random_u64, random16};
+pub use digest::{digest16, digest32, random_u64, random16};
 pub use key::{Fingerprint, MasterKey, NotAKey, Purpose};
 pub use registration::{NotASecret, RegistrationSecret, SECRET_MIN};
 pub use ring::{KEYS_MAX, KeyRing, OpenError, Opened, claimed_key, plain_max};

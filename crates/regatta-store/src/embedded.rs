@@ -11,6 +11,7 @@ mod key_file;
 mod log;
 mod mail;
 mod registry;
+mod results;
 mod sessions;
 mod spills;
 mod state;
@@ -102,6 +103,7 @@ pub struct Embedded {
     spills: SpillTable,
     mailboxes: Mailboxes,
     claims: Mutex<Expiring<[u8; 16], ()>>,
+    shared: Mutex<results::Shared>,
     nodes: Mutex<Expiring<String, NodeFields>>,
     bounds: Bounds,
     clock: Clock,
@@ -170,6 +172,7 @@ pub fn open_with_clock(dir: Option<&Path>, bounds: Bounds, clock: Clock) -> Resu
         spills: SpillTable::new(bounds.spills),
         mailboxes: Mailboxes::new(bounds.mailbox),
         claims: Mutex::new(Expiring::new(bounds.claims_max)),
+        shared: Mutex::default(),
         nodes: Mutex::new(Expiring::new(bounds.registry.nodes_max)),
         bounds,
         clock,

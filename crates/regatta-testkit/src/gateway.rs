@@ -171,6 +171,11 @@ impl Gateway {
         format!("http://127.0.0.1:{}/mcp", self.listen)
     }
 
+    /// Where the admin listener is: `127.0.0.1:PORT`.
+    pub fn admin_address(&self) -> String {
+        format!("127.0.0.1:{}", self.admin)
+    }
+
     /// A client of this gateway.
     pub fn client(&self) -> Client {
         Client::new(&self.url())

@@ -111,7 +111,7 @@ fn quota(seed: u64) -> Quota {
         _ => Algorithm::Gcra(Rate::new(positive(2, 300), within, positive(3, 60))),
     };
     let block = Duration::from_millis(1 + below(seed, 4, 500));
-    Quota { algorithm, breach: if seed % 3 == 0 { Breach::Blocked(block) } else { Breach::Refused } }
+    Quota { algorithm, breach: if seed.is_multiple_of(3) { Breach::Blocked(block) } else { Breach::Refused } }
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub enum Command {
     Demo(commands::demo::DemoArgs),
     /// Loads an MCP endpoint and checks every answer.
     Bench(commands::bench::BenchArgs),
+    /// Shows what a running gateway's result cache does, or makes what it kept old.
+    Cache(commands::cache::CacheArgs),
 }
 
 impl Command {
@@ -38,6 +40,7 @@ impl Command {
             Command::Check(args) => commands::check::run(&args),
             Command::Demo(args) => commands::demo::run(args),
             Command::Bench(args) => commands::bench::run(&args),
+            Command::Cache(args) => commands::cache::run(&args),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! signals share the main thread, so that health is answered while the data plane is busy. Snapshots go down on a
 //! watch channel; metrics and status come up as closures.
 
+mod cached;
 mod page;
 mod signals;
 mod store;
@@ -116,7 +117,7 @@ async fn serve(
     let snapshot = snapshots.borrow_and_update().clone();
     let gateway = {
         let _entered = data.enter();
-        Gateway::new(Parts { snapshot, keys, store: store.clone(), company })
+        Gateway::new(Parts { snapshot, keys, store: store.clone(), company, fleet: None })
     };
     data.spawn(obey(gateway.clone(), snapshots));
     data.spawn(regatta_proxy::tend(gateway.clone()));

@@ -1,14 +1,17 @@
-//! The admin listener: `/health`, `/ready`, `/metrics`, `/status`. Read only, and never an id of a session, a token
-//! or an argument (RELIABILITY T29).
+//! The admin listener: `/health`, `/ready`, `/metrics`, `/status`, `/cache`. Read only but for purges, and never an id of
+//! a session, a token or an argument (RELIABILITY T29).
 //!
 //! It gets its facts as closures, so it knows neither plane. Every request must name a host that cannot be a page's
 //! own name bound to this address (T1).
 
+mod cache;
 mod ready;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +26,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+pub use cache::PurgeAsked;
 pub use ready::{Phase, Readiness};
 
 /// Connections at one time; more wait in the backlog.
@@ -42,9 +46,16 @@ pub struct Panel {
     pub status: Box<dyn Fn() -> Value + Send + Sync>,
     /// What is degraded right now besides what `ready` was told.
     pub degraded: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// The JSON of `/cache`.
+    pub cache: Box<dyn Fn() -> Value + Send + Sync>,
+    /// Makes kept results old; else says what is wrong with the wish.
+    pub purge: Box<dyn Fn(PurgeAsked) -> Purging + Send + Sync>,
     /// Host names, besides loopback names and addresses, under which it may be reached; `*` for any.
     pub hosts: Vec<String>,
 }
+
+/// A purge under way, or what is wrong with it.
+pub type Purging = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 impl std::fmt::Debug for Panel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -72,8 +83,8 @@ pub async fn serve(listener: TcpListener, panel: Arc<Panel>) {
         tokio::spawn(async move {
             let _place = place;
             let service = service_fn(move |request| {
-                let answer = answer(&panel, &request);
-                async move { Ok::<_, std::convert::Infallible>(answer) }
+                let panel = Arc::clone(&panel);
+                async move { Ok::<_, std::convert::Infallible>(answer(&panel, request).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -85,18 +96,27 @@ pub async fn serve(listener: TcpListener, panel: Arc<Panel>) {
     }
 }
 
-fn answer(panel: &Panel, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(panel: &Panel, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let authority = request.uri().authority().map(|authority| authority.as_str());
     if !host_is_ours(panel, request.headers(), authority) {
         return text(StatusCode::FORBIDDEN, "this host name is not in gateway.allowed_hosts\n");
     }
     let path = request.uri().path();
-    if !matches!(path, "/health" | "/ready" | "/metrics" | "/status") {
-        return text(StatusCode::NOT_FOUND, "here are /health, /ready, /metrics and /status\n");
-    }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    let (allowed, methods): (&[Method], _) = match path {
+        "/health" | "/ready" | "/metrics" | "/status" | "/cache" => {
+            (&[Method::GET, Method::HEAD], "GET, HEAD")
+        }
+        "/cache/purge" => (&[Method::POST], "POST"),
+        _ => {
+            return text(
+                StatusCode::NOT_FOUND,
+                "here are /health, /ready, /metrics, /status, /cache and /cache/purge\n",
+            );
+        }
+    };
+    if !allowed.contains(request.method()) {
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "not by this method\n");
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
         return refused;
     }
     match path {
@@ -109,6 +129,8 @@ fn answer(panel: &Panel, request: &Request<Incoming>) -> Response<Full<Bytes>> {
             let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             with_kind(StatusCode::OK, kind, (panel.metrics)().into())
         }
+        "/cache" => json(StatusCode::OK, &(panel.cache)()),
+        "/cache/purge" => cache::purge(panel, request).await,
         _ => json(StatusCode::OK, &(panel.status)()),
     }
 }

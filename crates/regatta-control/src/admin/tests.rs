@@ -15,6 +15,15 @@ async fn panel() -> (Arc<Readiness>, std::net::SocketAddr) {
         metrics: Box::new(|| "# EOF\n".to_owned()),
         status: Box::new(|| json!({ "replicas": [] })),
         degraded: Box::new(|| vec!["no replica of shop is healthy".to_owned()]),
+        cache: Box::new(|| json!({ "rules": [] })),
+        purge: Box::new(|asked| {
+            Box::pin(async move {
+                match asked.server.as_str() {
+                    "shop" => Ok(()),
+                    _ => Err("no server has this name".to_owned()),
+                }
+            })
+        }),
         hosts: vec!["gateway.example".to_owned()],
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -86,4 +95,28 @@ async fn other_paths_and_methods_are_refused() {
     ] {
         assert_eq!(ask(address, line, host).await.0, status, "{line}");
     }
+}
+
+#[tokio::test]
+async fn purges_are_taken_as_json_and_never_from_a_page() {
+    let (_ready, address) = panel().await;
+    let post = async |headers: &str, body: &str| {
+        let length = body.len();
+        let headers = format!("Host: localhost\r\n{headers}Content-Length: {length}\r\n");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("POST /cache/purge HTTP/1.1\r\n{headers}Connection: close\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text.split(' ').nth(1).and_then(|code| code.parse::<u16>().ok()).unwrap()
+    };
+    const JSON: &str = "Content-Type: application/json\r\n";
+    assert_eq!(post(JSON, r#"{"server":"shop"}"#).await, 200);
+    assert_eq!(post(JSON, r#"{"server":"bank"}"#).await, 400);
+    assert_eq!(post(JSON, "{").await, 400);
+    assert_eq!(post("Content-Type: text/plain\r\n", r#"{"server":"shop"}"#).await, 415);
+    let page = format!("{JSON}Origin: http://evil.example\r\n");
+    assert_eq!(post(&page, r#"{"server":"shop"}"#).await, 415);
+    assert_eq!(ask(address, "GET /cache/purge", "Host: localhost\r\n").await.0, 405);
+    assert_eq!(ask(address, "GET /cache", "Host: localhost\r\n").await.0, 200);
 }

@@ -13,6 +13,7 @@ use regatta_policy::snapshot::{Limits, Origins, Server};
 use regatta_seal::MasterKey;
 use toml::de::DeTable;
 
+use super::cache;
 use super::complaint::{Complaint, Complaints, Place};
 use super::gateway::{self, Process};
 use super::limit;
@@ -117,10 +118,9 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let store = store::store(&section);
     let registry = registry::reading(&section);
     section.finish();
-    if let Some(found) = top.find("cache") {
-        top.refuse(&found, "nothing here: this build has no result cache yet", None);
-    }
-    let (servers, doors): (Vec<Arc<Server>>, Vec<Door>) = servers(&top, findings, text).into_iter().unzip();
+    let (mut servers, doors): (Vec<Arc<Server>>, Vec<Door>) =
+        servers(&top, findings, text).into_iter().unzip();
+    caches(&top, findings, text, &mut servers);
     let quotas = limit::rules(&top, findings, text, &servers);
     top.finish();
     Config {
@@ -156,6 +156,18 @@ fn table<'a>(
             top.refuse(&found, &format!("a table: [{key}]"), None);
             section
         }
+    }
+}
+
+fn caches<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str, servers: &mut [Arc<Server>]) {
+    let Some(found) = top.find("cache") else { return };
+    let Some(tables) = found.tables() else {
+        return top.refuse(&found, "[[cache]], once a rule", None);
+    };
+    for (index, (table, span)) in tables.into_iter().enumerate() {
+        let section = Section::new(findings, text, &format!("cache[{}]", index + 1)).with_table(table, span);
+        cache::rule(&section, servers);
+        section.finish();
     }
 }
 

@@ -231,6 +231,7 @@ pub fn limits(section: &Section<'_>) -> Limits {
             SECOND..=24 * 365 * HOUR,
         ),
         session_cache_max: s.count("session_cache_max", d.session_cache_max, 1..=MANY),
+        cache_bytes_max: s.bytes("cache_bytes_max", d.cache_bytes_max, KIB..=64 * GIB),
         subscriptions_max: s.count("subscriptions_max", d.subscriptions_max, 0..=MANY),
         retry_budget_percent: narrow(s.count(
             "retry_budget_percent",

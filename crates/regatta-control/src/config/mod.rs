@@ -2,6 +2,7 @@
 //!
 //! It never talks to a replica and never reads a key; `control.rs` turns a [`Config`] into snapshots.
 
+mod cache;
 mod checked;
 mod complaint;
 pub mod endpoint;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
+use regatta_policy::cache::{Hints, Lists};
 use regatta_policy::line::Rank;
 use regatta_policy::snapshot::{
     Affinity, Balance, Breaker, CallBounds, Concurrency, ConcurrencyMode, Cursors, Duty, Eras, Health,
@@ -64,6 +65,8 @@ pub fn server(section: &Section<'_>, index: usize) -> (Server, Door) {
             "a tool name; * stands for any letters",
             |found| found.text().filter(|text| !text.is_empty()).map(Glob::new),
         ),
+        cache: Vec::new(),
+        lists: lists(section),
         call: call(section),
         leases: match door.nodes {
             Joining::Closed => Leases::Unleased,
@@ -77,6 +80,19 @@ pub fn server(section: &Section<'_>, index: usize) -> (Server, Door) {
         name,
     };
     (server, door)
+}
+
+fn lists(section: &Section<'_>) -> Lists {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    Lists {
+        hints: section.choice(
+            "cache_hints",
+            Hints::Private,
+            &[("ignore", Hints::Ignored), ("private", Hints::Private), ("trust", Hints::Trusted)],
+        ),
+        list_ttl: section.time("list_ttl", Duration::ZERO, Duration::ZERO..=DAY),
+        read_ttl: section.time("read_ttl", Duration::ZERO, Duration::ZERO..=DAY),
+    }
 }
 
 const PATH: &str = "a path like \"/mcp\", compared byte for byte: no //, /./, /../, % or ?";

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use regatta_policy::cache::{Hints, Life, Scope, Telling};
 use regatta_policy::quota::counter::Breach;
 use regatta_policy::quota::rule::{Answer, Callers, Part, Shape};
 use regatta_policy::snapshot::{Affinity, Balance, Limits, SessionState};
@@ -92,12 +93,42 @@ error: regatta.toml:11: server[1].replicas[2] = "http://…@h/mcp"
 }
 
 #[test]
-fn what_comes_later_is_refused_with_a_word() {
-    let text = format!("[[cache]]\nttl = \"1s\"\n{SERVER}");
+fn a_cache_joins_the_server_that_it_names() {
+    let config = accepted(&format!(
+        "{SERVER}cache_hints = \"trust\"\nlist_ttl = \"1m\"\n[[cache]]\ntool = \"get_*\"\nttl = \"5m\"\nscope = \"claim:tenant\"\n\
+         invalidated_by = [\"update_*\"]\nmark = \"off\"\n[[cache]]\nserver = \"default\"\ntool = \"x\"\nttl = \"1s\"\n"
+    ));
+    let server = &config.servers[0];
+    assert_eq!(server.lists.hints, Hints::Trusted);
+    assert_eq!(server.lists.list_ttl, Duration::from_secs(60));
+    let [first, second] = &server.cache[..] else { panic!("{:?}", server.cache) };
+    assert_eq!(first.scope, Scope::Claim("tenant".to_owned()));
+    assert_eq!((first.life, first.telling), (Life::plain(Duration::from_secs(300)), Telling::Silent));
+    assert!(first.is_invalidated_by("update_product"));
+    assert_eq!((&second.scope, second.max_bytes), (&Scope::Principal, 256 << 10));
+    assert!(config.notes[0].contains("no caller has a verified claim \"tenant\""), "{:?}", config.notes);
+}
+
+#[test]
+fn what_a_cache_lacks_or_mistakes_is_said() {
+    let text = format!(
+        "{SERVER}\n[[cache]]\ntool = \"a\"\nscope = \"everybody\"\n[[cache]]\nserver = \"shop\"\nttl = \"1s\"\n\
+         [[cache]]\ntool = \"b\"\nttl = \"1s\"\n[[cache]]\ntool = \"b\"\nttl = \"2s\"\n"
+    );
     assert_eq!(
         complaints(&text),
-        r#"error: regatta.toml:1: cache = […]
-  expected nothing here: this build has no result cache yet"#
+        r#"error: regatta.toml:4: [[cache]] has no ttl
+  expected how long a result is fresh, like ttl = "5m"
+error: regatta.toml:6: cache[1].scope = "everybody"
+  expected one of "principal", "public", "session", "claim:<name>"
+error: regatta.toml:7: [[cache]] names no tool
+  expected a tool name; * stands for any letters
+hint: tool = "get_product", or tool = "get_*"; nothing is kept that no rule names
+error: regatta.toml:8: cache[2].server = "shop"
+  expected the name of a [[server]]
+hint: here are: "default"
+error: regatta.toml:13: server "default" has two caches for "b"
+  expected each tool pattern once"#
     );
 }
 

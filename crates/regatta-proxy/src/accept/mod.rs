@@ -8,6 +8,7 @@ mod origin;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, header};
+use http_body::Body;
 use hyper::body::Incoming;
 use regatta_mcp::headers;
 
@@ -39,6 +40,10 @@ pub(crate) fn accept(view: &View, peer: Peer, request: Request<Incoming>) -> Res
         Verb::Post => post(&head.headers)?,
         Verb::Get if !headers::Accepts::read(&head.headers).event_stream => return Err(Fault::NotAcceptable),
         Verb::Get | Verb::Delete => {}
+    }
+    // Nobody would read it, and what is unread when the answer is a stream would be taken for the next request.
+    if verb != Verb::Post && !body.is_end_stream() {
+        return Err(Fault::BodyUnexpected);
     }
     Ok(Accepted { server, verb, peer, head, body })
 }

@@ -68,7 +68,7 @@ pub(crate) async fn deliver(
     };
     let asked = if gateway.pending.is_asked_here(&sealed) { Asked::Here } else { Asked::Elsewhere };
     match gateway.pending.answer(&sealed) {
-        pending::Answer::First if is_first_of_all(gateway, &sealed).await => {
+        pending::Answer::First if Taking::of(gateway, &sealed).settle_first().await => {
             let text = splice(text, &[(id.raw, Bytes::from(question.id))]);
             Ok(Delivery::Upstream { sealed, text, home, asked })
         }
@@ -76,11 +76,39 @@ pub(crate) async fn deliver(
     }
 }
 
-/// Whether no other gateway took an answer to this question. With the store away nobody can tell, and an answer that
-/// came once to each of two gateways reaches its server twice: better than a person's answer that is lost.
-async fn is_first_of_all(gateway: &Gateway, sealed: &str) -> bool {
-    !gateway.peers.are_many()
-        || gateway.store.claim(claim_of(sealed), ANSWERED_FOR).await != Ok(Claim::Repeated)
+/// An answer that was taken here and is being claimed from all. Dropped in between, because its client left, it gives
+/// back what it took: the client will send the answer again.
+struct Taking<'a> {
+    gateway: &'a Gateway,
+    sealed: &'a str,
+    ended: bool,
+}
+
+impl<'a> Taking<'a> {
+    fn of(gateway: &'a Gateway, sealed: &'a str) -> Taking<'a> {
+        Taking { gateway, sealed, ended: false }
+    }
+
+    /// Whether no other gateway took an answer to this question. With the store away nobody can tell, and an answer that
+    /// came once to each of two gateways reaches its server twice: better than a person's answer that is lost.
+    async fn settle_first(mut self) -> bool {
+        let gateway = self.gateway;
+        let is_first = !gateway.peers.are_many()
+            || gateway.store.claim(claim_of(self.sealed), ANSWERED_FOR).await != Ok(Claim::Repeated);
+        self.ended = true;
+        is_first
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.gateway.pending.unanswer(self.sealed);
+        let (store, claim) = (self.gateway.store.clone(), claim_of(self.sealed));
+        tokio::spawn(async move { _ = store.release(claim).await });
+    }
 }
 
 /// The answer could not be delivered: another one counts again, here and everywhere.

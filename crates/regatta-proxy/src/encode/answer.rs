@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use regatta_mcp::era::Era;
-use regatta_mcp::{Skim, SkimKind, Span, Text, insert_member, skim, splice, write};
+use regatta_mcp::{Skim, SkimKind, Span, Text, insert_member, is_prose, skim, splice, write};
 use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::Cursors;
 use regatta_seal::{Fingerprint, KeyRing};
@@ -51,6 +51,10 @@ pub(crate) struct Marks<'a> {
 
 /// Looks at one message; `None` if it is no JSON-RPC message at all.
 pub(crate) fn mark(marks: &Marks<'_>, text: &Bytes) -> Option<(Role, Bytes)> {
+    // Most of what streams carry, and the same in both eras: nothing in it is marked.
+    if is_prose(text) {
+        return Some((Role::Said, text.clone()));
+    }
     let seen = skim(text).ok()?;
     Some(match (seen.kind, marks.era) {
         (SkimKind::Response { .. }, _) => response(marks, text, &seen),

@@ -154,6 +154,9 @@ fn http_shape(fault: &Fault) -> Option<Shape> {
         Fault::BodyBroken => {
             Shape { close: true, ..bad(StatusCode::BAD_REQUEST, "Bad Request: the body broke off") }
         }
+        Fault::BodyUnexpected => {
+            Shape { close: true, ..bad(StatusCode::BAD_REQUEST, "Bad Request: only a POST has a body") }
+        }
         _message_or_call => return None,
     })
 }

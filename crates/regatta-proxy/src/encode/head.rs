@@ -15,6 +15,13 @@ pub(crate) fn like(upstream: AnswerHead, body: ReplyBody) -> Response<ReplyBody>
     response
 }
 
+/// A 200 with one message in JSON.
+pub(crate) fn json(body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 /// A 200 with an event stream that nobody on the way should buffer or transform.
 pub(crate) fn events(body: ReplyBody) -> Response<ReplyBody> {
     let mut response = Response::new(body);

@@ -28,14 +28,17 @@ use super::fault::message;
 use crate::fault::{Asker, Fault};
 use crate::gateway::Gateway;
 use crate::handles;
+use crate::handover::Account;
 use crate::reply::Cut;
 use crate::slots::Permit;
 use crate::streams::pace::{Due, Pace, Pacemaker};
+use crate::upkeep::Upkeep;
 use crate::upstream::UpstreamBody;
 
 /// Who gets the answer.
 pub(crate) struct Relaying {
     pub gateway: Arc<Gateway>,
+    pub account: Account,
     pub asker: Asker,
     pub era: Era,
     /// The legacy session and the etag of its binding.
@@ -46,6 +49,8 @@ pub(crate) struct Relaying {
     pub handle_key: Option<Fingerprint>,
     /// Held as long as the body.
     pub _permit: Permit,
+    /// What the answer does to the result cache.
+    pub upkeep: Option<Box<Upkeep>>,
 }
 
 /// One body on its way.
@@ -80,6 +85,11 @@ impl Relay {
     /// has gone out, the client can still be told so.
     pub fn json(to: Relaying, held: Bytes, body: UpstreamBody, pace: Pace) -> Option<Relay> {
         let pace = Pace { keep_alive: None, ..pace };
+        let mut to = to;
+        // Too large to be looked at whole, so nothing of it is kept.
+        if let Some(upkeep) = &mut to.upkeep {
+            upkeep.pass();
+        }
         let form = Form::Json(AnswerScanner::new(to.gateway.limits().handle_max));
         let mut relay = Relay::with(to, body, form, pace);
         relay.take(held);
@@ -94,6 +104,10 @@ impl Relay {
     /// The next bytes for the client.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         loop {
+            if let Some(publishing) = self.to.upkeep.as_mut().and_then(|upkeep| upkeep.publishing()) {
+                let _ = ready!(Pin::new(publishing).poll(cx));
+                self.to.upkeep = None;
+            }
             if let Some(bytes) = self.ready.pop_front() {
                 self.sent();
                 return Poll::Ready(Some(Ok(bytes)));
@@ -129,7 +143,7 @@ impl Relay {
     fn take_events(&mut self) {
         loop {
             let Form::Events(framer) = &mut self.form else { return };
-            match framer.next().map(|event| event.map(|event| pass(&self.to, event))) {
+            match framer.next().map(|event| event.map(|event| pass(&mut self.to, event))) {
                 Ok(None) => return,
                 Ok(Some(Passed::Nothing)) => {}
                 Ok(Some(Passed::On(bytes))) => self.ready.push_back(bytes),
@@ -199,6 +213,18 @@ impl Relay {
         }
     }
 
+    /// Whether somebody else waits for this answer too.
+    pub fn is_awaited(&self) -> bool {
+        let upkeep = self.to.upkeep.as_ref();
+        self.body.is_some()
+            && upkeep.and_then(|upkeep| upkeep.audience()).is_some_and(|audience| audience.is_there())
+    }
+
+    /// Who called, and the gateway.
+    pub fn caller(&self) -> (Arc<Gateway>, Account) {
+        (self.to.gateway.clone(), self.to.account)
+    }
+
     fn sent(&mut self) {
         if let Some(pacemaker) = &mut self.pacemaker {
             pacemaker.sent();
@@ -257,7 +283,7 @@ enum Passed {
     Broken,
 }
 
-fn pass(to: &Relaying, event: Event) -> Passed {
+fn pass(to: &mut Relaying, event: Event) -> Passed {
     let Some(data) = event.data.as_ref().filter(|data| !data.is_empty()) else { return Passed::Nothing };
     let ring = to.gateway.ring.load();
     let marks = Marks {
@@ -277,10 +303,22 @@ fn pass(to: &Relaying, event: Event) -> Passed {
             to.gateway.metrics.dropped_messages.inc();
             Passed::Nothing
         }
-        Some((Role::Said | Role::Question { .. } | Role::Withdrawal { .. }, text)) => {
+        Some((role @ (Role::Said | Role::Question { .. } | Role::Withdrawal { .. }), text)) => {
+            if let Some(upkeep) = &mut to.upkeep {
+                match role {
+                    Role::Question { .. } => upkeep.pass(),
+                    Role::Said | Role::Withdrawal { .. } | Role::Final | Role::Foreign => upkeep.heard(),
+                }
+            }
             Passed::On(again(&event, data, text))
         }
-        Some((Role::Final, text)) => Passed::Last(again(&event, data, text)),
+        Some((Role::Final, text)) => {
+            let text = match &mut to.upkeep {
+                Some(upkeep) => upkeep.answered(&to.gateway, data, text),
+                None => text,
+            };
+            Passed::Last(again(&event, data, text))
+        }
     }
 }
 

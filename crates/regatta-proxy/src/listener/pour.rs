@@ -1,8 +1,9 @@
 //! Writes a streamed answer to its client: the head, then each piece of the body as a chunk (RFC 9112 7.1) when it comes.
 //!
-//! A stream that waits keeps no buffer. What comes together goes out in one write; nothing is held back for more. A
+//! A stream that waits keeps no buffer: each thread has one, which is lent from gathering to writing. What comes together goes out in one write; nothing is held back for more. A
 //! client that closes its sending side has left (F41): the body is dropped, which cancels or detaches its call.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -22,6 +23,8 @@ use super::stall::Unstalled;
 const COPIED_MAX: usize = 4096;
 /// Bytes that are taken from a body ahead of the connection.
 const WAITING_MAX: usize = 16 << 10;
+/// Bytes of a thread's buffer that outlive their use: what is gathered at most, and its last piece.
+const SPARE_MAX: usize = 32 << 10;
 /// Bytes of a next request that are taken while a stream lasts, to notice a client that leaves.
 const AHEAD_MAX: usize = 512;
 
@@ -32,6 +35,10 @@ pub(super) enum Poured {
     Whole,
     /// Without its end; the connection is of no further use.
     Over,
+}
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 struct Pour<'a, S, B> {
@@ -51,7 +58,7 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let Begun { head, first, body, rest, after } = begun;
-    let mut pour = Pour { io, body, rest, out: Vec::with_capacity(512), at: 0, long: Bytes::new() };
+    let mut pour = Pour { io, body, rest, out: SPARE.take(), at: 0, long: Bytes::new() };
     write_head(&mut pour.out, &head, after);
     for piece in first {
         // All in one write, the head too.
@@ -74,8 +81,13 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Poured> {
         loop {
             let waits = self.gather(cx);
-            if ready!(self.poll_write(cx)).is_err() {
-                return Poll::Ready(Poured::Over);
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Poured::Over),
+                Poll::Pending => {
+                    self.hold();
+                    return Poll::Pending;
+                }
             }
             match self.rest {
                 Rest::Nothing => return Poll::Ready(Poured::Whole),
@@ -86,8 +98,20 @@ where
         }
     }
 
+    /// What the connection did not take yet is kept in a buffer of its size: a slow client is not lent the thread's.
+    fn hold(&mut self) {
+        if self.out.capacity() > 2 * (self.out.len() - self.at) {
+            let left = self.out[self.at..].to_vec();
+            give_back(std::mem::replace(&mut self.out, left));
+            self.at = 0;
+        }
+    }
+
     /// Takes what the body has; true if it will wake us when there is more.
     fn gather(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.rest == Rest::More && self.out.capacity() == 0 {
+            self.out = SPARE.take();
+        }
         while self.rest == Rest::More && self.long.is_empty() && self.out.len() - self.at < WAITING_MAX {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => return true,
@@ -112,9 +136,6 @@ where
 
     /// Ready when everything is written.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while self.at < self.out.len() || !self.long.is_empty() {
             let short = &self.out[self.at..];
             let wrote = if self.long.is_empty() {
@@ -137,9 +158,11 @@ where
                 }
             }
         }
-        ready!(Pin::new(&mut *self.io).poll_flush(cx))?;
-        // Freed, not kept: a stream waits far longer than it writes.
-        self.out = Vec::new();
+        if !self.out.is_empty() {
+            ready!(Pin::new(&mut *self.io).poll_flush(cx))?;
+        }
+        // Not kept: a stream waits far longer than it writes.
+        give_back(std::mem::take(&mut self.out));
         self.at = 0;
         Poll::Ready(Ok(()))
     }
@@ -158,6 +181,17 @@ where
             }
             Ok(()) | Err(_) => Poll::Ready(()),
         }
+    }
+}
+
+/// Keeps `buffer` for this thread's next stream, unless there is a larger one or it is too large for that.
+fn give_back(mut buffer: Vec<u8>) {
+    let kept = SPARE.take();
+    if (kept.capacity() + 1..=SPARE_MAX).contains(&buffer.capacity()) {
+        buffer.clear();
+        SPARE.set(buffer);
+    } else {
+        SPARE.set(kept);
     }
 }
 

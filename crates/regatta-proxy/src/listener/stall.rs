@@ -41,9 +41,12 @@ impl<S> Unstalled<S> {
         self.mark.clone()
     }
 
-    /// Bytes that the next read gives, before those of the connection.
+    /// Bytes that the next read gives, before all others.
     pub(super) fn put_ahead(&mut self, bytes: Bytes) {
-        self.ahead = bytes;
+        self.ahead = match self.has_ahead() {
+            true => [bytes, std::mem::take(&mut self.ahead)].concat().into(),
+            false => bytes,
+        };
     }
 
     /// Whether there are such bytes.

@@ -20,6 +20,8 @@ use crate::gateway::Gateway;
 
 /// How often the store is asked for keys without a reason.
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(10);
+/// How often it is said that the store has no room for keys.
+const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// A key seals when everybody has had the time to ask twice.
 const RIPE_AFTER: Duration = Duration::from_secs(60);
 /// Between two looks for unknown keys, whoever makes them up.
@@ -48,9 +50,18 @@ pub struct KeyPlan {
 pub struct Keys {
     plan: KeyPlan,
     known: Mutex<Vec<Known>>,
-    /// When the last look began. Held during a look, so that there is one at a time.
-    look: tokio::sync::Mutex<Option<Instant>>,
+    /// Held during a look, so that there is one at a time.
+    look: tokio::sync::Mutex<Looks>,
     nobodys: Mutex<HashMap<Fingerprint, Instant>>,
+}
+
+/// When we looked for unknown keys.
+#[derive(Debug, Default)]
+struct Looks {
+    /// The last try.
+    tried: Option<Instant>,
+    /// The beginning of the last look that saw the store's keys: one that failed proves nobody unknown.
+    seen: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -169,13 +180,15 @@ impl Keys {
             return Ok(Learned::Nobodys);
         }
         let mut look = self.look.lock().await;
-        // Only a look that began after we asked can have missed nothing.
-        if look.is_none_or(|began| began < asked) {
-            if let Some(began) = *look {
-                tokio::time::sleep_until(began + LOOK_GAP).await;
+        // Only a look that began after we asked, and that saw the store, can have missed nothing.
+        if look.seen.is_none_or(|began| began < asked) {
+            if let Some(tried) = look.tried {
+                tokio::time::sleep_until(tried + LOOK_GAP).await;
             }
-            *look = Some(Instant::now());
+            let began = Instant::now();
+            look.tried = Some(began);
             self.refresh(store, ring).await?;
+            look.seen = Some(began);
         }
         drop(look);
         if ring.load().knows(key) {
@@ -261,14 +274,20 @@ pub(crate) async fn learn_key_of(gateway: &Gateway, text: &str) -> Result<(), Fa
 /// Keeps the keys fresh for as long as the gateway lives.
 pub(super) async fn tend(gateway: &Gateway) {
     let keys = &gateway.peers.keys;
+    let mut warned = None::<Instant>;
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let fresh = async {
             keys.refresh(&*gateway.store, &gateway.ring).await?;
             keys.rotate(&*gateway.store, &gateway.ring).await
         };
-        if let Err(why) = fresh.await {
-            tracing::debug!(%why, "the sealing keys could not be looked at");
+        match fresh.await {
+            Ok(()) => {}
+            Err(StoreError::Full(what)) if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) => {
+                warned = Some(Instant::now());
+                tracing::warn!(what, "no new sealing key is published: the store has no room for one");
+            }
+            Err(why) => tracing::debug!(%why, "the sealing keys could not be looked at"),
         }
     }
 }

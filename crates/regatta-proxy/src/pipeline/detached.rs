@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use http_body::Body;
 
+use super::cached;
 use super::exchange::{Answered, Errand, exchange};
 use crate::fault::Refusal;
 use crate::gateway::Gateway;
@@ -54,24 +55,20 @@ impl Future for Detachable {
 impl Drop for Detachable {
     fn drop(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
-        let Some(place) = self.gateway.callers.detach(self.account, &self.gateway.limits()) else {
-            self.gateway.metrics.detached_refused.inc();
-            return;
-        };
-        let gateway = self.gateway.clone();
-        gateway.metrics.detached.inc();
-        tokio::spawn(async move {
-            let _place = place;
+        self.gateway.detach(self.account, async move {
             if let Ok(answered) = exchange.await {
                 drain(answered).await;
             }
-            gateway.metrics.detached.dec();
         });
     }
 }
 
-/// Reads an answer that nobody waits for, so that the server can finish; bounded in time.
+/// Reads an answer that its client does not wait for, so that the server can finish; bounded in time. What it does to
+/// the result cache is done.
 async fn drain(answered: Answered) {
+    if answered.errand.upkeep.is_some() {
+        return cached::bring(answered).await;
+    }
     let whole = answered.errand.server.server.call.request_max;
     let mut body = answered.answer.body;
     let read = async {

@@ -16,7 +16,7 @@ use regatta_policy::gone::{Attempt, Verdict};
 use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
 use regatta_policy::snapshot::{Health, Leases};
 
-use super::rehome;
+use super::{cached, rehome};
 use crate::alarm::Alarm;
 use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
@@ -30,6 +30,7 @@ use crate::route::tools::Among;
 use crate::route::{self, Tried};
 use crate::session::{Bound, Seat};
 use crate::slots::Permit;
+use crate::upkeep::Upkeep;
 use crate::upstream::{Knock, UpstreamAnswer};
 use crate::view::{ReplicaView, ServerView};
 use crate::within::Arming;
@@ -54,6 +55,8 @@ pub(crate) struct Errand {
     pub cursor: Option<(ReplicaId, HeaderValue)>,
     /// Held from admission to the end of the answer; standing streams hold a place of another kind.
     pub permit: Option<Permit>,
+    /// What its answer does to the result cache.
+    pub upkeep: Option<Box<Upkeep>>,
     /// The timer of the task that it stays in to its end; none if it may move to another.
     pub alarm: Option<Alarm>,
 }
@@ -81,6 +84,12 @@ impl Answered {
         Answered { errand, answer, kind, replica }
     }
 
+    /// An answer that no replica gave now: a kept result.
+    fn kept(errand: Box<Errand>, text: Bytes) -> Answered {
+        let nobody = ReplicaId([0; 8]);
+        Answered { errand, answer: UpstreamAnswer::held(text), kind: content::Kind::Json, replica: nobody }
+    }
+
     /// Whether the answer is an event stream.
     pub fn is_stream(&self) -> bool {
         self.answer.head.status == StatusCode::OK && self.kind == content::Kind::Events
@@ -93,23 +102,40 @@ const ROUNDS_MAX: usize = 64;
 /// A request moves its session this often at most because a replica does not know it.
 const UNKNOWN_MAX: usize = 2;
 
-/// Runs the errand to the head of its answer.
-pub(crate) async fn exchange(errand: Box<Errand>) -> Result<Answered, Refusal> {
-    errand.gateway.earn_retry();
-    // Every replica fails: told at once, instead of each caller finding out by itself. Only what is answered can be.
-    if errand.asker.id.is_some() && errand.server.knock() == Knock::Shut {
-        errand.gateway.metrics.shut.inc();
-        return Err(errand.refuse(Fault::NoReplica));
+/// What an attempt that succeeded gave: the head of an answer, and whose it is.
+pub(crate) type Gained = (UpstreamAnswer, ReplicaId);
+
+/// Runs the errand to the head of its answer; if it asks for something that somebody else is fetching, to what that
+/// brings.
+pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+    if errand.upkeep.as_ref().is_some_and(|upkeep| upkeep.asks())
+        && let Some(text) = Box::pin(cached::settle(&mut errand)).await?
+    {
+        return Ok(Answered::kept(errand, text));
     }
-    let mut answered = by_place(errand).await?;
+    errand.gateway.earn_retry();
+    let gained = run(&mut errand).await;
+    if let Some(text) = cached::spare(&mut errand, &gained) {
+        return Ok(Answered::kept(errand, text));
+    }
+    let (answer, replica) = gained?;
+    let mut answered = Answered::new(errand, answer, replica);
     let how = if answered.is_stream() { gate::Answer::Events } else { gate::Answer::Whole };
-    if let Some(at_server) = answered.errand.permit.as_mut().and_then(Permit::at_server) {
+    // What a server refuses it refuses fast: that says nothing of how long its work takes.
+    if answered.answer.head.status == StatusCode::OK
+        && let Some(at_server) = answered.errand.permit.as_mut().and_then(Permit::at_server)
+    {
         at_server.answered(how);
     }
     Ok(answered)
 }
 
-async fn by_place(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+async fn run(errand: &mut Errand) -> Result<Gained, Refusal> {
+    // Every replica fails: told at once, instead of each caller finding out by itself. Only what is answered can be.
+    if errand.asker.id.is_some() && errand.server.knock() == Knock::Shut {
+        errand.gateway.metrics.shut.inc();
+        return Err(errand.refuse(Fault::NoReplica));
+    }
     match errand.place {
         Where::Home(_) => bound(errand).await,
         Where::Any { maker: Maker::Nobody, .. } => unbound(errand).await,
@@ -130,7 +156,7 @@ async fn by_place(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
 }
 
 /// A request of a session goes to its home and nowhere else, unless that is gone.
-async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+async fn bound(errand: &mut Errand) -> Result<Gained, Refusal> {
     let server = errand.server.clone();
     let mut state = Attempts::default();
     let mut unknown = 0;
@@ -160,23 +186,23 @@ async fn bound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
                 continue;
             }
         }
-        match errand.send(view, Some(&session), arming(&errand, round)).await {
+        match errand.send(view, Some(&session), arming(errand, round)).await {
             // What fresh sessions answer too is about the request.
             Ok(answer)
                 if unknown < UNKNOWN_MAX
                     && is_doubtful(&answer)
-                    && session_is_unknown(&errand, view, &session, &answer).await =>
+                    && session_is_unknown(errand, view, &session, &answer).await =>
             {
                 unknown += 1;
                 errand.move_home(rehome::Reason::SessionUnknown).await?;
             }
             Ok(answer) => {
                 view.upstream.judge_gone(Attempt::Answered, server.server.call.gone_after);
-                return Ok(Answered::new(errand, answer, view.replica.id));
+                return Ok((answer, view.replica.id));
             }
             // Our own bound, which says nothing of the replica: its sessions stay.
             Err(Loss::Full) => return Err(errand.refuse(Fault::Overloaded)),
-            Err(loss) => match state.after(&errand, loss) {
+            Err(loss) => match state.after(errand, loss) {
                 Next::Elsewhere => {
                     match view.upstream.judge_gone(attempt(loss), server.server.call.gone_after) {
                         Verdict::Gone => errand.move_home(rehome::Reason::OutOfReach).await?,
@@ -204,7 +230,7 @@ fn unreachable(view: &ReplicaView, server: &ServerView) -> Option<Verdict> {
 }
 
 /// An unbound request goes to one replica after the other until one takes it.
-async fn unbound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+async fn unbound(errand: &mut Errand) -> Result<Gained, Refusal> {
     let server = errand.server.clone();
     if !route::is_spoken(&server, errand.era) {
         return Err(errand.refuse(Fault::EraNotSpoken));
@@ -219,8 +245,8 @@ async fn unbound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
             break;
         };
         match errand.send(view, None, errand.arming()).await {
-            Ok(answer) => return Ok(Answered::new(errand, answer, view.replica.id)),
-            Err(loss) => match state.after(&errand, loss) {
+            Ok(answer) => return Ok((answer, view.replica.id)),
+            Err(loss) => match state.after(errand, loss) {
                 Next::Elsewhere | Next::Again => tried.add(&server, view.replica.id),
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
             },
@@ -230,15 +256,15 @@ async fn unbound(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
 }
 
 /// A request with a handle goes to the handle's maker (SESSIONS 7).
-async fn made(mut errand: Box<Errand>, maker: ReplicaId) -> Result<Answered, Refusal> {
+async fn made(errand: &mut Errand, maker: ReplicaId) -> Result<Gained, Refusal> {
     let server = errand.server.clone();
     let Some(view) = server.replica(maker) else { return Err(errand.refuse(Fault::BadHandle)) };
     let mut state = Attempts::default();
     // The first loss may have been a stale connection; more would only keep the client waiting.
     for _ in 0..2 {
         match errand.send(view, None, errand.arming()).await {
-            Ok(answer) => return Ok(Answered::new(errand, answer, maker)),
-            Err(loss) => match state.after(&errand, loss) {
+            Ok(answer) => return Ok((answer, maker)),
+            Err(loss) => match state.after(errand, loss) {
                 Next::Elsewhere | Next::Again => {}
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
             },

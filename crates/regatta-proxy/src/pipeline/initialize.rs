@@ -55,6 +55,7 @@ pub(crate) async fn initialize(
         cursor: None,
         among: Among::All,
         permit: Some(call.permit),
+        upkeep: None,
         alarm: None,
     });
     let answered = exchange(errand).await?;

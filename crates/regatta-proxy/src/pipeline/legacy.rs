@@ -14,11 +14,12 @@ use regatta_policy::retry::Repeatability;
 use regatta_policy::snapshot::Cursors;
 use regatta_policy::token::LegacyVersion;
 
+use super::cached::First;
 use super::detached::Detachable;
 use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
 use super::source::CallSource;
-use super::{later, modern, notes, tool_list};
+use super::{cached, later, modern, notes, tool_list};
 use crate::bind::questions::{Asked, Delivery, deliver, undelivered};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
@@ -172,6 +173,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         among,
         cursor: None,
         permit: Some(call.permit),
+        upkeep: None,
         alarm: None,
     })
 }
@@ -237,7 +239,12 @@ async fn request(
     bound: Option<Bound>,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let alarm = call.alarm.clone();
-    let errand = errand(gateway, call, asker.clone(), bound.clone());
+    let (call, upkeep) = match cached::first(gateway, call, bound.as_ref()) {
+        First::Answer(answer) => return Ok(answer),
+        First::GoOn(call, upkeep) => (call, upkeep),
+    };
+    let mut errand = errand(gateway, call, asker.clone(), bound.clone());
+    errand.upkeep = upkeep;
     let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller);
     let mut exchange = Detachable::new(errand);
     // Nothing to resume: no session that could hold a stream, or a batch.
@@ -314,7 +321,7 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
     if answered.answer.head.status != StatusCode::OK || answered.kind != content::Kind::Json {
         return Box::pin(modern::pass(answered)).await;
     }
-    let Answered { errand, answer, replica, .. } = answered;
+    let Answered { mut errand, answer, replica, .. } = answered;
     let max = errand.server.limits.event_max;
     let patience = errand.server.server.call.request_timeout;
     let text = match within(patience, collect(answer.body, max)).await {
@@ -328,7 +335,8 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
             return Err(errand.refuse(Fault::OutcomeUnknown { why: "the answer broke off" }));
         }
     };
-    let text = judge(&errand, replica, text)?;
+    let text = judge(&mut errand, replica, text)?;
+    cached::told(&mut errand).await;
     let body = match errand.permit {
         Some(permit) => ReplyBody::held(text, permit),
         None => ReplyBody::whole(text),
@@ -337,7 +345,7 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
 }
 
 /// A JSON answer must hold the response to the request; what else it says passes too (RELIABILITY 3.11).
-fn judge(errand: &Errand, replica: regatta_policy::ReplicaId, text: Bytes) -> Result<Bytes, Refusal> {
+fn judge(errand: &mut Errand, replica: regatta_policy::ReplicaId, text: Bytes) -> Result<Bytes, Refusal> {
     if errand.asker.id.is_none() {
         return Ok(text);
     }
@@ -356,16 +364,27 @@ fn judge(errand: &Errand, replica: regatta_policy::ReplicaId, text: Bytes) -> Re
     let mut spans = documents(&text);
     if let (Some(only), None) = (spans.next(), spans.next()) {
         let document = text.slice(only.start as usize..only.end as usize);
-        if let Some((Role::Final, document)) = mark(&marks, &document) {
-            return Ok(document);
+        if let Some((Role::Final, outgoing)) = mark(&marks, &document) {
+            return Ok(match &mut errand.upkeep {
+                Some(upkeep) => upkeep.answered(&errand.gateway, &document, outgoing),
+                None => outgoing,
+            });
         }
     } else {
         let mut out = BytesMut::with_capacity(text.len());
         let mut is_answered = false;
         for span in documents(&text) {
             let document = text.slice(span.start as usize..span.end as usize);
-            let Some((role, document)) = mark(&marks, &document) else { continue };
-            is_answered |= role == Role::Final;
+            let Some((role, outgoing)) = mark(&marks, &document) else { continue };
+            if role == Role::Final {
+                is_answered = true;
+                // With other messages before it: not one that is kept, but a writing tool has written.
+                if let Some(upkeep) = &mut errand.upkeep {
+                    upkeep.pass();
+                    upkeep.answered(&errand.gateway, &document, Bytes::new());
+                }
+            }
+            let document = outgoing;
             if role != Role::Foreign {
                 out.extend_from_slice(&document);
                 out.extend_from_slice(b"\n");

@@ -241,7 +241,10 @@ async fn run(own: Own, mut opened: Option<Sender<Opened>>) {
 impl Own {
     /// Passes notifications on until the upstream ends; an error means that the client is gone.
     async fn relay(&self, subscription: &mut Subscription) -> Result<(), ()> {
-        while let Some((data, _)) = subscription.notification(&self.leg.gateway).await {
+        while let Some((data, seen)) = subscription.notification(&self.leg.gateway).await {
+            if let Some(server) = self.leg.server() {
+                server.results.hear(&seen, &data);
+            }
             if is_replaced(&self.leg.gateway, &self.leg.path, &data) {
                 continue;
             }
@@ -251,6 +254,9 @@ impl Own {
     }
 
     async fn say_everything(&self, filter: &Bytes) {
+        if let Some(server) = self.leg.server() {
+            server.results.missed();
+        }
         let mut agreed = Agreed::default();
         agreed.add(filter);
         if tool_news::is_ours(&self.leg.gateway, &self.leg.path) {

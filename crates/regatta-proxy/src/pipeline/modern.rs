@@ -13,6 +13,7 @@ use regatta_mcp::era::Era;
 use regatta_mcp::{Kind as MessageKind, Method};
 use regatta_seal::Fingerprint;
 
+use super::cached::{self, First};
 use super::exchange::{Answered, Errand, Where, exchange};
 use super::legacy::repeatability;
 use super::tool_list;
@@ -56,6 +57,10 @@ pub(crate) async fn post(
     }
     let among = among(&call);
     learn_keys(gateway, &call).await.map_err(|fault| fault.told(&asker))?;
+    let (call, upkeep) = match cached::first(gateway, call, None) {
+        First::Answer(answer) => return Ok(answer),
+        First::GoOn(call, upkeep) => (call, upkeep),
+    };
     let way = directions(&call, &gateway.ring.load()).map_err(|fault| fault.told(&asker))?;
     let key = way.key;
     let errand = Box::new(Errand {
@@ -73,9 +78,13 @@ pub(crate) async fn post(
         among,
         cursor: None,
         permit: Some(call.permit),
+        upkeep,
         alarm: Some(call.alarm),
     });
-    answer(exchange(errand).await?, key).await
+    match errand.upkeep {
+        None => answer(exchange(errand).await?, key).await,
+        Some(_) => Box::pin(cached::modern(errand, key)).await,
+    }
 }
 
 /// Handles may be sealed under a key that another gateway has just begun to use.
@@ -88,7 +97,11 @@ async fn learn_keys(gateway: &Gateway, call: &Call) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn answer(answered: Answered, key: Option<Fingerprint>) -> Result<Response<ReplyBody>, Refusal> {
+/// Answers a request whose answer's head is there.
+pub(crate) async fn answer(
+    answered: Answered,
+    key: Option<Fingerprint>,
+) -> Result<Response<ReplyBody>, Refusal> {
     match (answered.answer.head.status, answered.kind) {
         (StatusCode::OK, Kind::Events) => Ok(relay(answered, key)),
         (StatusCode::OK, Kind::Json) => json(answered, key).await,
@@ -118,6 +131,7 @@ fn relaying(
     let session = errand.bound().map(|bound| (bound.session.uuid, bound.home.etag));
     Some(Relaying {
         gateway: errand.gateway,
+        account: errand.caller.account,
         asker: errand.asker,
         era: errand.era,
         session,
@@ -126,20 +140,24 @@ fn relaying(
         cursors: errand.server.server.cursors,
         handle_key,
         _permit: errand.permit?,
+        upkeep: errand.upkeep,
     })
 }
 
 /// A JSON answer is held, judged and marked; one too large for that streams through (DESIGN 3).
 async fn json(answered: Answered, key: Option<Fingerprint>) -> Result<Response<ReplyBody>, Refusal> {
     let pace = answered.errand.pace();
-    let Answered { errand, answer, replica, .. } = answered;
+    let Answered { mut errand, answer, replica, .. } = answered;
     let (head, mut body) = (answer.head, answer.body);
-    let max = errand.server.limits.answer_hold_max;
+    // Room for the largest result that is kept, and for what stands round it.
+    let kept_max = errand.upkeep.as_ref().and_then(|upkeep| upkeep.max_bytes());
+    let max = errand.server.limits.answer_hold_max.max(kept_max.map_or(0, |bytes| bytes + 1024));
     let patience = errand.server.server.call.request_timeout;
     let held = within(patience, hold(&mut body, max)).await.unwrap_or(Held::Broken);
     match held {
         Held::Whole(text) => {
-            let text = judge(&errand, replica, key, &text)?;
+            let text = judge(&mut errand, replica, key, &text)?;
+            cached::told(&mut errand).await;
             let body = match errand.permit {
                 Some(permit) => ReplyBody::held(text, permit),
                 None => ReplyBody::whole(text),
@@ -195,7 +213,7 @@ async fn hold(body: &mut UpstreamBody, max: usize) -> Held {
 }
 
 fn judge(
-    errand: &Errand,
+    errand: &mut Errand,
     replica: regatta_policy::ReplicaId,
     handle_key: Option<Fingerprint>,
     text: &Bytes,
@@ -213,7 +231,10 @@ fn judge(
         news: None,
     };
     match mark(&marks, text) {
-        Some((Role::Final, text)) => Ok(text),
+        Some((Role::Final, outgoing)) => Ok(match &mut errand.upkeep {
+            Some(upkeep) => upkeep.answered(&errand.gateway, text, outgoing),
+            None => outgoing,
+        }),
         Some((Role::Said | Role::Question { .. } | Role::Withdrawal { .. } | Role::Foreign, _)) | None => {
             errand.gateway.metrics.bad_answers.inc();
             Err(errand.refuse(Fault::BadAnswer { why: "it is not the response to the request" }))
@@ -223,8 +244,13 @@ fn judge(
 
 /// Passes an answer that is no stream and no judged JSON: 202, 4xx, a server's own 5xx.
 pub(crate) async fn pass(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
-    let Answered { errand, answer, kind, .. } = answered;
+    let Answered { mut errand, answer, kind, .. } = answered;
     let status = answer.head.status;
+    // A refusal is about this request; one of a server that fails lets the next in line try.
+    if let Some(upkeep) = errand.upkeep.as_mut().filter(|_| status.is_client_error()) {
+        upkeep.pass();
+        upkeep.was_idle();
+    }
     let is_empty = status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT;
     let is_bare = status.is_success() && kind == Kind::None && errand.method == Verb::POST;
     // A notification is taken with 202 (2026-07-28 streamable-http, *Sending Messages* 5; 2025-11-25 alike), and some

@@ -218,6 +218,10 @@ async fn run(leg: Leg, shared: Arc<Shared>) {
                 let honoured = honoured(&subscription.filter);
                 shared.opened(leg.replica, honoured, leg.said(honoured));
                 while let Some((data, seen)) = subscription.notification(&leg.gateway).await {
+                    // Before any client hears of it and asks.
+                    if let Some(server) = leg.server() {
+                        server.results.hear(&seen, &data);
+                    }
                     let method = seen.method.map(|method| method.get(&data));
                     let lists = method.map_or(Lists::NONE, |method| Lists::of_method(&method));
                     shared.changed(leg.said(lists));
@@ -227,6 +231,7 @@ async fn run(leg: Leg, shared: Arc<Shared>) {
                 if since.elapsed() >= AGAIN_MAX {
                     failures = 0;
                 }
+                server.results.missed();
                 shared.lost(leg.replica);
                 again_after(failures)
             }

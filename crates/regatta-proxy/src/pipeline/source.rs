@@ -25,6 +25,7 @@ use crate::event_id;
 use crate::fault::{Asker, Fault};
 use crate::gateway::Gateway;
 use crate::pending::Asking;
+use crate::results::Publishing;
 use crate::session::Bound;
 use crate::streams::pace::{Due, Pace, Pacemaker};
 use crate::streams::stream::{Produced, Source};
@@ -38,6 +39,8 @@ pub(crate) struct CallSource {
     state: State,
     ready: VecDeque<Produced>,
     asking: Arc<Asking>,
+    /// Nothing more is said before the other gateways know what the answer made old.
+    publishing: Option<Publishing>,
     /// The server gave event ids, so its client may count on them.
     has_ids: bool,
 }
@@ -101,7 +104,8 @@ impl CallSource {
     }
 
     fn with(gateway: Arc<Gateway>, asker: Asker, state: State) -> CallSource {
-        CallSource { gateway, asker, state, ready: VecDeque::new(), asking: Arc::default(), has_ids: false }
+        let (ready, asking, publishing) = (VecDeque::new(), Arc::default(), None);
+        CallSource { gateway, asker, state, ready, asking, publishing, has_ids: false }
     }
 
     /// The head is there: how will the answer be read?
@@ -207,10 +211,17 @@ impl CallSource {
                 return true;
             }
             Some((Role::Said, data)) => {
+                if let Some(upkeep) = &open.errand.upkeep {
+                    upkeep.heard();
+                }
                 self.ready.push_back(Produced::Event { name, data });
                 return true;
             }
             Some((Role::Question { sealed }, data)) => {
+                // What the client will answer is not in the key.
+                if let Some(upkeep) = &mut open.errand.upkeep {
+                    upkeep.pass();
+                }
                 self.gateway.pending.ask(&sealed, &self.asking);
                 self.ready.push_back(Produced::Event { name, data });
                 return true;
@@ -220,7 +231,15 @@ impl CallSource {
                 self.ready.push_back(Produced::Event { name, data });
                 return true;
             }
-            Some((Role::Final, data)) => {
+            Some((Role::Final, outgoing)) => {
+                let data = match open.errand.upkeep.take() {
+                    Some(mut upkeep) => {
+                        let outgoing = upkeep.answered(&self.gateway, data, outgoing);
+                        self.publishing = upkeep.take_publishing();
+                        outgoing
+                    }
+                    None => outgoing,
+                };
                 self.ready.push_back(Produced::Event { name, data });
                 self.answered_whole();
             }
@@ -351,6 +370,10 @@ impl Source for CallSource {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
         loop {
+            if let Some(publishing) = &mut self.publishing {
+                let _ = std::task::ready!(Pin::new(publishing).poll(cx));
+                self.publishing = None;
+            }
             if let Some(produced) = self.ready.pop_front() {
                 return Poll::Ready(produced);
             }

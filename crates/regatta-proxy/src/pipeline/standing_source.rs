@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use http_body::Body;
 use regatta_mcp::era::Era;
+use regatta_mcp::skim;
 use regatta_mcp::sse::{Event, Framer};
 use regatta_mcp::write;
 use regatta_policy::deviation::LogLevel;
@@ -178,6 +179,10 @@ impl StandingSource {
             }
             Some((Role::Said, data)) if is_replaced(gateway, &self.listener.server.server.path, &data) => {}
             Some((Role::Said | Role::Final, data)) => {
+                // Before the client hears of it and asks.
+                if let Ok(seen) = skim(&data) {
+                    self.listener.server.results.hear(&seen, &data);
+                }
                 self.ready.push_back(Produced::Event { name: event.event, data });
             }
         }

@@ -14,7 +14,32 @@ use crate::peers;
 /// Does what is due every second, for as long as the gateway lives.
 pub async fn tend(gateway: Arc<Gateway>) {
     // Side by side: a replica that is slow to end sessions must not hold up the sweeping.
-    tokio::join!(sweep(&gateway), end_retired(&gateway), peers::tend(&gateway));
+    tokio::join!(sweep(&gateway), end_retired(&gateway), peers::tend(&gateway), follow_purges(&gateway));
+}
+
+/// How often the purges of other gateways are looked for: a purge is heard of everywhere within 100 ms.
+const FOLLOW_EVERY: Duration = Duration::from_millis(40);
+
+/// Hears of what other gateways purged, for as long as results are shared with any.
+async fn follow_purges(gateway: &Arc<Gateway>) {
+    let mut beat = tokio::time::interval(FOLLOW_EVERY);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while gateway.results.is_shared() {
+        beat.tick().await;
+        for server in &gateway.view().servers {
+            let Some(shelf) = &server.results.shelf else { continue };
+            // One that fails is made up for by the next; how long nothing was heard counts.
+            let _ = shelf.follow().await;
+            match shelf.turned() {
+                Some(true) => tracing::warn!(
+                    server = server.server.name,
+                    "kept results are not shared: the store is away"
+                ),
+                Some(false) => tracing::info!(server = server.server.name, "kept results are shared"),
+                None => {}
+            }
+        }
+    }
 }
 
 async fn sweep(gateway: &Arc<Gateway>) {
@@ -83,7 +108,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 fn last_words(gateway: &Arc<Gateway>) {
     gateway.last_words.notify_waiters();
     for stream in gateway.streams.all() {
-        if let Some(words) = stream.last_words(&last_word) {
+        if stream.is_relayed() {
+            // Its owner runs it on: the client hears the end of it at the next gateway.
+            peers::spill::drop_relay(gateway, &stream);
+        } else if let Some(words) = stream.last_words(&last_word) {
             let turned = stream.end(Some(&words));
             gateway.note_turn(&stream, turned);
         }

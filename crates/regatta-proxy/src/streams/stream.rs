@@ -389,19 +389,20 @@ impl Stream {
     fn push(&self, state: &mut State, name: Option<&Bytes>, data: &Bytes) {
         let sequence = state.ring.next();
         let marked = state.mark.as_ref().map_or(0, |mark| mark.len() + 1);
-        let length = self.label.len() + marked + name.map_or(0, Bytes::len) + data.len() + 64;
-        let mut out = Vec::with_capacity(length);
-        out.extend_from_slice(b"id: ");
-        out.extend_from_slice(self.label.as_bytes());
-        out.push(b'.');
-        write_number(&mut out, sequence);
-        if let Some(mark) = &state.mark {
-            out.push(b'.');
-            out.extend_from_slice(mark.as_bytes());
-        }
-        out.push(b'\n');
-        regatta_mcp::events::append(&mut out, name.map(|name| &name[..]), data);
-        state.ring.push(out.into(), self.ring_bytes_max);
+        let room = self.label.len() + marked + name.map_or(0, Bytes::len) + data.len() + 64;
+        let State { ring, mark, .. } = state;
+        ring.write(room, self.ring_bytes_max, |out| {
+            out.put_slice(b"id: ");
+            out.put_slice(self.label.as_bytes());
+            out.put_slice(b".");
+            write_number(out, sequence);
+            if let Some(mark) = mark {
+                out.put_slice(b".");
+                out.put_slice(mark.as_bytes());
+            }
+            out.put_slice(b"\n");
+            regatta_mcp::events::append(out, name.map(|name| &name[..]), data);
+        });
         state.ring_watch();
     }
 
@@ -428,7 +429,7 @@ impl Stream {
 }
 
 /// In decimal; without the machinery of formatting, because every event has one.
-fn write_number(out: &mut Vec<u8>, number: u64) {
+fn write_number(out: &mut BytesMut, number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number;
@@ -440,7 +441,7 @@ fn write_number(out: &mut Vec<u8>, number: u64) {
             break;
         }
     }
-    out.extend_from_slice(&digits[at..]);
+    out.put_slice(&digits[at..]);
 }
 
 impl State {

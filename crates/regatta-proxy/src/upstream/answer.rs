@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use regatta_policy::Micros;
 use regatta_policy::eject::Outcome;
@@ -80,6 +80,18 @@ impl UpstreamAnswer {
             body.end();
         }
         UpstreamAnswer { head, body }
+    }
+
+    /// An answer in JSON that is all here and that no connection brought.
+    pub fn held(text: Bytes) -> Self {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let head = AnswerHead { status: StatusCode::OK, kind: content::Kind::Json, session: None, headers };
+        let (reader, started, kind) = (BodyReader::NONE, Micros(0), Kind::Told);
+        UpstreamAnswer {
+            head,
+            body: UpstreamBody { reader, ahead: text, link: None, lease: None, started, kind },
+        }
     }
 }
 

@@ -38,6 +38,20 @@ impl Names {
         format!("{}claim:{}", self.prefix, hex(digest))
     }
 
+    pub(super) fn result(&self, key: &[u8; 32]) -> String {
+        format!("{}tool:{{{}}}", self.prefix, hex(key))
+    }
+
+    /// The claim of a result's fetch, in the slot of the result.
+    pub(super) fn fetch(&self, key: &[u8; 32]) -> String {
+        format!("{}tool:{{{}}}:fetch", self.prefix, hex(key))
+    }
+
+    /// What of a server's results was purged.
+    pub(super) fn purges(&self, shelf: &[u8; 16]) -> String {
+        format!("{}tool:{{{}}}:purged", self.prefix, hex(shelf))
+    }
+
     pub(super) fn nodes(&self) -> String {
         format!("{}nodes", self.prefix)
     }

@@ -139,6 +139,78 @@ return 1"
 );
 
 script!(
+    /// A shared result: its bytes and its age in ms, by the server's clock; or nothing.
+    RESULT,
+    "local held = redis.call('HMGET', KEYS[1], 'value', 'at')
+if not held[1] then return false end
+local now = redis.call('TIME')
+local age = math.floor((now[1] - held[2]) * 1000 + now[2] / 1000)
+if age < 0 then age = 0 end
+return {held[1], age}"
+);
+
+script!(
+    /// Puts a shared result. ARGV: bytes, life in ms.
+    SHARE_RESULT,
+    "local now = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'value', ARGV[1], 'at', string.format('%.3f', now[1] + now[2] / 1000000))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1"
+);
+
+script!(
+    /// Claims a fetch, or renews the claim. ARGV: who, lease in ms. 1: it is theirs; 0: it is another's.
+    CLAIM_FETCH,
+    "local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1"
+);
+
+script!(
+    /// Gives up the claim of a fetch. ARGV: whose.
+    GIVE_UP_FETCH,
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1"
+);
+
+script!(
+    /// Numbers a purge. ARGV: thing, whose, a new epoch, most things, how long the numbers are kept in ms. Epoch, number.
+    /// Things are fields with a `=` before them.
+    PURGE,
+    "local key, field = KEYS[1], '=' .. ARGV[1]
+redis.call('HSETNX', key, 'epoch', ARGV[3])
+local number = redis.call('HINCRBY', key, 'newest', 1)
+if redis.call('HLEN', key) - 2 >= tonumber(ARGV[4]) and redis.call('HEXISTS', key, field) == 0 then
+  local epoch = redis.call('HGET', key, 'epoch')
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'epoch', epoch, 'newest', number)
+else
+  redis.call('HSET', key, field, ARGV[2] .. string.format('%.0f', number))
+end
+redis.call('PEXPIRE', key, ARGV[5])
+return {redis.call('HGET', key, 'epoch'), number}"
+);
+
+script!(
+    /// What was purged. ARGV: the epoch and the number that are known, a new epoch if there is none, how long it is kept in
+    /// ms. Epoch, newest, then things and their values; or nothing if that is known.
+    PURGED,
+    "if redis.call('HSETNX', KEYS[1], 'epoch', ARGV[3]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+local held = redis.call('HMGET', KEYS[1], 'epoch', 'newest')
+local epoch, newest = held[1], held[2] or '0'
+if epoch == ARGV[1] and newest == ARGV[2] then return false end
+local out, all = {epoch, newest}, redis.call('HGETALL', KEYS[1])
+for at = 1, #all, 2 do
+  if string.sub(all[at], 1, 1) == '=' then
+    out[#out + 1] = string.sub(all[at], 2)
+    out[#out + 1] = all[at + 1]
+  end
+end
+return out"
+);
+
+script!(
     /// A node. ARGV: ttl in ms, names and values of its fields.
     REGISTER,
     "redis.call('DEL', KEYS[1])

@@ -9,6 +9,7 @@ mod keys;
 mod mail;
 mod pair;
 mod registry;
+mod results;
 mod sessions;
 mod spills;
 
@@ -26,6 +27,7 @@ pub async fn run(store: &dyn Store, seed: u64, day: u32) {
     mail::run(store, &names).await;
     claims::run(store, &names).await;
     registry::run(store, &names).await;
+    results::run(store, &names).await;
 }
 
 /// Runs what needs two: `one` and `other` are handles of two processes on the same state.

@@ -23,8 +23,8 @@ const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 const NAMES_BANNED: [&str; 5] = ["core", "common", "utils", "helpers", "manager"];
 
 /// The stages of a request, each a folder or file of `regatta-proxy`.
-const STAGES: [&str; 9] =
-    ["accept", "identify", "admit", "decode", "limit", "bind", "route", "forward", "encode"];
+const STAGES: [&str; 10] =
+    ["accept", "identify", "admit", "decode", "limit", "bind", "cache", "route", "forward", "encode"];
 /// Stages that siblings may import all the same (`from`, `to`), and why.
 const STAGES_SHARED: &[(&str, &str, &str)] = &[];
 
@@ -50,7 +50,7 @@ struct Wall {
     why: &'static str,
 }
 
-const WALLS: [Wall; 8] = [
+const WALLS: [Wall; 9] = [
     Wall {
         krate: "regatta-mcp",
         ours: &[],
@@ -74,6 +74,12 @@ const WALLS: [Wall; 8] = [
         ours: &[],
         banned: &["hyper", "hyper_util"],
         why: "the store knows no MCP: bytes in, bytes out",
+    },
+    Wall {
+        krate: "regatta-cache",
+        ours: &["regatta_mcp", "regatta_policy", "regatta_seal", "regatta_store"],
+        banned: &["hyper", "hyper_util"],
+        why: "the cache serves gateways and nodes alike: it knows no plane and no HTTP",
     },
     Wall {
         krate: "regatta-proxy",

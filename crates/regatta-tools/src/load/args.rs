@@ -47,6 +47,9 @@ pub struct Args {
     /// Bytes of text to be echoed, or in each event
     #[arg(long, default_value_t = 200)]
     pub text_bytes: usize,
+    /// Different texts, so that a result cache can answer; without it each call has a text of its own
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub texts: Option<u64>,
     /// Events in each stream (sse-events)
     #[arg(long, default_value_t = 1000)]
     pub events: u64,
@@ -93,6 +96,7 @@ impl Args {
             rate: self.rate,
             seed: self.seed,
             text_bytes: self.text_bytes,
+            texts: self.texts,
             events: self.events,
             event_every: Duration::from_millis(self.event_every_ms),
             pause: Duration::from_millis(self.pause_ms),

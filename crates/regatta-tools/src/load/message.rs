@@ -1,7 +1,8 @@
 //! The requests that the load sends, as bytes that are built once and stamped with a new id for each call.
 //!
 //! Ids have nine digits, so a stamp changes bytes in place and no request allocates. The text that a call wants echoed begins
-//! with the same number: an answer that went to the wrong caller cannot pass for a right one.
+//! with the same number: an answer that went to the wrong caller cannot pass for a right one. Where only so many texts are
+//! wanted, it begins with the number of the text.
 
 use super::target::Target;
 use super::{Era, Plan};
@@ -14,6 +15,8 @@ pub const LEGACY: &str = "2025-11-25";
 pub const MODERN: &str = "2026-07-28";
 
 const DIGITS: usize = 9;
+/// Stands in templates where the number of a text goes.
+const TEXT: u64 = 900_000_009;
 const META: &str = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"regatta-bench","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}"#;
 
 /// One request whose id can be stamped.
@@ -21,14 +24,22 @@ const META: &str = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io
 pub struct Template {
     bytes: Vec<u8>,
     stamps: Vec<usize>,
+    text_stamps: Vec<usize>,
     text: String,
+    /// How many different texts are sent; none: a new one with each call.
+    texts: Option<u64>,
 }
 
 impl Template {
     fn new(head: String, body: &str, text: String) -> Template {
         let whole = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-        let stamps = memchr::memmem::find_iter(whole.as_bytes(), &ID_FIRST.to_string()).collect();
-        Template { bytes: whole.into_bytes(), stamps, text }
+        let places = |number: u64| memchr::memmem::find_iter(whole.as_bytes(), &number.to_string()).collect();
+        let (stamps, text_stamps) = (places(ID_FIRST), places(TEXT));
+        Template { bytes: whole.into_bytes(), stamps, text_stamps, text, texts: None }
+    }
+
+    fn number(&self, id: u64) -> u64 {
+        self.texts.map_or(id, |texts| ID_FIRST + id % texts)
     }
 
     /// The request with this id.
@@ -38,12 +49,16 @@ impl Template {
         for at in &self.stamps {
             self.bytes[*at..at + DIGITS].copy_from_slice(digits.as_bytes());
         }
+        let digits = self.number(id).to_string();
+        for at in &self.text_stamps {
+            self.bytes[*at..at + DIGITS].copy_from_slice(digits.as_bytes());
+        }
         &self.bytes
     }
 
     /// The text that the answer to the call with this id must carry.
     pub fn text(&self, id: u64) -> String {
-        self.text.replace(&ID_FIRST.to_string(), &id.to_string())
+        self.text.replace(&TEXT.to_string(), &self.number(id).to_string())
     }
 }
 
@@ -63,9 +78,9 @@ pub fn initialized(target: &Target, session: Option<&str>) -> Template {
 
 /// A `tools/call` that wants `plan.text_bytes` bytes echoed.
 pub fn call(plan: &Plan, target: &Target, session: Option<&str>) -> Template {
-    let text = pad(&format!("op-{ID_FIRST}-{} ", plan.tag), plan.text_bytes);
+    let text = pad(&format!("op-{TEXT}-{} ", plan.tag), plan.text_bytes);
     let arguments = format!(r#"{{"text":"{text}"}}"#);
-    tool_call(plan, target, session, &arguments, text)
+    Template { texts: plan.texts, ..tool_call(plan, target, session, &arguments, text) }
 }
 
 /// A `tools/call` that wants a stream of `plan.events` progress events, `plan.event_every` apart.
@@ -105,7 +120,13 @@ pub fn standing(plan: &Plan, target: &Target, session: Option<&str>) -> Template
                 "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n{fields}\r\n",
                 target.path, target.host
             );
-            Template { bytes: bytes.into_bytes(), stamps: Vec::new(), text: String::new() }
+            Template {
+                bytes: bytes.into_bytes(),
+                stamps: Vec::new(),
+                text_stamps: Vec::new(),
+                text: String::new(),
+                texts: None,
+            }
         }
         Era::Modern => {
             let body = format!(

@@ -102,6 +102,8 @@ pub struct Plan {
     pub seed: u64,
     /// Bytes of the text that is echoed, or of one event's text.
     pub text_bytes: usize,
+    /// How many different texts are sent; none: a new one with each call.
+    pub texts: Option<u64>,
     /// Events in one stream.
     pub events: u64,
     /// The upstream's pause between two events of one stream; zero: as fast as it can.

@@ -3,6 +3,7 @@
 //! A command prints data to stdout and the rest to stderr; it builds its own runtime if it needs one.
 
 pub mod bench;
+pub mod cache;
 pub mod check;
 pub mod demo;
 pub mod serve;

@@ -14,6 +14,7 @@ use regatta_proxy::listener::ListenerStats;
 use regatta_store::{Durability, Link, Store};
 use serde_json::{Value, json};
 
+use super::cached;
 use crate::logging::Sink;
 
 /// Name, help and value of a metric.
@@ -32,11 +33,24 @@ pub struct Plane {
 /// The admin listener's facts; nearly empty until `plane` is set.
 pub fn panel(ready: &Arc<Readiness>, plane: &Arc<OnceLock<Plane>>, hosts: Vec<String>) -> Panel {
     let (metrics, status, degraded) = (plane.clone(), plane.clone(), plane.clone());
+    let (cache, purge) = (plane.clone(), plane.clone());
     Panel {
         ready: ready.clone(),
         metrics: Box::new(move || metrics.get().map_or("# EOF\n".to_owned(), Plane::metrics)),
         status: Box::new(move || status.get().map_or(json!({ "replicas": [] }), Plane::status)),
         degraded: Box::new(move || degraded.get().map_or(Vec::new(), Plane::degraded)),
+        cache: Box::new(move || {
+            cache.get().map_or(json!({ "rules": [] }), |plane| cached::stats(&plane.gateway))
+        }),
+        purge: Box::new(move |asked| {
+            let plane = purge.clone();
+            Box::pin(async move {
+                match plane.get() {
+                    Some(plane) => cached::purge(&plane.gateway, asked).await,
+                    None => Err("the gateway is starting".to_owned()),
+                }
+            })
+        }),
         hosts,
     }
 }

@@ -101,12 +101,12 @@ async fn a_server_that_can_resume_goes_on_when_the_gateway_is_killed() -> Result
         match (seen.tool(), seen.header("last-event-id")) {
             ("long", _) => {
                 *id = seen.id().clone();
-                Reply::sse().event_id("c1", &progress(1)).event_id("c2", &progress(2)).hold()
+                Reply::sse().event_id("cursor-1", &progress(1)).event_id("cursor-2", &progress(2)).hold()
             }
-            (_, "c2") => {
+            (_, "cursor-2") => {
                 let result = json!({"content": [{"type": "text", "text": "done"}]});
                 let last = json!({"jsonrpc": "2.0", "id": *id, "result": result});
-                Reply::sse().event_id("c3", &progress(3)).event_id("c4", &last)
+                Reply::sse().event_id("cursor-3", &progress(3)).event_id("cursor-4", &last)
             }
             _ => base(seen),
         }
@@ -120,7 +120,7 @@ async fn a_server_that_can_resume_goes_on_when_the_gateway_is_killed() -> Result
     for _ in 0..2 {
         heard.note(&events.until("notifications/progress").await?);
     }
-    assert!(!heard.last_id().contains("c2"), "the server's own ids are sealed");
+    assert!(!heard.last_id().contains("cursor-2"), "the server's own ids are sealed");
     pair.one.process.kill();
     for event in two.resume(heard.last_id()).await?.events().rest().await? {
         heard.note(&event);

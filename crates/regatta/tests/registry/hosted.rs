@@ -50,7 +50,13 @@ impl Hosted {
         let snapshot = snapshots.borrow_and_update().clone();
         let plan = KeyPlan { configured: vec![MasterKey::new([7; 32])], wrap: None, rotate_every: None };
         let keys = Keys::start(plan, &*store, Company::Alone).await.expect("keys of the config");
-        let gateway = Gateway::new(Parts { snapshot, keys, store: store.clone(), company: Company::Alone });
+        let gateway = Gateway::new(Parts {
+            snapshot,
+            keys,
+            store: store.clone(),
+            company: Company::Alone,
+            fleet: None,
+        });
         tokio::spawn(obey(gateway.clone(), snapshots.clone()));
         let listener = Listener::bind(&["127.0.0.1:0".parse().expect("an address")]).expect("a free port");
         let url = format!("http://{}/mcp", listener.local_addr().expect("a bound socket"));

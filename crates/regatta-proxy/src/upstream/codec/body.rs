@@ -39,7 +39,7 @@ pub enum Step<'a> {
 
 impl BodyReader {
     /// No body, or none any more.
-    pub(super) const NONE: BodyReader = BodyReader(State::End);
+    pub const NONE: BodyReader = BodyReader(State::End);
 
     /// A body of `length` bytes.
     pub(super) fn of_length(length: u64) -> BodyReader {

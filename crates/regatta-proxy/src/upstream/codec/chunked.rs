@@ -10,6 +10,8 @@ const EXTENSION_MAX: u32 = 4 << 10;
 const TRAILERS_MAX: u32 = 16 << 10;
 /// Digits of a size: what fits in 64 bits.
 const DIGITS_MAX: u32 = 16;
+/// Digits of a size that is read in one leap.
+const LEAP_DIGITS_MAX: usize = 8;
 
 /// Where in the coding we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +65,34 @@ impl Chunked {
             if *self == Chunked::End {
                 return Step::End;
             }
+            if let Some((next, length)) = self.leap(input) {
+                *self = next;
+                *input = &input[length..];
+                continue;
+            }
             let Some((byte, rest)) = input.split_first() else { return Step::More };
             *input = rest;
             match self.after(*byte) {
                 Some(next) => *self = next,
                 None => return Step::Malformed,
             }
+        }
+    }
+
+    /// What follows a line that came whole and in its plainest form, and how long it is. All else goes byte by byte.
+    fn leap(self, input: &[u8]) -> Option<(Chunked, usize)> {
+        match self {
+            Chunked::DataCr if input.starts_with(b"\r\n") => Some((Chunked::new(), 2)),
+            Chunked::Size { digits: 0, .. } => {
+                let digits = input.iter().take(LEAP_DIGITS_MAX + 1).position(|byte| *byte == b'\r')?;
+                let mut left = 0;
+                for digit in &input[..digits] {
+                    left = left << 4 | u64::from(char::from(*digit).to_digit(16)?);
+                }
+                let is_data = left > 0 && input.get(digits + 1) == Some(&b'\n');
+                is_data.then_some((Chunked::Data { left }, digits + 2))
+            }
+            _of_other_lines => None,
         }
     }
 

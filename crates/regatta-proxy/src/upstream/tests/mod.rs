@@ -145,6 +145,8 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         cursors: Cursors::Shared,
         upstream_resume: UpstreamResume::Unsupported,
         repeatable_tools: Vec::new(),
+        cache: Vec::new(),
+        lists: regatta_policy::cache::Lists::NONE,
         concurrency: Concurrency::default(),
         breaker: Breaker::On,
         classes: Vec::new(),

@@ -1,0 +1,413 @@
+//! The second tier: results, fetches and purges that the gateways of a fleet share, behind one seam.
+//!
+//! Whatever goes wrong with it (away, slow, wiped, corrupt) only ever costs a fetch. A fetch is claimed for a short
+//! lease that its leader renews, so that a gateway which dies while it fetches is taken over. Purges are numbered by the
+//! store; every gateway follows the numbers, and trusts nothing that it could not compare with them.
+
+mod over_store;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use regatta_policy::Micros;
+use regatta_policy::cache::{Life, Worth};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::cache::{About, Lead};
+use crate::flight::Patience;
+use crate::form::Form;
+use crate::kept::Kept;
+use crate::key::Key;
+use crate::purges::{Belongs, Purge, Purges};
+use crate::stored::{self, Content};
+
+pub use over_store::OverStore;
+
+/// How long the store may take; then this fetch goes on without it.
+const ANSWER_MAX: Duration = Duration::from_millis(250);
+/// How long a claim lasts, and how often its leader renews it.
+const LEASE: Duration = Duration::from_secs(2);
+const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// How often a waiter looks whether another gateway's fetch has landed: at first, and at most.
+const LOOK_FIRST: Duration = Duration::from_millis(3);
+const LOOK_MAX: Duration = Duration::from_millis(60);
+/// The numbers of purges are trusted for so long after they were last compared.
+pub(crate) const TRUSTED_FOR: Duration = Duration::from_secs(3);
+/// Results on their way to the store at one time; more are not shared.
+const WRITES_MAX: u64 = 256;
+
+/// A boxed future, so that the store can be chosen when the process starts.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The store did not do it: it is away, too slow, or full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Away;
+
+/// Names one leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder(pub [u8; 16]);
+
+/// A value, and how long ago it was put there by the store's own clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// As it was put.
+    pub bytes: Bytes,
+    /// Since then.
+    pub age: Duration,
+}
+
+/// Whose fetch it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The asker's, until its lease ends.
+    Yours,
+    /// Another leader's.
+    Others,
+}
+
+/// The purges of one shelf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgeLog {
+    /// Changes when the store lost its numbers.
+    pub epoch: u64,
+    /// The newest number.
+    pub newest: u64,
+    /// What was purged, with the newest number of each and whose purge that was.
+    pub things: Vec<(Bytes, u64, Holder)>,
+}
+
+/// What a fleet shares. Every future may be dropped at any time.
+pub trait Fleet: Send + Sync + 'static {
+    /// The value under `key`.
+    fn find(&self, key: &Key) -> BoxFuture<'_, Result<Option<Stored>, Away>>;
+
+    /// Claims the fetch of `key` for `lease`, or renews `holder`'s claim.
+    fn claim(&self, key: &Key, holder: Holder, lease: Duration) -> BoxFuture<'_, Result<Claimed, Away>>;
+
+    /// Puts a value for `life` and gives up `holder`'s claim, in one step.
+    fn put(&self, key: &Key, holder: Holder, bytes: Bytes, life: Duration)
+    -> BoxFuture<'_, Result<(), Away>>;
+
+    /// Gives up `holder`'s claim.
+    fn give_up(&self, key: &Key, holder: Holder) -> BoxFuture<'_, Result<(), Away>>;
+
+    /// Numbers a purge; gives epoch and number.
+    fn purge(&self, shelf: &[u8; 16], thing: Bytes, by: Holder) -> BoxFuture<'_, Result<(u64, u64), Away>>;
+
+    /// The purges, unless they are still those of `epoch` and `newest`.
+    fn purges(
+        &self,
+        shelf: &[u8; 16],
+        epoch: u64,
+        newest: u64,
+    ) -> BoxFuture<'_, Result<Option<PurgeLog>, Away>>;
+}
+
+/// What a fleet shares of one server.
+pub struct Shelf {
+    fleet: Arc<dyn Fleet>,
+    name: [u8; 16],
+    /// This process.
+    own: Holder,
+    /// The purges of this process, which strike what it keeps itself.
+    local: Arc<Purges>,
+    /// The fleet's purges by the store's numbers, which strike what the store keeps.
+    shared: Purges,
+    epoch: AtomicU64,
+    start: Instant,
+    /// When the numbers were compared last, in microseconds since `start`; zero: not since they were lost.
+    compared: AtomicU64,
+    /// Purges of this process that are not numbered yet: until then nothing of the store's counts.
+    pending: AtomicU64,
+    writes: AtomicU64,
+    /// Whether the operator was told that the store is away.
+    is_away: AtomicBool,
+}
+
+/// What another gateway fetched.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub form: Form,
+    pub life: Life,
+    pub cost: Duration,
+    /// Since its fetch began.
+    pub age: Duration,
+}
+
+/// What seeking gave.
+pub enum Sought {
+    /// The fleet has it; it has landed here too.
+    Kept(Arc<Kept>),
+    /// This process fetches.
+    Lead(Box<Lead>),
+    /// Another gateway fetches and took longer than the patience.
+    Late,
+}
+
+/// This process's claim of one fetch, renewed until it is dropped.
+pub(crate) struct Claim {
+    shelf: Arc<Shelf>,
+    key: Key,
+    holder: Holder,
+    /// The fleet's newest purge when the fetch began.
+    epoch: u64,
+    since: u64,
+    renewing: AbortHandle,
+    is_kept: bool,
+}
+
+impl Shelf {
+    /// What `fleet` shares of the server that all call `name`; `local` are this process's own purges of it.
+    pub fn new(fleet: Arc<dyn Fleet>, name: [u8; 16], own: Holder, local: Arc<Purges>) -> Arc<Shelf> {
+        Arc::new(Shelf {
+            fleet,
+            name,
+            own,
+            local,
+            shared: Purges::default(),
+            epoch: AtomicU64::new(0),
+            start: Instant::now(),
+            compared: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            is_away: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether what the store keeps can be compared with what was purged.
+    pub fn is_trusted(&self) -> bool {
+        let compared = self.compared.load(Ordering::Acquire);
+        let is_recent = compared != 0 && self.micros() - compared < TRUSTED_FOR.as_micros() as u64;
+        is_recent && self.pending.load(Ordering::Acquire) == 0
+    }
+
+    /// Since the start, and never zero.
+    fn micros(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Whether the store has just gone away, or come back: said once each.
+    pub fn turned(&self) -> Option<bool> {
+        let is_away = !self.is_trusted();
+        (self.is_away.swap(is_away, Ordering::Relaxed) != is_away).then_some(is_away)
+    }
+
+    /// Follows the fleet's purges. Call it often: a purge elsewhere is heard of here by this.
+    pub async fn follow(&self) -> Result<(), Away> {
+        let (epoch, newest) = (self.epoch.load(Ordering::Acquire), self.shared.newest());
+        let asked = self.micros();
+        let log = answer(self.fleet.purges(&self.name, epoch, newest)).await?;
+        if let Some(log) = log {
+            self.take(epoch, newest, log);
+        }
+        self.compared.store(asked, Ordering::Release);
+        Ok(())
+    }
+
+    fn take(&self, epoch: u64, newest: u64, log: PurgeLog) {
+        if log.epoch != epoch || log.newest < newest {
+            // Other numbers: nobody knows what was purged under the old ones.
+            self.restart(log.epoch, log.newest);
+        }
+        for (thing, number, by) in log.things {
+            let purge = Purge::from_bytes(&thing);
+            if number > newest && by != self.own {
+                self.local.purge(&purge);
+            }
+            self.shared.note(&purge, number);
+        }
+        // A number that no thing carries any more: it was struck together with everything.
+        if self.shared.newest() < log.newest {
+            self.local.purge(&Purge::Server);
+            self.shared.restart(log.newest);
+        }
+    }
+
+    fn restart(&self, epoch: u64, newest: u64) {
+        self.epoch.store(epoch, Ordering::Release);
+        self.shared.restart(newest);
+        self.local.purge(&Purge::Server);
+    }
+
+    /// Makes `what` old in the whole fleet. Here it is old at once, whatever becomes of the store; when this returns well,
+    /// every gateway that compares numbers knows it.
+    pub async fn purge(&self, what: &Purge) -> Result<(), Away> {
+        let _pending = Pending::of(self);
+        self.local.purge(what);
+        let numbered = answer(self.fleet.purge(&self.name, what.to_bytes(), self.own)).await;
+        // Once more: what was begun here meanwhile may have read what another gateway has purged before this.
+        self.local.purge(what);
+        let (epoch, number) = numbered.inspect_err(|_| self.distrust())?;
+        if epoch == self.epoch.load(Ordering::Acquire) {
+            self.shared.note(what, number);
+        } else {
+            self.distrust();
+        }
+        Ok(())
+    }
+
+    /// The same by a task: old here when this returns, and in the fleet soon.
+    pub fn purge_soon(self: &Arc<Self>, what: Vec<Purge>) -> JoinHandle<()> {
+        what.iter().for_each(|purge| self.local.purge(purge));
+        let shelf = self.clone();
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        tokio::spawn(async move {
+            for purge in &what {
+                let _ = shelf.purge(purge).await;
+            }
+            shelf.pending.fetch_sub(1, Ordering::AcqRel);
+        })
+    }
+
+    /// Nothing of the store's counts until the numbers were compared again.
+    fn distrust(&self) {
+        self.compared.store(0, Ordering::Release);
+    }
+
+    /// What the store keeps under `key`, if it is worth something now.
+    async fn find(&self, key: &Key, about: &About) -> Result<Option<Found>, Away> {
+        let Some(found) = answer(self.fleet.find(key)).await? else { return Ok(None) };
+        let Some(content) = stored::read(key, &found.bytes) else { return Ok(None) };
+        let Content { form, life, cost, epoch, since } = content;
+        let belongs = Belongs { tool: &about.tool, principal: about.principal.as_ref(), call: &about.call };
+        let is_struck = epoch != self.epoch.load(Ordering::Acquire) || self.shared.strikes(belongs, since);
+        let age = found.age.saturating_add(cost);
+        let is_fresh = matches!(life.worth(age, cost, u64::MAX), Worth::Fresh);
+        Ok((!is_struck && is_fresh).then_some(Found { form, life, cost, age }))
+    }
+
+    async fn claim(self: &Arc<Self>, key: Key) -> Result<Option<Claim>, Away> {
+        let holder = Holder(regatta_seal::random16());
+        let (epoch, since) = (self.epoch.load(Ordering::Acquire), self.shared.newest());
+        match answer(self.fleet.claim(&key, holder, LEASE)).await? {
+            Claimed::Others => Ok(None),
+            Claimed::Yours => {
+                let shelf = self.clone();
+                let renewing = tokio::spawn(async move {
+                    loop {
+                        sleep(RENEW_EVERY).await;
+                        // One that fails is made up for by the next.
+                        let _ = answer(shelf.fleet.claim(&key, holder, LEASE)).await;
+                    }
+                });
+                let (shelf, renewing) = (self.clone(), renewing.abort_handle());
+                Ok(Some(Claim { shelf, key, holder, epoch, since, renewing, is_kept: false }))
+            }
+        }
+    }
+}
+
+/// Finds out whether another gateway has what is to be fetched, or is fetching it. `clock` gives the time of `Kept`.
+pub async fn seek(mut lead: Box<Lead>, patience: Patience, clock: impl Fn() -> Micros) -> Sought {
+    let Some(shelf) = lead.about().shelf.clone().filter(|shelf| shelf.is_trusted()) else {
+        return Sought::Lead(lead);
+    };
+    let (began, key, about) = (Instant::now(), lead.key(), lead.about().clone());
+    let mut wait = LOOK_FIRST;
+    loop {
+        let since = about.purges.newest();
+        match shelf.find(&key, &about).await {
+            Err(Away) => return Sought::Lead(lead),
+            Ok(Some(found)) if lead.is_served_by(found.age, clock()) => {
+                return Sought::Kept(lead.adopt(found, since, clock()));
+            }
+            Ok(Some(_) | None) => {}
+        }
+        match shelf.claim(key).await {
+            Err(Away) => return Sought::Lead(lead),
+            Ok(Some(claim)) => {
+                // It may have been put between the look and the claim.
+                if let Ok(Some(found)) = shelf.find(&key, &about).await
+                    && lead.is_served_by(found.age, clock())
+                {
+                    return Sought::Kept(lead.adopt(found, since, clock()));
+                }
+                lead.claimed(claim);
+                return Sought::Lead(lead);
+            }
+            Ok(None) if began.elapsed() >= patience.whole => return Sought::Late,
+            Ok(None) => {
+                // Somebody renews the claim, so the fetch is alive: those who wait here may go on waiting.
+                lead.heard();
+                sleep(wait).await;
+                wait = (wait * 3 / 2).min(LOOK_MAX);
+            }
+        }
+    }
+}
+
+/// A purge that is not numbered yet, for as long as it lives.
+struct Pending<'a>(&'a Shelf);
+
+impl Pending<'_> {
+    fn of(shelf: &Shelf) -> Pending<'_> {
+        shelf.pending.fetch_add(1, Ordering::AcqRel);
+        Pending(shelf)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Claim {
+    /// Puts the result and gives up the claim, in a task of its own: nobody waits for the store.
+    pub(crate) fn keep(mut self, kept: &Kept) {
+        let content = Content {
+            form: kept.form.clone(),
+            life: kept.life,
+            cost: kept.cost,
+            epoch: self.epoch,
+            since: self.since,
+        };
+        let shelf = self.shelf.clone();
+        if shelf.writes.fetch_add(1, Ordering::Relaxed) >= WRITES_MAX {
+            shelf.writes.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        self.is_kept = true;
+        let (key, holder, life) = (self.key, self.holder, kept.life.whole());
+        tokio::spawn(async move {
+            // Held to the end of the write, so that the claim is renewed until the result is there.
+            let _claim = self;
+            if let Some(bytes) = stored::write(&key, &content) {
+                let _ = answer(shelf.fleet.put(&key, holder, bytes, life)).await;
+            }
+            shelf.writes.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.renewing.abort();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.is_kept {
+            return;
+        }
+        let (shelf, key, holder) = (self.shelf.clone(), self.key, self.holder);
+        runtime.spawn(async move { _ = answer(shelf.fleet.give_up(&key, holder)).await });
+    }
+}
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shelf").field("newest", &self.shared.newest()).finish_non_exhaustive()
+    }
+}
+
+async fn answer<T>(asked: BoxFuture<'_, Result<T, Away>>) -> Result<T, Away> {
+    timeout(ANSWER_MAX, asked).await.unwrap_or(Err(Away))
+}
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! Two gateways over one store that fails as told.
+
+use regatta_mcp::skim;
+use regatta_policy::cache::Telling;
+
+use super::fake::{Fake, Trouble};
+use super::*;
+use crate::cache::{Joined, Looked, ResultCache};
+
+const KEY: Key = Key([1; 32]);
+const PATIENCE: Patience = Patience { silence: Duration::from_secs(30), whole: Duration::from_secs(600) };
+const NOW: Micros = Micros(1_000_000_000);
+
+struct Gateway {
+    cache: Arc<ResultCache>,
+    purges: Arc<Purges>,
+    shelf: Arc<Shelf>,
+}
+
+impl Gateway {
+    async fn new(fleet: &Arc<Fake>, own: u8) -> Gateway {
+        Self::over(fleet.clone(), own).await
+    }
+
+    async fn over(fleet: Arc<dyn Fleet>, own: u8) -> Gateway {
+        let purges: Arc<Purges> = Arc::default();
+        let shelf = Shelf::new(fleet, [7; 16], Holder([own; 16]), purges.clone());
+        let _ = shelf.follow().await;
+        Gateway { cache: ResultCache::new(1 << 20), purges, shelf }
+    }
+
+    fn about(&self) -> About {
+        About {
+            purges: self.purges.clone(),
+            shelf: Some(self.shelf.clone()),
+            tally: Arc::default(),
+            tool: "get".into(),
+            principal: None,
+            call: [9; 16],
+        }
+    }
+
+    fn lead(&self) -> Box<Lead> {
+        match self.cache.join(KEY, self.about(), None, NOW) {
+            Joined::Lead(lead) => lead,
+            Joined::Wait(_) | Joined::Found(_) => panic!("nothing is kept or under way"),
+        }
+    }
+
+    async fn seek(&self) -> Sought {
+        seek(self.lead(), PATIENCE, || NOW).await
+    }
+
+    /// What this gateway gives a caller: kept or found text, or that it fetches itself.
+    async fn ask(&self, fetched: &str) -> String {
+        if let Looked::Found { kept, .. } = self.cache.look(&KEY, NOW, u64::MAX) {
+            return text(&kept);
+        }
+        match self.seek().await {
+            Sought::Kept(kept) => text(&kept),
+            Sought::Lead(lead) => {
+                lead.keep(form(fetched), life(), NOW);
+                settle().await;
+                format!("fetched {fetched}")
+            }
+            Sought::Late => "late".to_owned(),
+        }
+    }
+}
+
+fn life() -> Life {
+    Life::plain(Duration::from_secs(3600))
+}
+
+fn form(text: &str) -> Form {
+    let text = format!(r#"{{"id":1,"result":{{"text":"{text}"}}}}"#);
+    Form::of(text.as_bytes(), &skim(text.as_bytes()).expect("JSON-RPC"), Telling::Silent).expect("an object")
+}
+
+fn text(kept: &Kept) -> String {
+    String::from_utf8(kept.form.parts().0.to_vec())
+        .expect("UTF-8")
+        .replace(r#"{"text":""#, "")
+        .replace(r#""}"#, "")
+}
+
+/// Lets the tasks that write to the store run.
+async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_gateway_fetched_the_other_finds() {
+    let fleet: Arc<Fake> = Arc::default();
+    let (one, two) = (Gateway::new(&fleet, 1).await, Gateway::new(&fleet, 2).await);
+    assert_eq!(one.ask("a").await, "fetched a");
+    assert_eq!(two.ask("b").await, "a");
+    assert_eq!(two.ask("c").await, "a");
+    assert_eq!((fleet.values(), fleet.claims()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_three_gateways_that_ask_at_once_one_fetches() {
+    let fleet: Arc<Fake> = Arc::default();
+    let one = Gateway::new(&fleet, 1).await;
+    let Sought::Lead(lead) = one.seek().await else { panic!("nobody else fetches") };
+    let others: Vec<_> = [2, 3]
+        .map(|own| {
+            let fleet = fleet.clone();
+            tokio::spawn(async move { Gateway::new(&fleet, own).await.ask("b").await })
+        })
+        .into();
+    // Longer than a lease: the leader renews it.
+    sleep(LEASE * 5).await;
+    lead.keep(form("a"), life(), NOW);
+    for other in others {
+        assert_eq!(other.await.expect("no panic"), "a");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_dies_is_taken_over() {
+    let fleet: Arc<Fake> = Arc::default();
+    let (one, two) = (Gateway::new(&fleet, 1).await, Gateway::new(&fleet, 2).await);
+    // As after kill -9: the claim stands, and nobody renews it.
+    let claimed = fleet.claim(&KEY, Holder([9; 16]), LEASE).await;
+    assert_eq!(claimed, Ok(Claimed::Yours));
+    let began = Instant::now();
+    assert_eq!(one.ask("a").await, "fetched a");
+    assert!(began.elapsed() >= LEASE && began.elapsed() < LEASE * 2, "{:?}", began.elapsed());
+    assert_eq!(two.ask("b").await, "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_gives_up_lets_the_other_gateway_lead() {
+    let fleet: Arc<Fake> = Arc::default();
+    let (one, two) = (Gateway::new(&fleet, 1).await, Gateway::new(&fleet, 2).await);
+    let Sought::Lead(lead) = one.seek().await else { panic!("nobody else fetches") };
+    lead.pass();
+    settle().await;
+    let began = Instant::now();
+    assert_eq!(two.ask("b").await, "fetched b");
+    assert!(began.elapsed() < LEASE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_is_known_at_the_other_gateway_when_it_compares() {
+    let fleet: Arc<Fake> = Arc::default();
+    let (one, two) = (Gateway::new(&fleet, 1).await, Gateway::new(&fleet, 2).await);
+    assert_eq!(one.ask("a").await, "fetched a");
+    assert_eq!(two.ask("-").await, "a");
+    assert_eq!(two.shelf.purge(&Purge::Tool("get".to_owned())).await, Ok(()));
+    assert_eq!(two.ask("b").await, "fetched b", "who purged does not get the old one from the store");
+    one.shelf.follow().await.expect("the store is there");
+    assert_eq!(one.ask("-").await, "b");
+    two.shelf.follow().await.expect("the store is there");
+    assert_eq!(two.ask("-").await, "b", "one's own purge strikes once");
+    assert_eq!(one.shelf.purge(&Purge::Tool("other".to_owned())).await, Ok(()));
+    two.shelf.follow().await.expect("the store is there");
+    assert_eq!(two.ask("-").await, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_wrong_with_the_store_costs_a_fetch_and_no_more() {
+    let fleet: Arc<Fake> = Arc::default();
+    let fresh = async || Gateway::new(&fleet, 3).await;
+    assert_eq!(fresh().await.ask("a").await, "fetched a");
+
+    let met_before = fresh().await;
+    fleet.trouble(Trouble::Away);
+    assert_eq!(met_before.ask("b").await, "fetched b");
+    assert_eq!(fresh().await.ask("c").await, "fetched c");
+    fleet.trouble(Trouble::None);
+    let met_before = fresh().await;
+    fleet.trouble(Trouble::Slow);
+    let began = Instant::now();
+    assert_eq!(met_before.ask("d").await, "fetched d");
+    assert!(began.elapsed() < ANSWER_MAX * 2, "{:?}", began.elapsed());
+    fleet.trouble(Trouble::None);
+
+    fleet.corrupt();
+    assert_eq!(fresh().await.ask("e").await, "fetched e");
+    assert_eq!(fresh().await.ask("-").await, "e");
+    let keeps = fresh().await;
+    assert_eq!(keeps.ask("-").await, "e");
+    fleet.wipe();
+    keeps.shelf.follow().await.expect("the store is there");
+    assert_eq!(keeps.ask("f").await, "fetched f", "nobody knows what was purged before the store lost it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_compared_for_a_while_is_not_trusted() {
+    let fleet: Arc<Fake> = Arc::default();
+    let (one, two) = (Gateway::new(&fleet, 1).await, Gateway::new(&fleet, 2).await);
+    assert_eq!(one.ask("a").await, "fetched a");
+    sleep(TRUSTED_FOR).await;
+    assert!(!two.shelf.is_trusted());
+    assert_eq!(two.ask("b").await, "fetched b");
+    assert_eq!(two.shelf.turned(), Some(true));
+    two.shelf.follow().await.expect("the store is there");
+    assert_eq!(two.shelf.turned(), Some(false));
+    assert_eq!(two.shelf.turned(), None);
+}
+
+#[tokio::test]
+async fn two_gateways_on_one_store_share_results_and_purges() {
+    let store =
+        regatta_store::embedded::open(None, regatta_store::Bounds::default()).expect("a store in memory");
+    let fleet: Arc<dyn Fleet> = Arc::new(OverStore(Arc::new(store)));
+    let (one, two) = (Gateway::over(fleet.clone(), 1).await, Gateway::over(fleet, 2).await);
+    assert_eq!(one.ask("a").await, "fetched a");
+    assert_eq!(two.ask("-").await, "a");
+    assert_eq!(two.shelf.purge(&Purge::Tool("get".to_owned())).await, Ok(()));
+    assert_eq!(two.ask("b").await, "fetched b");
+    one.shelf.follow().await.expect("the store is there");
+    assert_eq!(one.ask("-").await, "b");
+}

@@ -1,0 +1,158 @@
+//! A result as bytes for other processes: compressed where that pays, and sealed by a digest.
+//!
+//! Whatever does not read back exactly is no result. It says under which key it was kept, so that a value which came
+//! to stand under another one is none either.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use regatta_policy::cache::Life;
+use regatta_seal::digest16;
+
+use crate::form::Form;
+use crate::key::Key;
+
+/// Texts up to this stay as they are.
+const PLAIN_MAX: usize = 1024;
+/// No text is longer; what says that it is was never written here.
+const TEXT_MAX: usize = 16 << 20;
+const FORMAT: u8 = 1;
+const HEAD: usize = 1 + 1 + 4 * 3 + 8 * 7;
+const SEAL: usize = 16;
+const NOWHERE: u32 = u32::MAX;
+
+/// What a result carries beside its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub form: Form,
+    pub life: Life,
+    pub cost: Duration,
+    /// The run of purge numbers, and the newest of them when its fetch began.
+    pub epoch: u64,
+    pub since: u64,
+}
+
+/// As bytes; none if it is too large to be read back.
+pub(crate) fn write(key: &Key, content: &Content) -> Option<Bytes> {
+    let (text, mark, ttl) = content.form.parts();
+    if text.len() > TEXT_MAX {
+        return None;
+    }
+    let packed = if text.len() > PLAIN_MAX { pack(text) } else { None };
+    let mut out = Vec::with_capacity(HEAD + packed.as_ref().map_or(text.len(), Vec::len) + SEAL);
+    out.extend_from_slice(&[FORMAT, u8::from(packed.is_some())]);
+    for number in [text.len() as u32, mark.unwrap_or(NOWHERE), ttl.unwrap_or(NOWHERE)] {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    let Life { ttl, stale_while_revalidate, stale_if_error, negative_ttl } = content.life;
+    let times = [ttl, stale_while_revalidate, stale_if_error, negative_ttl, content.cost].map(micros);
+    for number in times.into_iter().chain([content.epoch, content.since]) {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    out.extend_from_slice(packed.as_deref().unwrap_or(text));
+    let seal = digest16(&[&key.0, &out]);
+    out.extend_from_slice(&seal);
+    Some(out.into())
+}
+
+/// Back from bytes; none if anything about them is not as it was written.
+pub(crate) fn read(key: &Key, bytes: &[u8]) -> Option<Content> {
+    let (body, seal) = bytes.split_last_chunk::<SEAL>()?;
+    if digest16(&[&key.0, body]) != *seal {
+        return None;
+    }
+    let (head, text) = body.split_at_checked(HEAD)?;
+    let (&[format, packed], rest) = head.split_first_chunk::<2>()?;
+    let (counts, times) = rest.split_at_checked(12)?;
+    let count = |at: usize| Some(u32::from_be_bytes(*counts.get(at * 4..)?.first_chunk()?));
+    let time = |at: usize| Some(u64::from_be_bytes(*times.get(at * 8..)?.first_chunk()?));
+    let length = usize::try_from(count(0)?).ok().filter(|length| *length <= TEXT_MAX)?;
+    let text = match (format, packed) {
+        (FORMAT, 0) => Bytes::copy_from_slice(text),
+        (FORMAT, 1) => unpack(text, length)?,
+        _ => return None,
+    };
+    let place = |at: usize| count(at).map(|place| (place != NOWHERE).then_some(place));
+    let span = |at: usize| time(at).map(Duration::from_micros);
+    Some(Content {
+        form: Form::from_parts(text, place(1)?, place(2)?).filter(|form| form.len() == length)?,
+        life: Life {
+            ttl: span(0)?,
+            stale_while_revalidate: span(1)?,
+            stale_if_error: span(2)?,
+            negative_ttl: span(3)?,
+        },
+        cost: span(4)?,
+        epoch: time(5)?,
+        since: time(6)?,
+    })
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn pack(text: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = DeflateEncoder::new(Vec::with_capacity(text.len() / 3), Compression::fast());
+    encoder.write_all(text).ok()?;
+    encoder.finish().ok().filter(|packed| packed.len() < text.len())
+}
+
+fn unpack(packed: &[u8], length: usize) -> Option<Bytes> {
+    let mut text = Vec::with_capacity(length);
+    // One byte more than there should be shows that there are too many.
+    DeflateDecoder::new(packed).take(length as u64 + 1).read_to_end(&mut text).ok()?;
+    (text.len() == length).then(|| text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Key = Key([5; 32]);
+
+    fn content(length: usize) -> Content {
+        let second = Duration::from_secs(1);
+        Content {
+            form: Form::from_parts(Bytes::from("ab".repeat(length / 2)), Some(1), None).expect("fits"),
+            life: Life {
+                ttl: 60 * second,
+                stale_while_revalidate: second,
+                stale_if_error: 2 * second,
+                negative_ttl: Duration::ZERO,
+            },
+            cost: second / 2,
+            epoch: 7,
+            since: 9,
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_large_texts_shrink() {
+        for length in [2, 1024, 1026, 100_000] {
+            let content = content(length);
+            let bytes = write(&KEY, &content).expect("not too large");
+            assert_eq!(read(&KEY, &bytes).as_ref(), Some(&content), "{length}");
+        }
+        assert!(write(&KEY, &content(100_000)).expect("not too large").len() < 2_000);
+    }
+
+    #[test]
+    fn a_value_that_was_touched_is_no_result() {
+        for length in [100, 5_000] {
+            let bytes = write(&KEY, &content(length)).expect("not too large");
+            assert!(read(&Key([6; 32]), &bytes).is_none(), "another key");
+            for at in 0..bytes.len() {
+                let mut touched = bytes.to_vec();
+                touched[at] ^= 1;
+                assert!(read(&KEY, &touched).is_none(), "byte {at}");
+                assert!(read(&KEY, &bytes[..at]).is_none(), "cut at {at}");
+            }
+            assert!(read(&KEY, &[&bytes[..], b"x"].concat()).is_none(), "longer");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Results of tools: by the rule that names the tool, and by what the call makes old.
+
+use regatta_cache::{About, Fields, Key, Purge, ScopeValue, call_digest};
+use regatta_mcp::{Message, Method, canonical, canonical_params};
+use regatta_policy::cache::Scope;
+
+use super::{Consulted, Look, is_personal, look_under, place, surroundings, version};
+use crate::gateway::Gateway;
+use crate::handover::Call;
+use crate::session::Bound;
+use crate::upkeep::{By, Touch};
+
+/// Asks the cache about a call of a tool.
+pub(super) fn consult(gateway: &Gateway, call: &Call, message: &Message, bound: Option<&Bound>) -> Consulted {
+    let Some(tool) = message.params.name.map(|name| name.get(&call.text)) else {
+        return Consulted { look: Look::Aside, touch: None };
+    };
+    let rules = &call.server.results;
+    let touched = rules.rules.iter().filter(|view| view.rule.is_invalidated_by(&tool));
+    let touched = touched.map(|view| Purge::of_tools(&view.rule.tool)).collect();
+    let look = match asked(call, bound, message, &tool) {
+        Some((rule, key)) => {
+            look_under(gateway, call, (key, By::Rule(rule)), || about(call, rule, message, &tool))
+        }
+        None => Look::Aside,
+    };
+    Consulted { look, touch: Touch::new(rules, touched) }
+}
+
+/// The rule for the call and the key of its result; none if it is not to be looked for.
+fn asked(call: &Call, bound: Option<&Bound>, message: &Message, tool: &str) -> Option<(usize, Key)> {
+    let rules = &call.server.results.rules;
+    let rule = rules.iter().position(|view| view.rule.tool.matches(tool))?;
+    let view = &rules[rule];
+    // A write at another gateway may have gone unheard.
+    let is_unheard = !view.rule.invalidated_by.is_empty() && !call.server.results.hears_purges();
+    if is_personal(message) || is_unheard {
+        return None;
+    }
+    let scope = match &view.rule.scope {
+        Scope::Principal => ScopeValue::Principal(&call.caller.context),
+        Scope::Public => ScopeValue::Public,
+        Scope::Session => ScopeValue::Session(&bound?.session.uuid.0),
+        // Nobody verifies tokens here yet, so that no caller has claims.
+        Scope::Claim(_) => return None,
+    };
+    let params = canonical_params(message.params.span?.of(&call.text))?;
+    let key = Key::of(&Fields {
+        fleet: &call.server.fleet,
+        server: &call.server.server.name,
+        method: Method::ToolsCall.as_str(),
+        tool,
+        schema: 0,
+        scope,
+        surroundings: &surroundings::of(call, &view.rule.scope),
+        policy: view.version,
+        version: &version(call, message, bound),
+        place: place(bound),
+        params: &params,
+    });
+    Some((rule, key))
+}
+
+fn about(call: &Call, rule: usize, message: &Message, tool: &str) -> About {
+    let rules = &call.server.results;
+    let view = &rules.rules[rule];
+    let principal = match view.rule.scope {
+        Scope::Principal | Scope::Session => Some(call.caller.context),
+        Scope::Public | Scope::Claim(_) => None,
+    };
+    let arguments = message.params.arguments.and_then(|span| canonical(span.of(&call.text)));
+    About {
+        purges: rules.purges.clone(),
+        shelf: rules.shelf.clone(),
+        tally: view.tally.clone(),
+        tool: tool.into(),
+        principal,
+        call: call_digest(tool, &arguments.unwrap_or_default()),
+    }
+}

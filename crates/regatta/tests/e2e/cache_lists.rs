@@ -1,0 +1,192 @@
+//! Lists and reads that are kept: by the server's own word as far as it counts, and until the server says that they
+//! changed.
+
+use crate::REGATTA;
+use regatta_testkit::client::{Client, Events};
+use regatta_testkit::gateway::Plan;
+use regatta_testkit::stub::{Seen, answers};
+use regatta_testkit::{Gateway, Reply, Result, Stub};
+use serde_json::{Value, json};
+
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// What a modern client asks for, by whom, and what the server says of it.
+struct Row {
+    what: &'static str,
+    server: &'static str,
+    method: &'static str,
+    params: Value,
+    hints: Value,
+    who: (&'static str, &'static str),
+    /// How often the two requests reach the server.
+    fetched: usize,
+}
+
+fn row(what: &'static str, server: &'static str, method: &'static str, fetched: usize) -> Row {
+    let hints = json!({"ttlMs": 60000, "cacheScope": "public"});
+    Row { what, server, method, params: json!({}), hints, who: ("Bearer ada", "Bearer ada"), fetched }
+}
+
+impl Row {
+    fn two_callers(self) -> Row {
+        Row { who: ("Bearer ada", "Bearer bob"), ..self }
+    }
+
+    fn hints(self, hints: Value) -> Row {
+        Row { hints, ..self }
+    }
+
+    fn params(self, params: Value) -> Row {
+        Row { params, ..self }
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let private = || json!({"ttlMs": 60000, "cacheScope": "private"});
+    vec![
+        row("a list, one caller", "usual", "tools/list", 1),
+        row("a list, two callers", "usual", "tools/list", 2).two_callers(),
+        row("what a server says of itself", "usual", "server/discover", 2),
+        row("a read", "usual", "resources/read", 1).params(json!({"uri": "a://1"})),
+        row("a read, two callers", "usual", "resources/read", 2)
+            .params(json!({"uri": "a://1"}))
+            .two_callers(),
+        row("a later page", "usual", "tools/list", 1).params(json!({"cursor": "2"})),
+        row("no time", "usual", "prompts/list", 2).hints(json!({"ttlMs": 0, "cacheScope": "public"})),
+        row("a negative time", "usual", "resources/list", 2).hints(json!({"ttlMs": -5})),
+        row("no hint", "usual", "resources/templates/list", 2).hints(json!({})),
+        row("public and trusted", "trusting", "tools/list", 1).two_callers(),
+        row("private and trusted", "trusting", "tools/list", 2).hints(private()).two_callers(),
+        row("a public read", "trusting", "resources/read", 1).params(json!({"uri": "a://2"})).two_callers(),
+        row("a later page is never public", "trusting", "tools/list", 2)
+            .params(json!({"cursor": "2"}))
+            .two_callers(),
+        row("what a trusted server says of itself", "trusting", "server/discover", 1).two_callers(),
+        row("a question", "trusting", "prompts/list", 2)
+            .hints(json!({"ttlMs": 60000, "resultType": "input_required"})),
+        row("hints that do not count", "deaf", "tools/list", 2),
+    ]
+}
+
+/// Answers every list with what the request's `_meta` says.
+fn hinted(seen: &Seen) -> Option<Reply> {
+    let hints = seen.json["params"]["_meta"]["test/hints"].as_object()?;
+    let mut result = json!({"resultType": "complete", "content": []});
+    hints.iter().for_each(|(key, value)| result[key] = value.clone());
+    Some(Reply::result(seen, result))
+}
+
+async fn fetched(stub: &Stub, op: &str) -> usize {
+    stub.seen().iter().filter(|seen| seen.json["params"]["_meta"]["test/op"] == op).count()
+}
+
+#[tokio::test]
+async fn a_servers_word_counts_as_far_as_the_operator_says() -> Result<()> {
+    let base = answers::dual();
+    let stub = Stub::start(move |seen| hinted(seen).unwrap_or_else(|| base(seen))).await;
+    let plan = Plan::default()
+        .server("usual", [stub.url()], "path = \"/usual\"")
+        .server("trusting", [stub.url()], "path = \"/trusting\"\ncache_hints = \"trust\"")
+        .server("deaf", [stub.url()], "path = \"/deaf\"\ncache_hints = \"ignore\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let mut wrong = Vec::new();
+    for (number, row) in rows().into_iter().enumerate() {
+        let op = format!("row-{number}");
+        let url = gateway.url().replace("/mcp", &format!("/{}", row.server));
+        for who in [row.who.0, row.who.1] {
+            let client = Client::new(&url).header("authorization", who);
+            let modern =
+                client.modern().with_meta("test/op", json!(op)).with_meta("test/hints", row.hints.clone());
+            let outcome = modern.request(row.method, row.params.clone()).await?.outcome().await?;
+            let ttl = &outcome.message["result"]["ttlMs"];
+            if row.hints["ttlMs"] == 60000 && ttl.as_u64().is_none_or(|ttl| ttl > 60000) {
+                wrong.push(format!("{}: ttlMs is {ttl}", row.what));
+            }
+        }
+        let fetched = fetched(&stub, &op).await;
+        if fetched != row.fetched {
+            wrong.push(format!("{}: fetched {fetched} times, not {}", row.what, row.fetched));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn lists_of_a_legacy_server_are_kept_for_the_operators_time_and_for_one_caller() -> Result<()> {
+    let stub = Stub::start(answers::legacy()).await;
+    let plan = Plan::default().server("kept", [stub.url()], "path = \"/mcp\"\nlist_ttl = \"1h\"").server(
+        "plain",
+        [stub.url()],
+        "path = \"/plain\"",
+    );
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let before = stub.seen_rpc("tools/list").len();
+    let ada = gateway.client().header("authorization", "Bearer ada").initialize().await?;
+    let bob = gateway.client().header("authorization", "Bearer bob").initialize().await?;
+    for session in [&ada, &ada, &bob, &bob] {
+        session.request("tools/list", json!({})).await?.outcome().await?.result()?;
+    }
+    assert_eq!(stub.seen_rpc("tools/list").len() - before, 2);
+    let plain = Client::new(&gateway.url().replace("/mcp", "/plain")).initialize().await?;
+    for _ in 0..2 {
+        plain.request("tools/list", json!({})).await?.outcome().await?.result()?;
+    }
+    assert_eq!(stub.seen_rpc("tools/list").len() - before, 4);
+    Ok(())
+}
+
+/// Waits for a notification on a client's stream.
+async fn hear(stub: &Stub, events: &mut Events, message: &Value) -> Result<()> {
+    stub.say(message);
+    events.until(message["method"].as_str().unwrap_or_default()).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn who_hears_of_a_change_and_asks_gets_no_old_list() -> Result<()> {
+    let base = answers::dual();
+    let stub = Stub::start(move |seen| hinted(seen).unwrap_or_else(|| base(seen))).await;
+    let plan = Plan::over([stub.url()])
+        .on_server("list_ttl = \"1h\"\nread_ttl = \"1h\"")
+        .tables("[[cache]]\ntool = \"work\"\nttl = \"1h\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let hints = json!({"ttlMs": 60000, "cacheScope": "private"});
+    let modern = gateway.client().modern().with_meta("test/hints", hints);
+    let session = gateway.client().initialize().await?;
+    let filter = json!({"toolsListChanged": true, "resourceSubscriptions": ["a://1"]});
+    let mut heard = gateway.client().modern().listen(filter).await?.events();
+    heard.until("notifications/subscriptions/acknowledged").await?;
+    let upstream = stub.wait_for("subscriptions/listen", 1).await.id().clone();
+    let mut standing = session.listen().await?.events();
+
+    let reads = async |uri: &str| {
+        let before = stub.seen_rpc("resources/read").len();
+        modern.request("resources/read", json!({"uri": uri})).await?.outcome().await?;
+        Ok::<_, regatta_testkit::Failure>(stub.seen_rpc("resources/read").len() - before)
+    };
+    assert_eq!((reads("a://1").await?, reads("a://2").await?), (1, 1));
+    assert_eq!((reads("a://1").await?, reads("a://2").await?), (0, 0));
+    let meta = json!({SUBSCRIPTION: upstream});
+    let updated = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated",
+        "params": {"uri": "a://1", "_meta": meta}});
+    hear(&stub, &mut heard, &updated).await?;
+    assert_eq!((reads("a://1").await?, reads("a://2").await?), (1, 0));
+
+    let lists = async || {
+        let before = stub.seen_rpc("tools/list").len();
+        modern.request("tools/list", json!({})).await?.outcome().await?;
+        session.request("tools/list", json!({})).await?.outcome().await?;
+        Ok::<_, regatta_testkit::Failure>(stub.seen_rpc("tools/list").len() - before)
+    };
+    lists().await?;
+    assert_eq!(lists().await?, 0);
+    session.call("work", json!({"op": "w"})).await?;
+    let changed =
+        json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": {"_meta": meta}});
+    hear(&stub, &mut heard, &changed).await?;
+    standing.until("notifications/tools/list_changed").await?;
+    assert_eq!(lists().await?, 2);
+    session.call("work", json!({"op": "w"})).await?;
+    assert_eq!(stub.journal().executions("w"), 2, "a tool that changed may give other results");
+    Ok(())
+}

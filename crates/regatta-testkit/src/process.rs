@@ -16,6 +16,9 @@ const LINES_MAX: usize = 100_000;
 
 type Lines = Arc<Mutex<Vec<String>>>;
 
+/// How long the last lines of a process that ended are waited for.
+const LAST_LINES_WAIT: Duration = Duration::from_secs(2);
+
 /// A child process. Dropping it kills it with SIGKILL.
 #[derive(Debug)]
 pub struct Process {
@@ -123,7 +126,18 @@ impl Process {
 
     /// Waits for the end. Panics when it does not come in time.
     pub async fn exit_within(&mut self, within: Duration) -> ExitStatus {
-        eventually("the process ends", within, async || self.exited()).await
+        let status = eventually("the process ends", within, async || self.exited()).await;
+        // Its last lines may still be on their way; a child that it left behind may hold the pipes open for good.
+        let end = tokio::time::Instant::now() + LAST_LINES_WAIT;
+        while !self.is_read_out() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        status
+    }
+
+    /// Whether both outputs were read to their ends: their readers have let go of the lines.
+    fn is_read_out(&self) -> bool {
+        [&self.stdout, &self.stderr].into_iter().all(|lines| Arc::strong_count(lines) == 1)
     }
 
     /// Resident memory in bytes; 0 when it is gone.

@@ -17,6 +17,8 @@ use tokio::time::{Instant, interval_at, timeout_at};
 
 use crate::config::{self, Config, Env};
 use crate::files::{LOOK_EVERY, Watched};
+use crate::identity::{FIRST_KEYS_MAX, Identity};
+use crate::keys::Asking;
 use crate::probe::{Prober, Seen, Target};
 
 /// How long the first snapshot waits for the first probes.
@@ -66,6 +68,7 @@ pub struct Control {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     views: watch::Receiver<Arc<Vec<ReplicaView>>>,
     orders: mpsc::Sender<Order>,
+    asking: Asking,
     stats: Arc<ControlStats>,
 }
 
@@ -81,11 +84,13 @@ impl Control {
         let (report, reports) = mpsc::channel(REPORTS_MAX);
         let (orders, inbox) = mpsc::channel(16);
         let stats = Arc::new(ControlStats::default());
+        let (identity, asking) = Identity::new(&config);
         let mut worker = Worker {
             watched: source.as_ref().map(|source| Watched::new(vec![source.path.clone()])),
             source,
             config,
             prober: Prober::new(report),
+            identity,
             reports,
             seen: HashMap::new(),
             version: 0,
@@ -95,7 +100,7 @@ impl Control {
         let (snapshot, snapshots) = watch::channel(Arc::new(worker.snapshot()));
         let (view, views) = watch::channel(Arc::new(worker.view()));
         tokio::spawn(worker.run(inbox, snapshot, view));
-        Control { snapshots, views, orders, stats }
+        Control { snapshots, views, orders, asking, stats }
     }
 
     /// The snapshots: the newest at once, and each later one.
@@ -106,6 +111,11 @@ impl Control {
     /// The replicas as people want to see them, in the order of the config.
     pub fn views(&self) -> watch::Receiver<Arc<Vec<ReplicaView>>> {
         self.views.clone()
+    }
+
+    /// The way to ask for newer keys of an issuer; who asks hears in which snapshot they are.
+    pub fn asking(&self) -> Asking {
+        self.asking.clone()
     }
 
     /// What is counted.
@@ -137,6 +147,7 @@ struct Worker {
     source: Option<Source>,
     watched: Option<Watched>,
     prober: Prober,
+    identity: Identity,
     reports: mpsc::Receiver<(ReplicaId, Seen)>,
     seen: HashMap<ReplicaId, Seen>,
     version: u64,
@@ -148,13 +159,16 @@ impl Worker {
         let targets = targets(&self.config.servers);
         let count = targets.len();
         self.prober.set(targets);
-        let deadline = Instant::now() + FIRST_ROUND_MAX;
+        let begun = Instant::now();
+        let deadline = begun + FIRST_ROUND_MAX;
         while self.seen.len() < count {
             match timeout_at(deadline, self.reports.recv()).await {
                 Ok(Some((id, seen))) => self.seen.insert(id, seen),
                 Ok(None) | Err(_) => break,
             };
         }
+        // Their tasks have been looking since the beginning.
+        self.identity.first(&self.config, deadline.max(begun + FIRST_KEYS_MAX)).await;
     }
 
     async fn run(
@@ -167,6 +181,7 @@ impl Worker {
         loop {
             let changed = tokio::select! {
                 Some((id, seen)) = self.reports.recv() => self.note(id, seen),
+                told = self.identity.next(&self.config) => told,
                 order = inbox.recv() => match order {
                     Some(Order::Reload(done)) => {
                         // Looked at now: the next look must not read the same content again.
@@ -182,11 +197,15 @@ impl Worker {
                     }
                     None => return self.prober.stop().await,
                 },
-                _ = look.tick() => self.watched.as_mut().is_some_and(Watched::changed) && self.reload(),
+                _ = look.tick() => {
+                    let reloaded = self.watched.as_mut().is_some_and(Watched::changed) && self.reload();
+                    self.identity.look(&self.config) || reloaded
+                }
             };
             if changed {
                 snapshots.send_replace(Arc::new(self.snapshot()));
             }
+            self.identity.told(self.version);
             let view = Arc::new(self.view());
             views.send_if_modified(|last| {
                 let differs = **last != *view;
@@ -222,6 +241,7 @@ impl Worker {
             );
         }
         self.config = config;
+        self.identity.set(&self.config);
         let targets = targets(&self.config.servers);
         self.seen.retain(|id, _| targets.iter().any(|target| target.id == *id));
         self.prober.set(targets);
@@ -238,11 +258,14 @@ impl Worker {
             limits: Arc::clone(&self.config.limits),
             admission: Arc::clone(&self.config.admission),
             quotas: Arc::clone(&self.config.quotas),
+            access: self.identity.access(),
+            proxies: Arc::clone(&self.config.proxies),
         }
     }
 
     fn merged(&self, server: &Server) -> Server {
         let mut server = server.clone();
+        server.credential = self.identity.credential(&server.name);
         for replica in &mut server.replicas {
             if let Some(seen) = self.seen.get(&replica.id) {
                 *replica = with(replica, seen);

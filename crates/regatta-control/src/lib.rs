@@ -9,6 +9,8 @@ mod control;
 #[cfg(test)]
 mod control_tests;
 pub mod files;
+mod identity;
+pub mod keys;
 pub mod probe;
 #[cfg(test)]
 mod stub;

@@ -3,6 +3,7 @@
 //! No IO, no clock, no dice of its own; a rule takes facts and returns a decision, so that it can be simulated
 //! over seeds. It imports neither tokio nor hyper, nor any other crate of ours.
 
+pub mod access;
 pub mod admission;
 pub mod backoff;
 pub mod balance;
@@ -19,6 +20,7 @@ pub mod ids;
 mod layout;
 pub mod lifetime;
 pub mod line;
+pub mod peers;
 pub mod quota;
 pub mod rendezvous;
 pub mod retry;

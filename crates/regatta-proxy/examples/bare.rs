@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_policy::ReplicaId;
+use regatta_policy::access::Asked;
 use regatta_policy::snapshot::{
     Affinity, Balance, Breaker, CallBounds, Concurrency, Cursors, Duty, Endpoint, Eras, Health, Limits,
     Origins, Replica, Scheme, Server, SessionState, Snapshot, UpstreamResume,
 };
-use regatta_proxy::listener::{Listener, ListenerStats, drain_signal};
-use regatta_proxy::{Gateway, Parts};
+use regatta_proxy::listener::{Listener, ListenerBounds, ListenerStats, drain_signal};
+use regatta_proxy::{AskKeys, Gateway, Parts};
 use regatta_seal::{KeyRing, MasterKey};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,17 +23,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async move {
         let store = Arc::new(regatta_store::embedded::open(None, regatta_store::Bounds::default())?);
-        let gateway = Gateway::new(Parts { snapshot, ring: KeyRing::new(&MasterKey::random()), store });
+        let ask_keys: AskKeys = Arc::new(|_| Box::pin(async { Asked::Away }));
+        let ring = KeyRing::new(&MasterKey::random());
+        let gateway = Gateway::new(Parts { snapshot, ring, store, ask_keys });
         let listener = Listener::bind(&[listen.parse()?])?;
         let (_drainer, drain) = drain_signal();
         tokio::spawn(regatta_proxy::tend(gateway.clone()));
-        let limits = gateway.shared_limits();
+        let bounds = ListenerBounds { limits: gateway.shared_limits(), proxies: gateway.shared_proxies() };
         let handler = move |peer, request| {
             let gateway = gateway.clone();
             async move { regatta_proxy::serve(&gateway, peer, request).await }
         };
         let stats = Arc::new(ListenerStats::default());
-        tokio::spawn(regatta_proxy::listener::serve(listener, None, limits, handler, drain, stats)).await?;
+        tokio::spawn(regatta_proxy::listener::serve(listener, None, bounds, handler, drain, stats)).await?;
         Ok(())
     })
 }
@@ -65,6 +68,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         breaker: Breaker::On,
         classes: Vec::new(),
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
+        credential: None,
         replicas,
     };
     Snapshot {
@@ -73,5 +77,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         limits: Arc::new(Limits::default()),
         admission: Arc::new(Origins::default()),
         quotas: Arc::default(),
+        access: None,
+        proxies: Arc::default(),
     }
 }

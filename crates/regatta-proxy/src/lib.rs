@@ -5,6 +5,7 @@
 //! is handed (`Gateway::apply`) and never imports the control plane; nothing but metrics goes up.
 
 mod accept;
+mod access;
 mod admit;
 mod alarm;
 mod bind;
@@ -13,6 +14,7 @@ mod clock;
 mod content;
 mod cors;
 mod decode;
+mod door;
 mod encode;
 mod event_id;
 mod fault;
@@ -27,9 +29,12 @@ mod limit;
 mod listen;
 pub mod listener;
 mod metrics;
+mod outward;
 mod pending;
 mod pipeline;
+mod principal;
 mod quotas;
+mod realm;
 mod reply;
 mod route;
 mod session;
@@ -40,7 +45,7 @@ pub mod upstream;
 mod view;
 mod within;
 
-pub use gateway::{Gateway, Parts};
+pub use gateway::{AskKeys, Gateway, Parts};
 pub use metrics::Metrics;
 pub use pipeline::serve;
 pub use pipeline::tend::{leave, tend};

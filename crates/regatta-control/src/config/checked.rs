@@ -7,15 +7,18 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use regatta_policy::peers::Proxies;
 use regatta_policy::quota::Rule;
 use regatta_policy::snapshot::{Limits, Origins, Server};
 use regatta_seal::MasterKey;
 use toml::de::DeTable;
 
+use super::auth::{self, Auth};
 use super::complaint::{Complaint, Complaints, Place};
+use super::credentials::{self, CredentialPlan};
 use super::gateway::{self, Process};
 use super::limit;
-use super::raw::{Env, Findings, Section, line_at};
+use super::raw::{Env, Findings, Section, line_at, may_be_secret};
 use super::server;
 
 /// Everything a gateway needs to know from its operator.
@@ -31,6 +34,12 @@ pub struct Config {
     pub admission: Arc<Origins>,
     /// How much callers may ask for.
     pub quotas: Arc<Vec<Rule>>,
+    /// The proxies in front of it.
+    pub proxies: Arc<Proxies>,
+    /// Who may call; none: nobody checks here.
+    pub auth: Option<Auth>,
+    /// What servers are shown of this gateway, by their names.
+    pub credentials: HashMap<String, CredentialPlan>,
     /// Sealing keys; the first seals, all open. None: the store keeps one.
     pub sealing_keys: Arc<Vec<MasterKey>>,
     /// What is right but worth saying.
@@ -81,7 +90,10 @@ fn not_toml(text: &str, error: &toml::de::Error) -> Complaint {
     let line = error.span().map_or(1, |span| line_at(text, span.start));
     let source = text.lines().nth(line - 1).unwrap_or_default().trim();
     let message = error.message().lines().next().unwrap_or("valid TOML");
-    let cut: String = source.chars().take(80).collect();
+    let cut: String = match source.split_once('=') {
+        Some((key, _)) if may_be_secret(source) => format!("{key}= …"),
+        Some(_) | None => source.chars().take(80).collect(),
+    };
     Complaint { place: Place::Line(line), what: cut, expected: format!("valid TOML: {message}"), hint: None }
 }
 
@@ -90,6 +102,7 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let gateway = table(&top, findings, text, tree, "gateway").with_env("REGATTA_GATEWAY_", env);
     let (process, admission) = (gateway::process(&gateway), gateway::origins(&gateway));
     let limits = gateway::limits(&gateway);
+    let proxies = Arc::new(gateway::proxies(&gateway));
     let sealing_keys = Arc::new(gateway::sealing_keys(&gateway));
     gateway.finish();
 
@@ -102,8 +115,18 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     if let Some(found) = top.find("cache") {
         top.refuse(&found, "nothing here: this build has no result cache yet", None);
     }
-    let servers = servers(&top, findings, text);
-    let quotas = limit::rules(&top, findings, text, &servers);
+    let mut credentials = HashMap::new();
+    let servers = servers(&top, findings, text, &mut credentials);
+    let auth = top.table("auth", "a table: [auth]").map(|section| {
+        let section = section.with_env("REGATTA_AUTH_", env);
+        let auth = auth::auth(&section);
+        auth::fits(&section, &auth, servers.len());
+        section.finish();
+        auth
+    });
+    let claims = auth.as_ref().map_or(&[][..], |auth| &auth.access.claims);
+    let known = limit::Known { servers: &servers, claims };
+    let quotas = limit::rules(&top, findings, text, known);
     top.finish();
     Config {
         process,
@@ -111,6 +134,9 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
         limits: Arc::new(limits),
         admission: Arc::new(admission),
         quotas: Arc::new(quotas),
+        proxies,
+        auth,
+        credentials,
         sealing_keys,
         notes: Vec::new(),
     }
@@ -137,7 +163,12 @@ fn table<'a>(
     }
 }
 
-fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<Arc<Server>> {
+fn servers<'a>(
+    top: &Section<'a>,
+    findings: &'a Findings,
+    text: &'a str,
+    credentials: &mut HashMap<String, CredentialPlan>,
+) -> Vec<Arc<Server>> {
     let mut servers: Vec<Arc<Server>> = Vec::new();
     let Some(found) = top.find("server") else {
         let hint = "[[server]] with replicas = [\"http://127.0.0.1:3001/mcp\"]";
@@ -163,6 +194,9 @@ fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<
             let hint =
                 "give it path = \"/…\"; one endpoint over several servers (federation) is not in this build";
             section.miss(what, "a path of its own for each server", Some(hint));
+        }
+        if let Some(plan) = credentials::credentials(&section) {
+            credentials.insert(server.name.clone(), plan);
         }
         section.finish();
         servers.push(Arc::new(server));

@@ -2,8 +2,10 @@
 //!
 //! It never talks to a replica and never reads a key; `control.rs` turns a [`Config`] into snapshots.
 
+mod auth;
 mod checked;
 mod complaint;
+mod credentials;
 pub mod endpoint;
 mod gateway;
 mod limit;
@@ -14,7 +16,9 @@ mod server;
 mod tests;
 mod units;
 
+pub use auth::{Auth, IDENTITY_SECRET_MIN, SecretPlace};
 pub use checked::{Config, check, load};
 pub use complaint::{Complaint, Complaints, Place};
+pub use credentials::{CredentialPlan, is_visible};
 pub use gateway::{LogFormat, Process, TlsFiles};
 pub use raw::Env;

@@ -1,7 +1,8 @@
 //! The first stage: is this HTTP request one that an MCP endpoint answers at all?
 //!
-//! Checks the head only, in the order of RELIABILITY B.1: Host and Origin, path, method, content type, Accept.
-//! It never reads the body and never trusts a header for more than its own form.
+//! Checks the head only, in two steps with *identify* between them (RELIABILITY B.1): `accept` looks at Host, Origin
+//! and path, `form` at method, content type and Accept. It never reads the body and never trusts a header for more
+//! than its own form.
 
 mod host;
 mod origin;
@@ -21,26 +22,37 @@ use crate::view::View;
 /// The methods of an MCP endpoint.
 const ALLOW: &str = "POST, GET, DELETE";
 
-/// Checks the head of `request`.
+/// Whether a request is meant for us at all: by its Host, and by the page that sends it.
+pub(crate) fn gate(view: &View, head: &Parts) -> Result<(), Fault> {
+    host::check(head, &view.admission)?;
+    origin::check(&head.headers, &view.admission)
+}
+
+/// Finds the server that `request` is for.
 pub(crate) fn accept(view: &View, peer: Peer, request: Request<Incoming>) -> Result<Accepted, Fault> {
     let (head, body) = request.into_parts();
-    host::check(&head, &view.admission)?;
-    origin::check(&head.headers, &view.admission)?;
+    gate(view, &head)?;
     // CONNECT names no path that could be looked up (RFC 9110 9.3.6).
     if head.method == Method::CONNECT {
         return Err(Fault::BadVerb { allow: ALLOW });
     }
     let server = view.server_at(head.uri.path()).ok_or(Fault::NoSuchPath)?.clone();
-    let verb = verb(&head)?;
+    once(&head.headers, &header::AUTHORIZATION, "Authorization")?;
+    Ok(Accepted { server, peer, head, body })
+}
+
+/// Checks the form of an accepted request: what it is and what it can read.
+pub(crate) fn form(accepted: &Accepted) -> Result<Verb, Fault> {
+    let head = &accepted.head;
+    let verb = verb(head)?;
     framing(&head.headers)?;
     once(&head.headers, &headers::MCP_SESSION_ID, "Mcp-Session-Id")?;
-    once(&head.headers, &header::AUTHORIZATION, "Authorization")?;
     match verb {
         Verb::Post => post(&head.headers)?,
         Verb::Get if !headers::Accepts::read(&head.headers).event_stream => return Err(Fault::NotAcceptable),
         Verb::Get | Verb::Delete => {}
     }
-    Ok(Accepted { server, verb, peer, head, body })
+    Ok(verb)
 }
 
 /// The methods are case-sensitive (RFC 9110 9.1), and modern requests have POST only

@@ -16,7 +16,7 @@ use regatta_policy::line::{Rank, Who};
 
 use crate::fault::Fault;
 use crate::gateway::Gateway;
-use crate::handover::{Admitted, Call, Caller, Identified, Subject, text_header};
+use crate::handover::{Accepted, Admitted, Call, Caller, Identified, Subject, text_header};
 use crate::listener::{BodyError, read_body};
 use crate::slots::Permit;
 
@@ -38,6 +38,7 @@ pub(crate) async fn admit(
     identified: Identified,
 ) -> Result<(Admitted, Standing), Fault> {
     let Identified { accepted, caller } = identified;
+    let door = accepted.server.guard.is_some().then(|| accepted.door());
     let limits = accepted.server.limits.clone();
     // A claim, good enough for a place to read the body in; *settle* looks at what it turned out to be.
     let discovers =
@@ -67,8 +68,8 @@ pub(crate) async fn admit(
         BodyError::TimedOut => Fault::BodyTimeout,
         BodyError::Broken => Fault::BodyBroken,
     })?;
-    let (server, head, alarm) = (accepted.server, accepted.head, accepted.peer.alarm);
-    Ok((Admitted { server, caller, head, text, permit, alarm }, standing))
+    let Accepted { server, head, peer, .. } = accepted;
+    Ok((Admitted { server, caller, door, head, text, permit, alarm: peer.alarm }, standing))
 }
 
 /// Moves a provisional ordinary request to a place of its own, or refuses it.

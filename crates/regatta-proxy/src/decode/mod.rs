@@ -15,7 +15,7 @@ use crate::handover::{Admitted, Call, Subject, text_header};
 
 /// Understands the body and proves the headers against it.
 pub(crate) fn decode(admitted: Admitted) -> Result<Box<Call>, Refusal> {
-    let Admitted { server, caller, head, text, permit, alarm } = admitted;
+    let Admitted { server, caller, door, head, text, permit, alarm } = admitted;
     let message = match parse(&text) {
         Ok(Decoded::One(message)) => Subject::One(message),
         Ok(Decoded::Batch(messages)) => Subject::Batch(messages),
@@ -29,7 +29,7 @@ pub(crate) fn decode(admitted: Admitted) -> Result<Box<Call>, Refusal> {
         Subject::One(message) => era(message, &text, &head),
         Subject::Batch(_) => Era::Legacy,
     };
-    let call = Box::new(Call { server, caller, head, text, message, era, permit, alarm });
+    let call = Box::new(Call { server, caller, door, head, text, message, era, permit, alarm });
     let asker = Asker { id: call.id(), era: Some(era), ..Asker::default() };
     match era {
         Era::Modern => check_modern(&call).map_err(|fault| fault.told(&asker))?,

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use regatta_mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
 use regatta_policy::snapshot::CallBounds;
 
@@ -70,7 +70,16 @@ pub(crate) async fn send(
     bounds: &CallBounds,
     patience: Patience,
 ) -> Result<UpstreamAnswer, Loss> {
-    let request = request(replica, client, upward);
+    dispatch(replica, request(replica, client, upward), bounds, patience).await
+}
+
+/// Sends a request that is ready.
+pub(crate) async fn dispatch(
+    replica: &ReplicaView,
+    request: Outgoing,
+    bounds: &CallBounds,
+    patience: Patience,
+) -> Result<UpstreamAnswer, Loss> {
     let lease = replica.upstream.lease();
     let sending = pin!(replica.upstream.send(lease, request, bounds));
     match Guarded::new(sending, patience.time, patience.arming).await {
@@ -91,7 +100,10 @@ pub(crate) async fn send(
 fn request(replica: &ReplicaView, client: &Outbound, upward: Upward<'_>) -> Outgoing {
     let Upward { method, text, session, cursor, rewritten } = upward;
     let mut request = replica.upstream.request(&method);
-    client.write(&mut request, rewritten);
+    let is_replaced = |name: &HeaderName| {
+        rewritten.iter().any(|(other, _)| other == name) || replica.outward.replaces(name)
+    };
+    client.write(&mut request, is_replaced);
     if let Some(session) = session {
         request.header(&MCP_SESSION_ID, session);
     }
@@ -101,5 +113,6 @@ fn request(replica: &ReplicaView, client: &Outbound, upward: Upward<'_>) -> Outg
     for (name, value) in rewritten {
         request.header(name, value);
     }
+    replica.outward.write(&mut request, client.principal());
     request.finish(text)
 }

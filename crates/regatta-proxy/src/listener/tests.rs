@@ -25,7 +25,8 @@ mod streams;
 
 use super::stall::Unstalled;
 use super::{
-    BodyError, DrainSignal, Drainer, Ended, Listener, ListenerStats, Peer, drain_signal, read_body, serve,
+    BodyError, DrainSignal, Drainer, Ended, Listener, ListenerBounds, ListenerStats, Peer, drain_signal,
+    read_body, serve,
 };
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -46,6 +47,10 @@ impl Served {
     }
 }
 
+fn bounds(limits: Arc<ArcSwap<Limits>>) -> ListenerBounds {
+    ListenerBounds { limits, proxies: Arc::default() }
+}
+
 /// Serves `handler` on a port of the kernel's choice.
 fn start<H, F, B>(limits: Limits, handler: H) -> Served
 where
@@ -59,7 +64,7 @@ where
     let stats = Arc::new(ListenerStats::default());
     let limits = Arc::new(ArcSwap::from_pointee(limits));
     let handler = move |_: Peer, request| handler(request);
-    let task = tokio::spawn(serve(listener, None, limits, handler, drain, Arc::clone(&stats)));
+    let task = tokio::spawn(serve(listener, None, bounds(limits), handler, drain, Arc::clone(&stats)));
     Served { address, stats, drainer, task }
 }
 
@@ -119,7 +124,7 @@ async fn several_addresses_are_served_and_requests_share_a_connection() {
         assert!(!peer.tls && peer.address.ip().is_loopback());
         hello(request).await
     };
-    let task = tokio::spawn(serve(listener, None, limits, handler, drain, Arc::clone(&stats)));
+    let task = tokio::spawn(serve(listener, None, bounds(limits), handler, drain, Arc::clone(&stats)));
     for address in addresses {
         let mut stream = TcpStream::connect(address).await.expect("accepted");
         for _ in 0..3 {

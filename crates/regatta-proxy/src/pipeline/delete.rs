@@ -25,17 +25,20 @@ pub(crate) async fn delete(
     gateway: &Arc<Gateway>,
     identified: Identified,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Accepted { server, head, .. } = identified.accepted;
+    let Identified { accepted: Accepted { server, head, .. }, caller } = identified;
     let asker = Asker { era: Some(Era::Legacy), ..Asker::default() };
     if !head.headers.contains_key(MCP_SESSION_ID) {
         return Err(Fault::SessionRequired.told(&asker));
     }
-    let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
+    let bound = bind::bind(gateway, &server, &caller, &head).await.map_err(|fault| fault.told(&asker))?;
     let Some(bound) = bound else { return Err(Fault::SessionRequired.told(&asker)) };
-    let status = end_upstream(&server, &bound, &Outbound::of(head.headers)).await;
+    let status = end_upstream(&server, &bound, &Outbound::of(head.headers, &caller)).await;
     if status == Some(StatusCode::METHOD_NOT_ALLOWED) {
         // The server does not let clients end sessions (2025-11-25 basic/transports, *Session Management* 5).
         return Err(Fault::BadVerb { allow: "POST, GET" }.told(&asker));
+    }
+    if status == Some(StatusCode::UNAUTHORIZED) && server.guard.is_some() {
+        return Err(Fault::CredentialRefused.told(&asker));
     }
     if status == Some(StatusCode::UNAUTHORIZED) || status == Some(StatusCode::FORBIDDEN) {
         return Ok(refused(status.unwrap_or(StatusCode::FORBIDDEN)));

@@ -54,8 +54,8 @@ pub(crate) async fn post(
         gateway: gateway.clone(),
         repeatability: repeatability(&call),
         server: call.server,
+        headers: Outbound::of(call.head.headers, &call.caller),
         caller: call.caller,
-        headers: Outbound::of(call.head.headers),
         method: Verb::POST,
         text: way.text,
         rewritten: way.rewritten,
@@ -95,7 +95,7 @@ fn relaying(
     replica: regatta_policy::ReplicaId,
     handle_key: Option<Fingerprint>,
 ) -> Option<Relaying> {
-    let fleet = errand.server.fleet;
+    let realm = errand.realm();
     let session = errand.bound().map(|bound| (bound.session.uuid, bound.home.etag));
     Some(Relaying {
         gateway: errand.gateway,
@@ -103,7 +103,7 @@ fn relaying(
         era: errand.era,
         session,
         replica,
-        fleet,
+        realm,
         cursors: errand.server.server.cursors,
         handle_key,
         _permit: errand.permit?,
@@ -188,7 +188,7 @@ fn judge(
         id: errand.asker.id.as_ref(),
         replica,
         session: None,
-        fleet: errand.server.fleet,
+        realm: errand.realm(),
         cursors: errand.server.server.cursors,
         handle_key,
         news: None,
@@ -206,6 +206,10 @@ fn judge(
 pub(crate) async fn pass(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
     let Answered { errand, answer, kind, .. } = answered;
     let status = answer.head.status;
+    // What it does not take is ours, not the client's: that has been checked.
+    if status == StatusCode::UNAUTHORIZED && errand.server.guard.is_some() {
+        return Err(errand.refuse(Fault::CredentialRefused));
+    }
     let is_empty = status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT;
     let is_bare = status.is_success() && kind == Kind::None && errand.method == Verb::POST;
     // A notification is taken with 202 (2026-07-28 streamable-http, *Sending Messages* 5; 2025-11-25 alike), and some

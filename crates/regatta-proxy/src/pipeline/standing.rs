@@ -28,6 +28,7 @@ use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::gateway::Gateway;
 use crate::handover::{Accepted, Caller, Identified};
 use crate::headers::Outbound;
+use crate::realm::Realm;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 use crate::session::Bound;
@@ -53,14 +54,14 @@ pub(crate) async fn get(
 ) -> Result<Response<ReplyBody>, Refusal> {
     let Identified { accepted: Accepted { server, head, .. }, caller } = identified;
     let asker = Asker { era: Some(Era::Legacy), place: Place::Session, ..Asker::default() };
-    let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
+    let bound = bind::bind(gateway, &server, &caller, &head).await.map_err(|fault| fault.told(&asker))?;
     if gateway.is_draining() {
         return Err(Fault::Draining.told(&asker));
     }
     let Some(bound) = bound else { return without_session(gateway, server, caller, head, asker).await };
     let cursor = head.headers.get(LAST_EVENT_ID).cloned();
     // Compact: a standing stream may stay for days.
-    let headers = Outbound::of(head.headers).compact();
+    let headers = Outbound::of(head.headers, &caller).compact();
     let listener = Listener { gateway: gateway.clone(), server, caller, headers, bound };
     match cursor {
         // Ours are text, so what is not text is not ours: no reason to take it for a new stream.
@@ -83,8 +84,8 @@ async fn without_session(
     let errand = Box::new(Errand {
         gateway: gateway.clone(),
         server,
+        headers: Outbound::of(head.headers, &caller),
         caller,
-        headers: Outbound::of(head.headers),
         method: Verb::GET,
         text: Bytes::new(),
         rewritten: Vec::new(),
@@ -104,6 +105,11 @@ async fn without_session(
 }
 
 impl Listener {
+    /// What its handles are bound to.
+    pub fn realm(&self) -> Realm {
+        Realm::of(&self.server, &self.caller)
+    }
+
     /// A place among the caller's open streams.
     fn place(&self, asker: &Asker) -> Result<StreamPlace, Refusal> {
         self.gateway.callers.stream(self.caller.account, &self.server.limits).map_err(|verdict| {
@@ -124,7 +130,7 @@ impl Listener {
         Box::new(Errand {
             gateway: self.gateway.clone(),
             server: self.server.clone(),
-            caller: self.caller,
+            caller: self.caller.clone(),
             headers: self.headers.clone(),
             method: Verb::GET,
             text: Bytes::new(),
@@ -183,7 +189,7 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
     let stream = Stream::new(
         number,
         uuid,
-        listener.caller,
+        listener.caller.clone(),
         Carries::Standing,
         label,
         ring_bytes_max,

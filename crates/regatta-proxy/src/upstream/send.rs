@@ -13,7 +13,7 @@ use regatta_policy::eject::Outcome;
 use regatta_policy::snapshot::CallBounds;
 
 use super::answer::UpstreamAnswer;
-use super::codec::{Outgoing, RequestHead};
+use super::codec::{self, Outgoing, RequestHead};
 use super::connect::connect;
 use super::error::{NotWritten, SendError, Written};
 use super::link::{Failed, Link};
@@ -24,6 +24,11 @@ impl Upstream {
     /// Begins a request to this replica's endpoint; its `Host` is written already.
     pub fn request(&self, method: &Method) -> RequestHead {
         RequestHead::new(method, &self.opening)
+    }
+
+    /// Begins a request to another path of the same place.
+    pub fn request_at(&self, method: &Method, path: &str) -> RequestHead {
+        RequestHead::new(method, &codec::opening(path, &self.authority()))
     }
 
     /// Sends `request`.

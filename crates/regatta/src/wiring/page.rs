@@ -139,6 +139,10 @@ impl Plane {
         if let Durability::ProcessOnly { why } = self.store.durability() {
             reasons.push(format!("sessions end with this process: {why}"));
         }
+        if let Some(access) = &self.control.snapshots().borrow().access {
+            let without = access.issuers.iter().filter(|issuer| issuer.keys.is_empty());
+            reasons.extend(without.map(|issuer| format!("no keys of the issuer {} yet", issuer.url)));
+        }
         let views = self.control.views();
         let views = views.borrow();
         let mut servers: Vec<&str> = views.iter().map(|view| view.server.as_str()).collect();

@@ -2,6 +2,12 @@
 //!
 //! One test binary for all, because only this crate's tests know where the binary is.
 
+mod auth_example;
+mod auth_keys;
+mod auth_metadata;
+mod auth_sessions;
+mod auth_tokens;
+mod auth_upstream;
 mod bad_http;
 mod bad_json;
 mod bad_legacy;
@@ -33,6 +39,7 @@ mod network;
 mod no_replica;
 mod odd_fleets;
 mod overload;
+mod proxies;
 mod questions;
 mod rehome;
 mod reload;

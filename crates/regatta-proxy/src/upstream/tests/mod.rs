@@ -148,6 +148,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         breaker: Breaker::On,
         classes: Vec::new(),
         call: CallBounds::default(),
+        credential: None,
         replicas,
     };
     Snapshot {
@@ -156,6 +157,8 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         limits: Arc::new(Limits::default()),
         admission: Arc::new(Origins::default()),
         quotas: Arc::default(),
+        access: None,
+        proxies: Arc::default(),
     }
 }
 

@@ -219,7 +219,7 @@ impl Gateway {
         match turned {
             Turned::No => {}
             Turned::Rests { rest, bytes } => {
-                let resting = Resting { number: stream.number, rest, at: self.clock.now(), bytes };
+                let resting = Resting { rest, at: self.clock.now(), bytes };
                 self.streams.rests(stream, resting, self.limits.load().ring_total_max);
             }
         }

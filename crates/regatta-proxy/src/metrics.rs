@@ -177,16 +177,7 @@ impl Metrics {
         for (name, help, counter) in counters.into_iter().chain(self.shared_counters()) {
             registry.register(name, help, counter.clone());
         }
-        registry.register("limit_granted", "Requests that a rule counted", self.rules.granted.clone());
-        registry.register("limit_refused", "Requests that a rule refused", self.rules.refused.clone());
-        let servers = [
-            ("server_limit", "Calls that a server gets at once", &self.servers.limit),
-            ("server_inflight", "Calls at a server with a bound of its own", &self.servers.inflight),
-            ("server_queued", "Calls that wait for such a server", &self.servers.queued),
-        ];
-        for (name, help, family) in servers {
-            registry.register(name, help, family.clone());
-        }
+        self.register_families(registry);
         let gauges = [
             ("limit_keys", "Keys under which requests are counted", &self.limit_keys),
             ("detached", "Calls and streams that run without a connection", &self.detached),
@@ -204,6 +195,20 @@ impl Metrics {
             "From the request's head to the answer's head",
             self.duration.clone(),
         );
+    }
+
+    /// What has a label.
+    fn register_families(&self, registry: &mut Registry) {
+        registry.register("limit_granted", "Requests that a rule counted", self.rules.granted.clone());
+        registry.register("limit_refused", "Requests that a rule refused", self.rules.refused.clone());
+        let servers = [
+            ("server_limit", "Calls that a server gets at once", &self.servers.limit),
+            ("server_inflight", "Calls at a server with a bound of its own", &self.servers.inflight),
+            ("server_queued", "Calls that wait for such a server", &self.servers.queued),
+        ];
+        for (name, help, family) in servers {
+            registry.register(name, help, family.clone());
+        }
     }
 
     /// The series of one rule: granted, refused.

@@ -20,10 +20,13 @@ use regatta_seal::digest16;
 
 use crate::gateway::Gateway;
 
+/// A server's purges, and the shelf it shares with other gateways if there are any.
+type OfServer = (Arc<Purges>, Option<Arc<Shelf>>);
+
 /// Kept results and what goes with them.
 pub(crate) struct Results {
     pub cache: Arc<ResultCache>,
-    purges: Mutex<BTreeMap<String, (Arc<Purges>, Option<Arc<Shelf>>)>>,
+    purges: Mutex<BTreeMap<String, OfServer>>,
     /// What the gateways of a fleet share, and this gateway's name there.
     fleet: Option<(Arc<dyn Fleet>, Holder)>,
     reads: Mutex<BTreeMap<Name, Arc<Read>>>,

@@ -116,14 +116,14 @@ pub(crate) fn notification() -> Bytes {
     write::notification(METHOD, None)
 }
 
+/// The ears after they heard something; `None`: nothing will ever be heard again.
+type Heard = Option<watch::Receiver<u64>>;
+
 /// A pair of ears that can be polled.
 pub(crate) struct Ears {
     /// `None`: nothing will ever be heard.
-    next: Option<Waiting>,
+    next: Option<Pin<Box<dyn Future<Output = Heard> + Send>>>,
 }
-
-/// A wait for the next change; `None` when there will be none.
-type Waiting = Pin<Box<dyn Future<Output = Option<watch::Receiver<u64>>> + Send>>;
 
 impl Ears {
     /// Hears what `changes` tells; nothing if that is `None`.

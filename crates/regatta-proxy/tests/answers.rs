@@ -22,7 +22,8 @@ fn answers() -> Vec<(Vec<u8>, &'static str, Lasts)> {
             Lasts::ForMore,
         ),
         (answer("connection: Keep-Alive, CLOSE\r\ncontent-length: 2\r\n\r\n{}"), "{}", Lasts::UntilEnd),
-        (b"HTTP/1.1 204 No Content\r\ncontent-length: 9\r\n\r\n".to_vec(), "", Lasts::ForMore),
+        (b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), "", Lasts::ForMore),
+        (b"HTTP/1.1 204 No Content\r\ncontent-length: 9\r\n\r\n".to_vec(), "", Lasts::UntilEnd),
         (b"HTTP/1.1 304 Not Modified\r\n\r\n".to_vec(), "", Lasts::ForMore),
         (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec(), "{}", Lasts::UntilEnd),
         (

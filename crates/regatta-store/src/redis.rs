@@ -72,7 +72,6 @@ struct Inner {
     names: Names,
     routes: Routes,
     means: Arc<Means>,
-    knowledge: Knowledge,
     kept: KeptRecords,
     remembered: Remembered,
     mailboxes: Mailboxes,
@@ -88,19 +87,19 @@ struct Inner {
 /// Opens the store and returns at once: it connects in the background, and `link` says when it did. Call it within a
 /// tokio runtime, which then runs its tasks.
 pub fn open(options: Options) -> Redis {
+    let limits = options.limits;
     let means = Arc::new(Means {
         connector: Connector::new(&options),
         counters: Counters::default(),
         timing: options.timing,
         changes: watch::channel(0).0,
+        knowledge: Knowledge::new(&limits),
     });
-    let limits = options.limits;
     let inner = Arc::new(Inner {
         instance: dice::random(),
         names: Names::new(&options.prefix),
         routes: Routes::open(options.layout, means.clone()),
         means,
-        knowledge: Knowledge::new(&limits),
         kept: KeptRecords::new(limits.unpublished_max),
         remembered: Remembered::new(options.timing.remember_for, limits.remembered_max),
         mailboxes: Mailboxes::new(limits.mailbox),
@@ -134,10 +133,10 @@ impl Inner {
     fn hear(&self, notice: Notice) {
         match notice {
             Notice::RecordChanged(session) => {
-                self.knowledge.heard_of(&session);
+                self.means.knowledge.heard_of(&session);
                 self.remembered.forget(&session);
             }
-            Notice::Buried { day, digest } => self.knowledge.heard_of_grave(day, &digest),
+            Notice::Buried { day, digest } => self.means.knowledge.heard_of_grave(day, &digest),
             Notice::KeysChanged | Notice::LinkLost | Notice::LinkRestored | Notice::Missed => {}
         }
         self.mailboxes.tell(notice);
@@ -179,8 +178,8 @@ impl Store for Redis {
     fn stats(&self) -> Stats {
         let (inner, counters) = (&self.inner, &self.inner.means.counters);
         Stats {
-            records: inner.knowledge.records_len(),
-            tombstones: inner.knowledge.graves_len(),
+            records: inner.means.knowledge.records_len(),
+            tombstones: inner.means.knowledge.graves_len(),
             refused_records: counters.refused_records.get(),
             refused_values: counters.refused_values.get(),
             refused_tombstones: counters.refused_tombstones.get(),

@@ -16,6 +16,12 @@ const LINES_MAX: usize = 100_000;
 
 type Lines = Arc<Mutex<Vec<String>>>;
 
+/// How long a process may take to stop.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the last lines of a process that ended are waited for.
+const LAST_LINES_WAIT: Duration = Duration::from_secs(2);
+
 /// A child process. Dropping it kills it with SIGKILL.
 #[derive(Debug)]
 pub struct Process {
@@ -92,8 +98,24 @@ impl Process {
     }
 
     /// SIGSTOP: it stays, keeps its sockets, and does nothing.
+    ///
+    /// Returns once every thread of it has stopped: one that was just waking up may still answer a request.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
+        let end = std::time::Instant::now() + STOP_WAIT;
+        while !self.is_stopped() && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else { return true };
+        // The state stands behind the name, which ends with the last bracket (proc(5)).
+        let state = |stat: String| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            matches!(state(stat), None | Some('T'))
+        })
     }
 
     /// SIGCONT.
@@ -123,7 +145,18 @@ impl Process {
 
     /// Waits for the end. Panics when it does not come in time.
     pub async fn exit_within(&mut self, within: Duration) -> ExitStatus {
-        eventually("the process ends", within, async || self.exited()).await
+        let status = eventually("the process ends", within, async || self.exited()).await;
+        // Its last lines may still be on their way; a child that it left behind may hold the pipes open for good.
+        let end = tokio::time::Instant::now() + LAST_LINES_WAIT;
+        while !self.is_read_out() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        status
+    }
+
+    /// Whether both outputs were read to their ends: their readers have let go of the lines.
+    fn is_read_out(&self) -> bool {
+        [&self.stdout, &self.stderr].into_iter().all(|lines| Arc::strong_count(lines) == 1)
     }
 
     /// Resident memory in bytes; 0 when it is gone.

@@ -25,7 +25,7 @@ pub struct Gate<'a> {
 
 /// What comes of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "taken apart at once, and the large one is the ordinary case")]
+#[expect(clippy::large_enum_variant, reason = "the large one is the ordinary case, and none is kept")]
 pub enum Verdict {
     /// A node of a server of ours, and where it listens.
     Welcome(Entry, Endpoint),

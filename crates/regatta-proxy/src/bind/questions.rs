@@ -68,7 +68,7 @@ pub(crate) async fn deliver(
     };
     let asked = if gateway.pending.is_asked_here(&sealed) { Asked::Here } else { Asked::Elsewhere };
     match gateway.pending.answer(&sealed) {
-        pending::Answer::First if Taking::of(gateway, &sealed).is_first_of_all().await => {
+        pending::Answer::First if Taking::of(gateway, &sealed).settle_first().await => {
             let text = splice(text, &[(id.raw, Bytes::from(question.id))]);
             Ok(Delivery::Upstream { sealed, text, home, asked })
         }
@@ -91,7 +91,7 @@ impl<'a> Taking<'a> {
 
     /// Whether no other gateway took an answer to this question. With the store away nobody can tell, and an answer that
     /// came once to each of two gateways reaches its server twice: better than a person's answer that is lost.
-    async fn is_first_of_all(mut self) -> bool {
+    async fn settle_first(mut self) -> bool {
         let gateway = self.gateway;
         let is_first = !gateway.peers.are_many()
             || gateway.store.claim(claim_of(self.sealed), ANSWERED_FOR).await != Ok(Claim::Repeated);

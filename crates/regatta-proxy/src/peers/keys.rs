@@ -20,6 +20,8 @@ use crate::gateway::Gateway;
 
 /// How often the store is asked for keys without a reason.
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(10);
+/// How often it is said that the store has no room for keys.
+const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// A key seals when everybody has had the time to ask twice.
 const RIPE_AFTER: Duration = Duration::from_secs(60);
 /// Between two looks for unknown keys, whoever makes them up.
@@ -272,14 +274,20 @@ pub(crate) async fn learn_key_of(gateway: &Gateway, text: &str) -> Result<(), Fa
 /// Keeps the keys fresh for as long as the gateway lives.
 pub(super) async fn tend(gateway: &Gateway) {
     let keys = &gateway.peers.keys;
+    let mut warned = None::<Instant>;
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let fresh = async {
             keys.refresh(&*gateway.store, &gateway.ring).await?;
             keys.rotate(&*gateway.store, &gateway.ring).await
         };
-        if let Err(why) = fresh.await {
-            tracing::debug!(%why, "the sealing keys could not be looked at");
+        match fresh.await {
+            Ok(()) => {}
+            Err(StoreError::Full(what)) if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) => {
+                warned = Some(Instant::now());
+                tracing::warn!(what, "no new sealing key is published: the store has no room for one");
+            }
+            Err(why) => tracing::debug!(%why, "the sealing keys could not be looked at"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here is on the way of an undisturbed request. A gateway asks its peers only when a client comes back to another
 //! one than it was cut from, and tells them only what a client waits for. Letters get lost: whoever waits asks again.
 
+pub(crate) mod catch_up;
 pub(crate) mod keys;
 pub(crate) mod letter;
 pub(crate) mod recall;

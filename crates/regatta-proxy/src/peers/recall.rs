@@ -173,14 +173,14 @@ impl Search {
             Told::Paused { next, cursor } if next <= self.wanted.at => {
                 return Holder::Nobody { cursor: Some(cursor) };
             }
-            Told::Paused { .. } => return Holder::Has,
             Told::Unknown => None,
-            Told::Open { .. } if who == self.gateway.peers.id => None,
-            Told::Open { .. } if self.is_live(who).await => {
+            Told::Open { .. } | Told::Paused { .. } if who == self.gateway.peers.id => None,
+            // One that said that it wrote more may have died before we read it, or its store may have been wiped.
+            Told::Open { .. } | Told::Paused { .. } if self.is_live(who).await => {
                 self.alone = None;
                 return Holder::Has;
             }
-            Told::Open { .. } => None,
+            Told::Open { .. } | Told::Paused { .. } => None,
         };
         let since = *self.alone.get_or_insert_with(Instant::now);
         match since.elapsed() < ANYBODY_WITHIN {

@@ -83,6 +83,11 @@ impl Order {
 }
 
 impl Spilling {
+    /// Whether events of the stream with this number may still be on their way into the store.
+    pub(super) fn is_running(&self, number: u64) -> bool {
+        self.lock().contains_key(&number)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Order>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -116,6 +116,9 @@ async fn settle(
     };
     repeat_level(wish, bound, view, &home).await;
     let (to, left) = (binding(&home), wish.left.map(|(left, _)| binding(left)));
+    // Its place may have left the registry before anybody called there: lost all the same.
+    let is_known = |home: Home| wish.server.replica(home.replica).is_some();
+    let is_one_lost = !bound.later().iter().filter_map(seated).all(is_known);
     let change = Change::Settle { left: left.as_ref(), to: &to, etag: home.etag, places };
     let bound = record::change(gateway, bound, change).await?;
     let seated = bound.at(places, wish.tool);
@@ -125,8 +128,10 @@ async fn settle(
     } else {
         gateway.metrics.later_bindings.inc();
         tracing::info!(replica = %home.replica, tool = wish.tool, "session bound at a second replica for its tool");
-        if let Some((left, reason)) = wish.left {
-            gateway.rehoming.moved(&Bound { home: left.clone(), ..bound }, reason);
+        match wish.left {
+            Some((left, reason)) => gateway.rehoming.moved(&Bound { home: left.clone(), ..bound }, reason),
+            None if is_one_lost => gateway.rehoming.moved(&bound, Reason::Removed),
+            None => {}
         }
     }
     Ok(seated)

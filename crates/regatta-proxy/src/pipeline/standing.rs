@@ -30,6 +30,7 @@ use crate::gateway::Gateway;
 use crate::handover::{Accepted, Caller, Identified};
 use crate::headers::Outbound;
 use crate::peers;
+use crate::peers::catch_up;
 use crate::peers::letter::Hold;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
@@ -225,7 +226,10 @@ async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Respon
     let next = sequence.checked_add(1).ok_or_else(|| Fault::UnusableEventId.told(&asker))?;
     let is_mine = label.context == peers::context_of(&listener.caller);
     match (found, label.id.clone()) {
-        (Some(stream), Some(id)) if stream.can_serve(next) => {
+        // What its ring let go is in the store: a stream that runs here is never looked for elsewhere.
+        (Some(stream), Some(id))
+            if stream.can_serve(next) || catch_up::is_possible(&gateway, &stream, next) =>
+        {
             let place = listener.place(&asker)?;
             gateway.metrics.resumed.inc();
             if let Phase::Paused { cursor } = stream.phase() {
@@ -246,8 +250,12 @@ async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Respon
             let at = stream.nearest(next);
             Ok(listener.read(stream, Reading { reader, at, priming: None, place: Some(place) }))
         }
-        (_, _) if gateway.peers.are_many() && is_mine => {
+        (found, _) if gateway.peers.are_many() && is_mine => {
             let place = listener.place(&asker)?;
+            if let Some(behind) = found.filter(|stream| !stream.is_standing()) {
+                // It shows what another gateway says, or its client has heard more elsewhere than it ever said.
+                peers::spill::drop_relay(&gateway, &behind);
+            }
             gateway.metrics.resumed.inc();
             gateway.metrics.resumed_elsewhere.inc();
             let sealed = cursor.split_once('.').map_or(cursor, |(sealed, _)| sealed);

@@ -108,7 +108,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 fn last_words(gateway: &Arc<Gateway>) {
     gateway.last_words.notify_waiters();
     for stream in gateway.streams.all() {
-        if let Some(words) = stream.last_words(&last_word) {
+        if stream.is_relayed() {
+            // Its owner runs it on: the client hears the end of it at the next gateway.
+            peers::spill::drop_relay(gateway, &stream);
+        } else if let Some(words) = stream.last_words(&last_word) {
             let turned = stream.end(Some(&words));
             gateway.note_turn(&stream, turned);
         }

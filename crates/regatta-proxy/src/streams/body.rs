@@ -3,8 +3,9 @@
 //! Dropping it never ends the call (2025-11-25 basic/transports, *Sending Messages* 6: disconnection SHOULD NOT
 //! be taken as cancellation): the stream is handed to a task of its own, within `detached_max`.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,12 +14,13 @@ use regatta_mcp::events;
 
 use super::pace::{Due, Pace, Pacemaker};
 use super::ring::Sequence;
-use super::stream::{Read, Stream, Turned};
+use super::stream::{Carries, Read, Stream, Turned};
 use crate::callers::StreamPlace;
 use crate::encode::fault::message;
 use crate::fault::{Asker, Fault, Place};
 use crate::gateway::Gateway;
 use crate::peers;
+use crate::peers::catch_up::{self, Missing};
 use crate::peers::spill::Cause;
 
 /// One reader of one stream.
@@ -29,8 +31,21 @@ pub(crate) struct StreamBody {
     at: Sequence,
     priming: Option<Bytes>,
     pacemaker: Option<Pacemaker>,
+    behind: Behind,
     /// The reader's place among the open streams of its caller, given back with the body.
     _place: Option<StreamPlace>,
+}
+
+/// Where a reader is that asks for more than the ring holds.
+enum Behind {
+    /// It reads from the ring.
+    No,
+    /// The store is asked.
+    Asking(Missing),
+    /// The store gave these.
+    Fed(VecDeque<Bytes>),
+    /// They are lost, and the reader was told.
+    Lost,
 }
 
 /// From where, and how, a client reads.
@@ -49,7 +64,16 @@ impl StreamBody {
     /// A body that reads `stream` as told.
     pub fn new(gateway: Arc<Gateway>, stream: Arc<Stream>, reading: Reading) -> StreamBody {
         let Reading { reader, at, priming, place } = reading;
-        StreamBody { gateway, stream, reader, at, priming, pacemaker: None, _place: place }
+        StreamBody {
+            gateway,
+            stream,
+            reader,
+            at,
+            priming,
+            pacemaker: None,
+            behind: Behind::No,
+            _place: place,
+        }
     }
 
     /// The next bytes for the client; `None` at the end.
@@ -57,20 +81,62 @@ impl StreamBody {
         if let Some(priming) = self.priming.take() {
             return Poll::Ready(Some(priming));
         }
+        match &mut self.behind {
+            Behind::No => self.poll_ring(cx),
+            Behind::Asking(missing) => {
+                match missing.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx) {
+                    Poll::Ready(Some(events)) => {
+                        self.behind = Behind::Fed(events);
+                        self.poll_chunk(cx)
+                    }
+                    Poll::Ready(None) => Poll::Ready(self.lost()),
+                    Poll::Pending => self.poll_keep_alive(cx),
+                }
+            }
+            Behind::Fed(events) => match events.pop_front() {
+                Some(event) => Poll::Ready(Some(self.sent(event))),
+                None => {
+                    self.behind = Behind::No;
+                    self.poll_ring(cx)
+                }
+            },
+            Behind::Lost => Poll::Ready(None),
+        }
+    }
+
+    fn poll_ring(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let (read, turned) = self.stream.poll_read(self.reader, self.at, cx);
         self.gateway.note_turn(&self.stream, turned);
         match read {
-            Read::Event(event) => {
-                self.at += 1;
-                if let Some(pacemaker) = &mut self.pacemaker {
-                    pacemaker.sent();
-                }
-                Poll::Ready(Some(event))
+            Read::Event(event) => Poll::Ready(Some(self.sent(event))),
+            Read::Lost if catch_up::is_possible(&self.gateway, &self.stream, self.at) => {
+                let missing = catch_up::fetch(self.gateway.clone(), self.stream.clone(), self.at);
+                self.behind = Behind::Asking(missing);
+                self.poll_chunk(cx)
             }
             // Better a cut that the client can see than a gap that it cannot.
             Read::Lost | Read::Over => Poll::Ready(None),
             Read::NotYet => self.poll_keep_alive(cx),
         }
+    }
+
+    fn sent(&mut self, event: Bytes) -> Bytes {
+        self.at += 1;
+        if let Some(pacemaker) = &mut self.pacemaker {
+            pacemaker.sent();
+        }
+        event
+    }
+
+    /// The request's last word to this reader is that nobody knows (SESSIONS 5).
+    fn lost(&mut self) -> Option<Bytes> {
+        self.behind = Behind::Lost;
+        let Carries::Call { id } = &self.stream.carries else { return None };
+        let metrics = &self.gateway.metrics;
+        metrics.streams_lost.inc();
+        metrics.outcome_unknown.inc();
+        let asker = Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session };
+        Some(events::message(&message(&Fault::StreamLost.told(&asker))))
     }
 
     fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {

@@ -4,7 +4,7 @@
 //! for again) by `ring_total_max` bytes and by `resume_window`, whichever comes first, oldest first.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use regatta_policy::Micros;
@@ -28,13 +28,12 @@ struct Inner {
     standing: HashMap<Uuid16, u64>,
     /// Sessions whose standing stream is being opened.
     opening: HashSet<Uuid16>,
-    resting: VecDeque<Resting>,
+    resting: VecDeque<(Weak<Stream>, Resting)>,
     resting_bytes: usize,
 }
 
 /// A stream that came to rest.
 pub(crate) struct Resting {
-    pub number: u64,
     /// Which of its rests; if it moved on since, this one says nothing any more.
     pub rest: u64,
     pub at: Micros,
@@ -87,26 +86,28 @@ impl StreamTable {
         let mut inner = self.lock();
         if stream.is_standing() {
             // The rest of a standing stream is worth nothing without its upstream.
-            inner.forget(stream.number);
+            inner.forget(stream);
             return;
         }
+        // What is not here need not be displaced.
+        let Some(held) = inner.held(stream).map(Arc::downgrade) else { return };
         let resting = Resting { bytes: resting.bytes + OVERHEAD, ..resting };
         inner.resting_bytes += resting.bytes;
-        inner.resting.push_back(resting);
+        inner.resting.push_back((held, resting));
         while inner.resting_bytes > total_max && inner.displace_oldest() {}
     }
 
     /// Drops streams that came to rest longer than `window` ago.
     pub fn sweep(&self, now: Micros, window: Duration) {
         let mut inner = self.lock();
-        while inner.resting.front().is_some_and(|resting| now.since(resting.at) > window) {
+        while inner.resting.front().is_some_and(|(_, resting)| now.since(resting.at) > window) {
             inner.displace_oldest();
         }
     }
 
-    /// Forgets a stream that nothing is lost with.
+    /// Forgets a stream that nothing is lost with; another one that has its number by now stays.
     pub fn remove(&self, stream: &Stream) {
-        self.lock().forget(stream.number);
+        self.lock().forget(stream);
     }
 
     /// Every stream of `session`, for its end.
@@ -127,19 +128,27 @@ impl StreamTable {
 
 impl Inner {
     fn displace_oldest(&mut self) -> bool {
-        let Some(resting) = self.resting.pop_front() else { return false };
+        let Some((stream, resting)) = self.resting.pop_front() else { return false };
         self.resting_bytes -= resting.bytes;
-        let still = |stream: &Arc<Stream>| stream.rest() == Some(resting.rest);
-        if self.by_number.get(&resting.number).is_some_and(still) {
-            self.forget(resting.number);
+        if let Some(stream) = stream.upgrade()
+            && stream.rest() == Some(resting.rest)
+        {
+            self.forget(&stream);
         }
         true
     }
 
-    fn forget(&mut self, number: u64) {
-        if let Some(stream) = self.by_number.remove(&number)
-            && self.standing.get(&stream.session) == Some(&number)
-        {
+    /// `stream` itself, not one that goes on under its number.
+    fn held(&self, stream: &Stream) -> Option<&Arc<Stream>> {
+        self.by_number.get(&stream.number).filter(|held| std::ptr::eq(Arc::as_ptr(held), stream))
+    }
+
+    fn forget(&mut self, stream: &Stream) {
+        if self.held(stream).is_none() {
+            return;
+        }
+        self.by_number.remove(&stream.number);
+        if self.standing.get(&stream.session) == Some(&stream.number) {
             self.standing.remove(&stream.session);
         }
     }

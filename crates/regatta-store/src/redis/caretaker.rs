@@ -26,10 +26,8 @@ pub(super) async fn care(inner: Arc<Inner>, mut touches: mpsc::Receiver<Uuid16>)
     let mut changes = inner.means.changes.subscribe();
     loop {
         tokio::select! {
-            _ = changes.changed() => {
-                inner.knowledge.change_server();
-                restore(&inner).await;
-            }
+            // That another server answers is known already: it was noted before it could be asked.
+            _ = changes.changed() => restore(&inner).await,
             touched = touches.recv() => match touched {
                 // It is tried again with the next use, an hour later; the record lives for a day.
                 Some(session) => { let _ = inner.refresh(&session).await; }

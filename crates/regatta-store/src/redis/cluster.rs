@@ -193,6 +193,7 @@ impl Cluster {
             Err(why) => Map::Lost(wall_s(), why),
         };
         let before = self.map.borrow().clone();
+        let mut is_change = false;
         match (&before, &next) {
             (Map::Known(old), Map::Known(new)) if old == new => return,
             (Map::Known(_), Map::Known(new)) => {
@@ -200,7 +201,8 @@ impl Cluster {
                 let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
                 lines.retain(|addr, _| masters.contains(addr));
                 drop(lines);
-                self.means.note_change();
+                self.means.knowledge.change_server();
+                is_change = true;
             }
             // Lines tell for themselves whether they are away; an old map is better than none.
             (Map::Known(_), Map::Lost(..)) | (Map::Lost(..), Map::Lost(..)) => return,
@@ -208,6 +210,9 @@ impl Cluster {
             (_, Map::Unknown) => return,
         }
         self.map.send_replace(next);
+        if is_change {
+            self.means.note_change();
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::connector::{Connector, Peer, Role, Vitals};
 use super::counters::Counters;
 use super::dice::{jittered, wall_s};
 use super::fault::{Verdict, judge};
+use super::knowledge::Knowledge;
 use super::options::Timing;
 use super::sentinel::Sentinels;
 
@@ -30,6 +31,7 @@ pub(super) struct Means {
     /// Grows whenever a server took the place of another one, or came back as a new run of itself: what the old one
     /// had acknowledged last may be lost.
     pub(super) changes: watch::Sender<u64>,
+    pub(super) knowledge: Knowledge,
 }
 
 impl Means {
@@ -338,8 +340,14 @@ async fn keep(shared: Arc<Shared>) {
                 shared.means.counters.connections.one();
                 tracing::info!(%addr, "connected to redis");
                 let up = Arc::new(Up { wire, addr, number });
+                let is_change = last_run.replace(vitals.run.clone()).is_some_and(|last| last != vitals.run);
+                if is_change {
+                    // Before anybody can ask the new one: its answers must not pass for the old one's.
+                    shared.means.knowledge.change_server();
+                }
                 shared.state.send_replace(State::Up(up.clone()));
-                if last_run.replace(vitals.run.clone()).is_some_and(|last| last != vitals.run) {
+                if is_change {
+                    // After it: what is written again needs the connection.
                     shared.means.note_change();
                 }
                 (pause, connected_at) = (timing.retry_min, Some(Instant::now()));

@@ -45,7 +45,7 @@ enum Listening {
 }
 
 fn lost(inner: &Inner, state: Listening) -> Listening {
-    inner.knowledge.distrust();
+    inner.means.knowledge.distrust();
     match state {
         Listening::Yes => {
             inner.means.counters.notices_lost.one();
@@ -58,8 +58,9 @@ fn lost(inner: &Inner, state: Listening) -> Listening {
 
 fn won(inner: &Inner, state: Listening) -> Listening {
     match state {
-        Listening::No => inner.mailboxes.tell(Notice::LinkRestored),
-        Listening::Never | Listening::Yes => {}
+        // For the first time as well: a process that began without the store has what to tell it.
+        Listening::Never | Listening::No => inner.mailboxes.tell(Notice::LinkRestored),
+        Listening::Yes => {}
     }
     Listening::Yes
 }
@@ -190,7 +191,7 @@ impl Session {
         let lines = inner.routes.lines();
         self.proof = Proof {
             round: self.proof.round + 1,
-            sent_ms: inner.knowledge.now_ms(),
+            sent_ms: inner.means.knowledge.now_ms(),
             missing: (0..lines.len()).map(|at| at.to_string()).collect(),
         };
         for (at, line) in lines.into_iter().enumerate() {
@@ -211,7 +212,7 @@ impl Session {
             return;
         }
         if self.proof.missing.is_empty() {
-            inner.knowledge.prove(self.proof.sent_ms, inner.means.timing.trust_for);
+            inner.means.knowledge.prove(self.proof.sent_ms, inner.means.timing.trust_for);
             self.proved_at = Instant::now();
             self.listening = won(inner, self.listening);
         }

@@ -33,7 +33,7 @@ impl Inner {
         expected: Option<Etag>,
         next: &Arc<Versioned>,
     ) -> Result<Swap, StoreError> {
-        let mark = self.knowledge.mark(session);
+        let mark = self.means.knowledge.mark(session);
         let expected = expected.as_ref().map_or(&b""[..], |etag| &etag.0);
         let ttl = self.limits.record_ttl.as_millis().to_string();
         let (channel, notice) = self.notice(Notice::RecordChanged(*session));
@@ -46,8 +46,8 @@ impl Inner {
             pair => Swap::Lost(Some(read_record(pair).ok_or_else(unreadable)?)),
         };
         match &swap {
-            Swap::Written | Swap::Repeated => self.knowledge.wrote(session, Some(next.clone()), mark),
-            Swap::Lost(record) => self.knowledge.learn(session, record.clone(), mark),
+            Swap::Written | Swap::Repeated => self.means.knowledge.wrote(session, Some(next.clone()), mark),
+            Swap::Lost(record) => self.means.knowledge.learn(session, record.clone(), mark),
         }
         Ok(swap)
     }
@@ -74,7 +74,7 @@ impl Inner {
             }
             Ok(Swap::Lost(winner)) => Ok(Cas::Lost(winner)),
             Err(StoreError::Away(why)) => {
-                let last_known = self.knowledge.last_known(&session);
+                let last_known = self.means.knowledge.last_known(&session);
                 let kept = self.kept.keep(&session, expected, &record, last_known);
                 if kept == Ok(Cas::KeptHere) && self.routes.link() == Link::Up {
                     self.refusal.note(&why);
@@ -95,17 +95,17 @@ impl Inner {
         if let Some(kept) = self.kept.get(session) {
             return Ok(Some(kept.record));
         }
-        let (mark, key) = (self.knowledge.mark(session), self.names.session(session));
+        let (mark, key) = (self.means.knowledge.mark(session), self.names.session(session));
         let mut cmd = redis::cmd("HMGET");
         cmd.arg(&key).arg("etag").arg("value");
         let record = match self.routes.ask(&key, &cmd, Repeat::Harmless).await? {
             Value::Array(parts) if parts.iter().all(|part| *part == Value::Nil) => None,
             pair => Some(read_record(pair).ok_or_else(unreadable)?),
         };
-        if let (None, Some(lost)) = (&record, self.knowledge.lost(session)) {
+        if let (None, Some(lost)) = (&record, self.means.knowledge.lost(session)) {
             return self.restore(session, lost).await;
         }
-        self.knowledge.learn(session, record.clone(), mark);
+        self.means.knowledge.learn(session, record.clone(), mark);
         Ok(record)
     }
 
@@ -126,23 +126,23 @@ impl Inner {
     }
 
     async fn ask_grave(&self, day: u32, digest: [u8; 16]) -> Result<Grave, StoreError> {
-        if self.knowledge.buried(day, &digest) == Buried::Yes {
+        if self.means.knowledge.buried(day, &digest) == Buried::Yes {
             return Ok(Grave::Dug);
         }
-        let (mark, key) = (self.knowledge.mark_grave(day, &digest), self.names.ended(day));
+        let (mark, key) = (self.means.knowledge.mark_grave(day, &digest), self.names.ended(day));
         let mut cmd = redis::cmd("SISMEMBER");
         cmd.arg(&key).arg(&digest[..]);
         let grave = match self.routes.ask(&key, &cmd, Repeat::Harmless).await? {
             Value::Int(1) => Grave::Dug,
             _ => Grave::None,
         };
-        self.knowledge.learn_grave(day, &digest, grave, mark);
+        self.means.knowledge.learn_grave(day, &digest, grave, mark);
         Ok(grave)
     }
 
     /// Digs a grave; what was there before.
     pub(super) async fn dig(&self, day: u32, digest: &[u8; 16]) -> Result<Grave, StoreError> {
-        let mark = self.knowledge.mark_grave(day, digest);
+        let mark = self.means.knowledge.mark_grave(day, digest);
         let (channel, notice) = self.notice(Notice::Buried { day, digest: *digest });
         let most = self.limits.tombstones_max.to_string();
         // A day of issue, a session's life, and a day of grace for clocks that differ.
@@ -157,18 +157,18 @@ impl Inner {
                 return Err(StoreError::Full("tombstones"));
             }
         };
-        self.knowledge.learn_grave(day, digest, Grave::Dug, mark);
+        self.means.knowledge.learn_grave(day, digest, Grave::Dug, mark);
         Ok(before)
     }
 
     async fn remove(&self, session: Uuid16) -> Result<(), StoreError> {
         self.kept.forget(&session);
-        let mark = self.knowledge.mark(&session);
+        let mark = self.means.knowledge.mark(&session);
         let (channel, notice) = self.notice(Notice::RecordChanged(session));
         let args = [channel.as_bytes(), &notice[..]];
         self.routes.run(&scripts::FORGET, &self.names.session(&session), &args).await?;
         self.remembered.forget(&session);
-        self.knowledge.wrote(&session, None, mark);
+        self.means.knowledge.wrote(&session, None, mark);
         Ok(())
     }
 
@@ -203,14 +203,14 @@ impl Sessions for Redis {
     fn warm(&self, session: &Uuid16) -> Warm {
         match self.inner.kept.get(session) {
             Some(kept) => Warm::Some(kept.record),
-            None => self.inner.knowledge.warm(session),
+            None => self.inner.means.knowledge.warm(session),
         }
     }
 
     fn last_known(&self, session: &Uuid16) -> Warm {
         match self.inner.kept.get(session) {
             Some(kept) => Warm::Some(kept.record),
-            None => self.inner.knowledge.last_known(session),
+            None => self.inner.means.knowledge.last_known(session),
         }
     }
 
@@ -239,7 +239,7 @@ impl Sessions for Redis {
     }
 
     fn touch(&self, session: &Uuid16) {
-        if self.inner.knowledge.touch(session) {
+        if self.inner.means.knowledge.touch(session) {
             // With no room there are thousands before it; the next hour's use is told.
             let _ = self.touches.try_send(*session);
         }
@@ -250,7 +250,7 @@ impl Sessions for Redis {
     }
 
     fn buried(&self, day: u32, digest: &[u8; 16]) -> Buried {
-        self.inner.knowledge.buried(day, digest)
+        self.inner.means.knowledge.buried(day, digest)
     }
 
     fn is_buried(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<bool, StoreError>> {

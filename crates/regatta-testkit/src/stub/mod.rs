@@ -118,7 +118,10 @@ impl Stub {
     /// Listens again on the same port after `die`.
     pub async fn rise(&self) {
         self.die().await;
-        let task = tokio::spawn(accept(listen(self.address), self.shared.clone()));
+        // The kernel may take a moment to let go of what the old listener had not accepted yet.
+        let taken = "the port is free again";
+        let listener = eventually(taken, PORT_WAIT, async || try_listen(self.address).ok()).await;
+        let task = tokio::spawn(accept(listener, self.shared.clone()));
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
@@ -213,14 +216,18 @@ impl Shared {
 }
 
 fn listen(address: SocketAddr) -> TcpListener {
-    let listen = || {
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(4096)
-    };
-    listen().unwrap_or_else(|error: std::io::Error| panic!("cannot listen on {address}: {error}"))
+    try_listen(address).unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"))
 }
+
+fn try_listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4096)
+}
+
+/// How long a port is waited for that was ours a moment ago.
+const PORT_WAIT: Duration = Duration::from_secs(10);
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();

@@ -34,6 +34,11 @@ impl Stream {
         self.lock().source.as_ref().is_some_and(|source| source.is_relay())
     }
 
+    /// Whether event `at` was already, or is the next one.
+    pub fn has_reached(&self, at: Sequence) -> bool {
+        at <= self.lock().ring.next()
+    }
+
     /// Rings with every event and rest from now on. One watcher at a time.
     pub fn watch(&self) -> Arc<Notify> {
         self.lock().watch.get_or_insert_with(Arc::default).clone()

@@ -125,7 +125,7 @@ fn a_stream_that_is_paused_and_never_asked_for_again_is_forgotten() {
         let (Read::Over, Turned::Rests { rest, bytes }) = stream.poll_read(number, at_event, &mut cx) else {
             panic!("it rests");
         };
-        table.rests(&stream, Resting { number: stream.number, rest, at: Micros(at), bytes }, 1 << 20);
+        table.rests(&stream, Resting { rest, at: Micros(at), bytes }, 1 << 20);
     };
     let known = || table.find(stream.number, stream.session).is_some();
     pause();
@@ -138,6 +138,24 @@ fn a_stream_that_is_paused_and_never_asked_for_again_is_forgotten() {
     table.sweep(Micros(5_000_000), Duration::from_secs(2));
     assert!(known(), "its newest rest counts");
     table.sweep(Micros(7_000_000), Duration::from_secs(2));
+    assert!(!known());
+}
+
+#[test]
+fn a_stream_that_goes_on_under_the_same_number_stays_when_the_older_one_is_forgotten() {
+    let table = StreamTable::default();
+    let (older, newer) = (Arc::new(stream().0), Arc::new(stream().0));
+    let known = || table.find(7, newer.session).is_some_and(|found| Arc::ptr_eq(&found, &newer));
+    table.insert(&older);
+    let Turned::Rests { rest, bytes } = older.end(None) else { panic!("it rests") };
+    table.rests(&older, Resting { rest, at: Micros(0), bytes }, 1 << 20);
+    table.insert(&newer);
+    assert!(matches!(newer.end(None), Turned::Rests { rest: 1, .. }), "as often as the older one");
+    table.remove(&older);
+    assert!(known());
+    table.sweep(Micros(9_000_000), Duration::from_secs(2));
+    assert!(known());
+    table.remove(&newer);
     assert!(!known());
 }
 

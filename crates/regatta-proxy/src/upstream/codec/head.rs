@@ -154,7 +154,10 @@ fn parse(bytes: &[u8]) -> Result<Parsed, Broken> {
         seen.line(line.name, line.value)?;
     }
     let is_current = answer.version == Some(1);
-    let lasts = if is_current && !seen.closes { Lasts::ForMore } else { Lasts::UntilEnd };
+    let lasts = match is_current && !seen.closes && !seen.announces_in_vain(status) {
+        true => Lasts::ForMore,
+        false => Lasts::UntilEnd,
+    };
     let reader = seen.framing(status, is_current)?;
     let kind = content::kind(seen.content_type, seen.encoding);
     let session = seen.session.map(HeaderValue::from_bytes).transpose().map_err(|_| Broken::Malformed)?;
@@ -226,18 +229,23 @@ impl<'a> Seen<'a> {
     }
 
     /// How the body is framed (RFC 9112 6.3). Two ways at once, or one that we cannot read, are how answers are smuggled.
+    /// Whether a body is announced where none can be (RFC 9110 6.4.1): who sends it all the same would have it taken for
+    /// the next answer. A 304 may tell the length of what it stands for.
+    fn announces_in_vain(&self, status: StatusCode) -> bool {
+        let length = self.length.is_some_and(|length| length > 0);
+        match status {
+            StatusCode::NO_CONTENT => self.coding.is_some() || length,
+            StatusCode::NOT_MODIFIED => self.coding.is_some(),
+            _has_a_body => false,
+        }
+    }
+
     fn framing(&self, status: StatusCode, is_current: bool) -> Result<BodyReader, Broken> {
         if self.coding.is_some() && (self.length.is_some() || !is_current) {
             return Err(Broken::Malformed);
         }
         if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
-            // Neither has a body (RFC 9110 6.4.1). Who announces one to a 204 may send it: the next answer would be read
-            // out of it.
-            let announces = self.coding.is_some() || self.length.is_some_and(|length| length > 0);
-            return match announces && status == StatusCode::NO_CONTENT || self.coding.is_some() {
-                true => Err(Broken::Malformed),
-                false => Ok(BodyReader::NONE),
-            };
+            return Ok(BodyReader::NONE);
         }
         match (self.coding, self.length) {
             (Some(coding), _) if coding.eq_ignore_ascii_case(b"chunked") => Ok(BodyReader::chunked()),

@@ -7,20 +7,25 @@ use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
+use http_body::Body as _;
+use hyper::body::Incoming;
 use regatta_mcp::Kind;
 use regatta_mcp::Method;
 use regatta_mcp::headers;
 use regatta_policy::admission::Class;
 use regatta_policy::line::{Rank, Who};
+use regatta_policy::snapshot::Limits;
 
 use crate::fault::Fault;
 use crate::gateway::Gateway;
-use crate::handover::{Admitted, Call, Caller, Identified, Subject, text_header};
-use crate::listener::{BodyError, read_body};
+use crate::handover::{Accepted, Admitted, Call, Caller, Identified, Subject, text_header};
+use crate::listener::{Begun, BodyError, begin_body, finish_body, read_body};
 use crate::slots::Permit;
 
-/// Bodies up to this size are read to learn whether an overflowing request is exempt; larger ones never are.
+/// Bodies up to this size are read to learn whether an overflowing request is exempt; larger ones never are, and wait
+/// like any other.
 const EXEMPT_BODY_MAX: usize = 256 << 10;
 
 /// What *settle* has to do.
@@ -43,32 +48,76 @@ pub(crate) async fn admit(
     let discovers =
         text_header(&accepted.head, &headers::MCP_METHOD).is_some_and(|method| method == "server/discover");
     let at_once = if discovers { None } else { gateway.slots.try_enter(Class::Ordinary) };
-    let (permit, standing) = match (at_once, claim(&accepted.head)) {
-        (Some(permit), _) => (permit, Standing::Settled),
-        // It says itself that it may be refused: it waits, or goes, before a byte of its body is read.
-        (None, Some((method, tool))) => {
-            let who = who(&caller, accepted.server.gate.rank(method, tool));
-            (enter(gateway, Class::Ordinary, who, &limits).await?, Standing::Settled)
+    let (permit, standing) = match at_once {
+        Some(permit) => (permit, Standing::Settled),
+        None => line_up(gateway, &accepted, &caller, &limits).await?,
+    };
+    let (text, permit, standing) = match standing {
+        Standing::Settled => {
+            (read_body(accepted.body, limits.body_max, limits.body_timeout).await?, permit, standing)
         }
-        (None, None) => {
-            let who = who(&caller, Rank::Interactive);
-            (enter(gateway, Class::Exempt, who, &limits).await?, Standing::Provisional)
+        // Boxed: the ordinary request should not carry what this needs.
+        Standing::Provisional => {
+            Box::pin(read_provisionally(gateway, accepted.body, &caller, permit, &limits)).await?
         }
     };
-    let max = match standing {
-        Standing::Settled => limits.body_max,
-        Standing::Provisional => limits.body_max.min(EXEMPT_BODY_MAX),
-    };
-    let text = read_body(accepted.body, max, limits.body_timeout).await.map_err(|error| match error {
-        BodyError::TooLarge if standing == Standing::Provisional && max < limits.body_max => {
-            Fault::Overloaded
-        }
-        BodyError::TooLarge => Fault::BodyTooLarge,
-        BodyError::TimedOut => Fault::BodyTimeout,
-        BodyError::Broken => Fault::BodyBroken,
-    })?;
     let (server, head, alarm) = (accepted.server, accepted.head, accepted.peer.alarm);
     Ok((Admitted { server, caller, head, text, permit, alarm }, standing))
+}
+
+/// A place for a request that found none free: in the line before a byte of its body is read, if it shows that it may be
+/// refused, else a reserved one.
+async fn line_up(
+    gateway: &Arc<Gateway>,
+    accepted: &Accepted,
+    caller: &Caller,
+    limits: &Limits,
+) -> Result<(Permit, Standing), Fault> {
+    let length = usize::try_from(accepted.body.size_hint().lower()).unwrap_or(usize::MAX);
+    if length > limits.body_max {
+        return Err(Fault::BodyTooLarge);
+    }
+    let who = |rank| who(caller, rank);
+    Ok(match claim(&accepted.head) {
+        Some((method, tool)) => {
+            let who = who(accepted.server.gate.rank(method, tool));
+            (enter(gateway, Class::Ordinary, who, limits).await?, Standing::Settled)
+        }
+        None if length > EXEMPT_BODY_MAX => {
+            (enter(gateway, Class::Ordinary, who(Rank::Interactive), limits).await?, Standing::Settled)
+        }
+        None => (enter(gateway, Class::Exempt, who(Rank::Interactive), limits).await?, Standing::Provisional),
+    })
+}
+
+/// Reads a body in a reserved place. One that turns out to be larger than any exempt one is of those that may be
+/// refused: it leaves that place and waits in line, with what was read of it.
+async fn read_provisionally(
+    gateway: &Arc<Gateway>,
+    mut body: Incoming,
+    caller: &Caller,
+    mut permit: Permit,
+    limits: &Limits,
+) -> Result<(Bytes, Permit, Standing), Fault> {
+    let enough = limits.body_max.min(EXEMPT_BODY_MAX);
+    let begun = match begin_body(&mut body, enough, limits.body_timeout).await? {
+        Begun::Whole(text) => return Ok((text, permit, Standing::Provisional)),
+        Begun::Part(begun) => begun,
+    };
+    permit.give_back();
+    let permit = enter(gateway, Class::Ordinary, who(caller, Rank::Interactive), limits).await?;
+    let text = finish_body(body, begun, limits.body_max, limits.body_timeout).await?;
+    Ok((text, permit, Standing::Settled))
+}
+
+impl From<BodyError> for Fault {
+    fn from(error: BodyError) -> Fault {
+        match error {
+            BodyError::TooLarge => Fault::BodyTooLarge,
+            BodyError::TimedOut => Fault::BodyTimeout,
+            BodyError::Broken => Fault::BodyBroken,
+        }
+    }
 }
 
 /// Moves a provisional ordinary request to a place of its own, or refuses it.
@@ -140,12 +189,7 @@ fn class(call: &Call) -> Class {
     }
 }
 
-async fn enter(
-    gateway: &Arc<Gateway>,
-    class: Class,
-    who: Who,
-    limits: &regatta_policy::snapshot::Limits,
-) -> Result<Permit, Fault> {
+async fn enter(gateway: &Arc<Gateway>, class: Class, who: Who, limits: &Limits) -> Result<Permit, Fault> {
     gateway.slots.enter(class, who, limits.queue_wait_max).await.map_err(|_| {
         gateway.metrics.shed.inc();
         Fault::Overloaded

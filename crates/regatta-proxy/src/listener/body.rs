@@ -28,6 +28,15 @@ pub enum BodyError {
     Broken,
 }
 
+/// What came of a body that is read in two steps.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// All of it.
+    Whole(Bytes),
+    /// The beginning of one that is longer.
+    Part(BytesMut),
+}
+
 /// All of `body`: at most `max` bytes, complete within `timeout`.
 ///
 /// # Errors
@@ -47,6 +56,49 @@ where
     if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
         return read;
     }
+    tokio::time::timeout(timeout, reading).await.unwrap_or(Err(BodyError::TimedOut))
+}
+
+/// Of `body` what comes within `timeout`, until it ends or is longer than `enough`.
+///
+/// # Errors
+/// See [`BodyError`]; it is never too large here.
+pub async fn begin_body<B>(body: &mut B, enough: usize, timeout: Duration) -> Result<Begun, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let reading = async {
+        let mut begun = BytesMut::new();
+        while let Some(data) = next_data(body).await? {
+            begun.extend_from_slice(&data);
+            if enough < begun.len() {
+                return Ok(Begun::Part(begun));
+            }
+        }
+        Ok(Begun::Whole(begun.freeze()))
+    };
+    tokio::time::timeout(timeout, reading).await.unwrap_or(Err(BodyError::TimedOut))
+}
+
+/// The rest of a body that was `begun`: at most `max` bytes in all, complete within `timeout`.
+///
+/// # Errors
+/// As [`read_body`].
+pub async fn finish_body<B>(
+    mut body: B,
+    mut begun: BytesMut,
+    max: usize,
+    timeout: Duration,
+) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let reading = async {
+        while let Some(data) = next_data(&mut body).await? {
+            append(&mut begun, &data, max)?;
+        }
+        Ok(begun.freeze())
+    };
     tokio::time::timeout(timeout, reading).await.unwrap_or(Err(BodyError::TimedOut))
 }
 
@@ -82,7 +134,7 @@ where
 }
 
 fn append(whole: &mut BytesMut, data: &Bytes, max: usize) -> Result<(), BodyError> {
-    if data.len() > max - whole.len() {
+    if data.len() > max.saturating_sub(whole.len()) {
         return Err(BodyError::TooLarge);
     }
     whole.extend_from_slice(data);

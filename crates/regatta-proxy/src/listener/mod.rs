@@ -16,7 +16,7 @@ mod stats;
 mod tests;
 mod tls;
 
-pub use body::{BodyError, read_body};
+pub use body::{Begun, BodyError, begin_body, finish_body, read_body};
 pub use connection::Peer;
 pub use drain::{DrainSignal, Drainer, drain_signal};
 pub use serve::{Ended, serve};

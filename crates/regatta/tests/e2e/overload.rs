@@ -2,7 +2,7 @@
 
 use crate::REGATTA;
 use crate::fleet::{demos, executed, executions, urls};
-use regatta_testkit::client::Outcome;
+use regatta_testkit::client::{Outcome, RawConnection};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
 use regatta_testkit::{Gateway, Reply, Result, Stub, eventually};
@@ -81,6 +81,40 @@ async fn who_waits_gets_the_next_place_or_is_refused_after_the_longest_wait() ->
     served.await.expect("the call's task")?.result()?;
     let ops = ["waits", "one too many", "served"];
     assert_eq!(ops.map(|op| stub.journal().executions(op)), [0, 0, 1]);
+    Ok(())
+}
+
+/// Nobody can tell by such a body whether it may be refused, so it waits as one that may: announced with its length
+/// before it is read, else with what was read of it.
+#[tokio::test]
+async fn a_large_body_waits_in_the_queue_like_any_other() -> Result<()> {
+    let stub = stub().await;
+    let plan = Plan::over([stub.url()]).on_gateway("inflight_max = 1\nqueue_wait_max = \"20s\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let session = gateway.client().initialize().await?;
+    let hold = json!({"name": "hold", "arguments": {"op": "first"}});
+    let taken = gateway.client().modern().request("tools/call", hold).await?;
+    let work = |op: &str| json!({"op": op, "pad": "x".repeat(300 << 10)});
+    let announced = {
+        let (session, work) = (session.clone(), work("announced"));
+        tokio::spawn(async move { session.call("work", work).await })
+    };
+    let params = json!({"name": "work", "arguments": work("chunked")});
+    let body = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).to_string();
+    let mut chunked = RawConnection::open(gateway.client().address()).await?;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, \
+         text/event-stream\r\nmcp-session-id: {}\r\ntransfer-encoding: chunked\r\n\r\n",
+        session.id
+    );
+    chunked.write(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len())).await?;
+    gateway.metric_reaches("regatta_queued", 2.0).await;
+    drop(taken);
+    announced.await.expect("the call's task")?.result()?;
+    let answer = chunked.read_answer().await;
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    assert!(String::from_utf8_lossy(&answer.body).contains("chunked"), "{:?}", answer.body);
+    assert_eq!(["announced", "chunked"].map(|op| stub.journal().executions(op)), [1, 1]);
     Ok(())
 }
 

@@ -250,7 +250,8 @@ impl Purse {
         self.last_used = now;
     }
 
-    /// The question for the store, sent at `now`.
+    /// The question for the store, sent at `now`. What was held is told as used or not, and so is spent no more: the store
+    /// takes the rest back. What was used stays noted until the answer is heard, because the question may be lost.
     pub fn question(
         &mut self,
         holder: Holder,
@@ -263,12 +264,13 @@ impl Purse {
         self.per_second = (self.per_second + self.wanted.saturating_mul(1_000_000) / passed).div_ceil(2);
         (self.wanted, self.since) = (0, now);
         let last_ago = Micros(now.0.saturating_sub(self.last_used.0));
+        self.held = 0;
         Ask { holder, used: self.used, last_ago, cost, extra, term }
     }
 
     /// The answer to a question that was sent at `sent`: its term is counted from then, because the store's began later.
     pub fn hear(&mut self, ask: &Ask, grant: Grant, sent: Micros, quota: &Quota) {
-        (self.held, self.used) = (0, 0);
+        (self.held, self.used) = (0, self.used.saturating_sub(ask.used));
         let enough = match grant {
             Grant::Granted { extra, .. } => {
                 (self.held, self.until) = (extra, Micros(sent.0.saturating_add(ask.term.0)));

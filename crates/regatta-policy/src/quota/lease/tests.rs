@@ -225,6 +225,29 @@ fn a_lone_gateway_with_a_slow_caller_gets_all_that_is_allowed() {
 }
 
 #[test]
+fn what_a_question_told_of_is_not_spent_while_it_is_under_way() {
+    let quota = window(100, Duration::from_secs(1));
+    let (mut ledger, mut purse) = (Ledger::default(), Purse::default());
+    let term = Micros(40_000);
+    let first = purse.question(Holder(1), ONE, (12, term), Micros(0));
+    let grant = ledger.ask(&quota, &first, Micros(0));
+    purse.hear(&first, grant, Micros(0), &quota);
+    assert_eq!(purse.look(&quota, ONE, Micros(1)), Spend::Spent);
+    purse.spend(ONE, Micros(1));
+    // A request that is too large for what is held.
+    let second = purse.question(Holder(1), positive(20), (0, term), Micros(2));
+    assert_eq!(second.used, 1);
+    assert!(matches!(purse.look(&quota, ONE, Micros(3)), Spend::Ask { .. }), "the store takes it back");
+    // The question is lost, and the next one tells what it would have told.
+    let third = purse.question(Holder(1), ONE, (0, term), Micros(4));
+    assert_eq!(third.used, 1);
+    let grant = ledger.ask(&quota, &third, Micros(4));
+    assert!(matches!(grant, Grant::Granted { remaining: 97, .. }), "three units are used: {grant:?}");
+    purse.hear(&third, grant, Micros(4), &quota);
+    assert_eq!(purse.question(Holder(1), ONE, (0, term), Micros(5)).used, 0, "told once");
+}
+
+#[test]
 fn a_block_is_the_same_for_every_gateway() {
     let quota =
         Quota { breach: Breach::Blocked(Duration::from_secs(60)), ..window(1, Duration::from_secs(1)) };

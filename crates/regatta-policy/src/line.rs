@@ -44,6 +44,8 @@ pub struct Ticket {
 #[derive(Debug)]
 pub struct Line<T> {
     waiting: BTreeMap<Ticket, Waiter<T>>,
+    /// Who stands in it, in the order they came, by the numbers of their tickets.
+    arrivals: BTreeMap<u64, Ticket>,
     accounts: BTreeMap<([u8; 16], Rank), Account>,
     /// The turn of whoever went last.
     turn: u64,
@@ -84,7 +86,14 @@ const STEP: u64 = 1 << 20;
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
-        Line { waiting: BTreeMap::new(), accounts: BTreeMap::new(), turn: 0, number: 0, busy_since: None }
+        Line {
+            waiting: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            turn: 0,
+            number: 0,
+            busy_since: None,
+        }
     }
 }
 
@@ -118,6 +127,7 @@ impl<T> Line<T> {
         self.number += 1;
         let ticket = Ticket { rank: who.rank, turn, number: self.number };
         self.waiting.insert(ticket, Waiter { account: who.account, since: now, thing });
+        self.arrivals.insert(ticket.number, ticket);
         self.busy_since.get_or_insert(now);
         match displaced {
             None => Entry::Waits(ticket),
@@ -159,6 +169,7 @@ impl<T> Line<T> {
 
     fn remove(&mut self, ticket: Ticket, turns_back: u64) -> Option<T> {
         let waiter = self.waiting.remove(&ticket)?;
+        self.arrivals.remove(&ticket.number);
         let key = (waiter.account, ticket.rank);
         if let Some(account) = self.accounts.get_mut(&key) {
             account.waiting -= 1;
@@ -175,17 +186,19 @@ impl<T> Line<T> {
         Some(waiter.thing)
     }
 
-    /// Takes out who has waited for too long by `now`: normally `wait_max`; once the line has stood for longer than that
-    /// without a break, a tenth of it, so that in an overload those are served who still want it (after CoDel).
+    /// Takes out who has waited for too long by `now`, wherever they stand: normally `wait_max`; once the line has stood
+    /// for longer than that without a break, a tenth of it, so that in an overload those are served who still want it
+    /// (after CoDel), and nobody keeps a place in it in vain.
     pub fn expired(&mut self, wait_max: Duration, now: Micros) -> Vec<T> {
         let is_standing = self.busy_since.is_some_and(|since| wait_max < now.since(since));
         let patience = if is_standing { wait_max / 10 } else { wait_max };
         let mut gone = Vec::new();
-        while let Some((&ticket, waiter)) = self.waiting.first_key_value() {
-            if now.since(waiter.since) <= patience {
+        while let Some((_, &ticket)) = self.arrivals.first_key_value() {
+            if self.waiting.get(&ticket).is_some_and(|waiter| now.since(waiter.since) <= patience) {
                 break;
             }
             gone.extend(self.leave(ticket));
+            self.arrivals.remove(&ticket.number);
         }
         gone
     }
@@ -266,6 +279,23 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_waited_for_too_long_leaves_from_wherever_they_stand() {
+        let mut line = Line::default();
+        let (second, ms) = (Duration::from_secs(1), |ms: u64| Micros(ms * 1_000));
+        line.enter(who(3, Rank::Background), 30, 9, ms(0));
+        (1..4).for_each(|thing| _ = line.enter(plain(1), thing, 9, ms(990)));
+        assert_eq!(line.serve(), Some(1), "the background waits behind");
+        line.enter(plain(2), 20, 9, ms(1_080));
+        assert_eq!(
+            line.expired(second, ms(1_091)),
+            [30, 2, 3],
+            "they stand before and behind one who may wait"
+        );
+        assert_eq!(line.len(), 1);
+        assert_eq!(line.serve(), Some(20));
+    }
+
+    #[test]
     fn who_leaves_is_gone_once() {
         let mut line = Line::default();
         let Entry::Waits(ticket) = enter(&mut line, plain(1), 7, 4) else { panic!("there is room") };
@@ -281,6 +311,7 @@ mod tests {
                 (0..greed).for_each(|_| _ = line.enter(plain(0), 0u32, max, Micros(round as u64)));
                 (0..2).for_each(|_| _ = line.enter(plain(1), 1u32, max, Micros(round as u64)));
                 prop_assert!(line.len() <= max);
+                prop_assert_eq!(line.len(), line.arrivals.len());
                 if let Some(thing) = line.serve() {
                     served[thing as usize] += 1;
                 }

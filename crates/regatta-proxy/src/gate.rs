@@ -53,9 +53,9 @@ pub(crate) struct AtServer {
 enum Measure {
     /// Not answered yet.
     Waits,
-    /// It answers with events: its end is the end of its work.
+    /// It answers with events: its response is the end of its work.
     Streams,
-    /// Nothing, or nothing more: measured already, or it waited for a person.
+    /// Nothing, or nothing more: measured already, it waited for a person, or its client took it back.
     Nothing,
 }
 
@@ -181,6 +181,18 @@ impl AtServer {
         }
     }
 
+    /// The response came as an event. A stream that ends in another way says nothing: its client left, or it was lost.
+    pub fn finished(&mut self) {
+        if self.measure == Measure::Streams {
+            self.learn();
+        }
+    }
+
+    /// Its client took it back: how soon it ends from now on says nothing of the server.
+    pub fn taken_back(&mut self) {
+        self.measure = Measure::Nothing;
+    }
+
     /// The server was silent for too long.
     pub fn timed_out(&mut self) {
         self.measure = Measure::Nothing;
@@ -222,14 +234,6 @@ impl AtServer {
     }
 }
 
-impl Drop for AtServer {
-    fn drop(&mut self) {
-        if self.measure == Measure::Streams {
-            self.learn();
-        }
-    }
-}
-
 impl AtOnce {
     fn adaptive(&self) -> std::sync::MutexGuard<'_, Adaptive> {
         // Its sums are whole after each step.
@@ -252,5 +256,51 @@ fn slots_of(class: &ToolClass, most: usize, concurrency: &Concurrency, before: O
             slots
         }
         None => Arc::new(Slots::new(bounds)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+    use std::time::{Duration, Instant};
+
+    const WHO: Who = Who { account: [0; 16], weight: NonZeroU32::MIN, rank: Rank::Interactive };
+
+    fn gate() -> Gate {
+        let concurrency = Concurrency { mode: ConcurrencyMode::Adaptive, ..Concurrency::default() };
+        let server = Server { concurrency, ..crate::upstream::tests::server(Vec::new()) };
+        Gate::of(&server, None, Clock::start(Instant::now()))
+    }
+
+    /// One call that is answered with events, to the end that `end` makes of it.
+    async fn stream(gate: &Gate, length: Duration, end: fn(&mut AtServer)) {
+        let entered = gate.enter(WHO, "tools/call", Some("t")).await.expect("room");
+        let mut at_server = entered.expect("bounded");
+        at_server.answered(Answer::Events);
+        tokio::time::sleep(length).await;
+        end(&mut at_server);
+    }
+
+    #[tokio::test]
+    async fn a_stream_counts_when_its_response_came_and_not_when_its_client_left() {
+        let (gate, long) = (gate(), Duration::from_millis(2));
+        for _ in 0..40 {
+            stream(&gate, Duration::ZERO, AtServer::finished).await;
+        }
+        let learnt = gate.limit();
+        for _ in 0..40 {
+            stream(&gate, long, |_left| {}).await;
+            stream(&gate, long, |at_server| {
+                at_server.taken_back();
+                at_server.finished();
+            })
+            .await;
+        }
+        assert_eq!(gate.limit(), learnt, "nothing was finished");
+        for _ in 0..40 {
+            stream(&gate, long, AtServer::finished).await;
+        }
+        assert!(gate.limit() < learnt, "{:?} is not below {learnt:?}", gate.limit());
     }
 }

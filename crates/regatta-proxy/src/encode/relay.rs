@@ -48,7 +48,7 @@ pub(crate) struct Relaying {
     pub cursors: Cursors,
     pub handle_key: Option<Fingerprint>,
     /// Held as long as the body.
-    pub _permit: Permit,
+    pub permit: Permit,
     /// What the answer does to the result cache.
     pub upkeep: Option<Box<Upkeep>>,
 }
@@ -313,6 +313,9 @@ fn pass(to: &mut Relaying, event: Event) -> Passed {
             Passed::On(again(&event, data, text))
         }
         Some((Role::Final, text)) => {
+            if let Some(at_server) = to.permit.at_server() {
+                at_server.finished();
+            }
             let text = match &mut to.upkeep {
                 Some(upkeep) => upkeep.answered(&to.gateway, data, text),
                 None => text,

@@ -139,7 +139,7 @@ fn relaying(
         fleet,
         cursors: errand.server.server.cursors,
         handle_key,
-        _permit: errand.permit?,
+        permit: errand.permit?,
         upkeep: errand.upkeep,
     })
 }

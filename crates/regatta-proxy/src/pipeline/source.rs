@@ -27,6 +27,7 @@ use crate::gateway::Gateway;
 use crate::pending::Asking;
 use crate::results::Publishing;
 use crate::session::Bound;
+use crate::slots::Permit;
 use crate::streams::pace::{Due, Pace, Pacemaker};
 use crate::streams::stream::{Produced, Source};
 use crate::tool_news::is_replaced;
@@ -232,6 +233,9 @@ impl CallSource {
                 return true;
             }
             Some((Role::Final, outgoing)) => {
+                if let Some(at_server) = open.errand.permit.as_mut().and_then(Permit::at_server) {
+                    at_server.finished();
+                }
                 let data = match open.errand.upkeep.take() {
                     Some(mut upkeep) => {
                         let outgoing = upkeep.answered(&self.gateway, data, outgoing);
@@ -366,6 +370,11 @@ impl CallSource {
 impl Source for CallSource {
     fn cancelled(&mut self) {
         self.gateway.pending.let_go(&self.asking);
+        if let State::Open(open) = &mut self.state
+            && let Some(at_server) = open.errand.permit.as_mut().and_then(Permit::at_server)
+        {
+            at_server.taken_back();
+        }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {

@@ -15,7 +15,7 @@ mod scratch;
 mod send;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vitals;
 
 pub use answer::{UpstreamAnswer, UpstreamBody};

@@ -135,8 +135,9 @@ fn replica(port: u16) -> Replica {
     }
 }
 
-fn snapshot(replicas: Vec<Replica>) -> Snapshot {
-    let server = Server {
+/// A server with nothing special.
+pub(crate) fn server(replicas: Vec<Replica>) -> Server {
+    Server {
         name: "shop".to_owned(),
         path: "/mcp".to_owned(),
         balance: Balance::LeastLoad,
@@ -154,10 +155,13 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         replicas,
         leases: Leases::Unleased,
         catalogue: None,
-    };
+    }
+}
+
+fn snapshot(replicas: Vec<Replica>) -> Snapshot {
     Snapshot {
         version: 1,
-        servers: vec![Arc::new(server)],
+        servers: vec![Arc::new(server(replicas))],
         limits: Arc::new(Limits::default()),
         admission: Arc::new(Origins::default()),
         quotas: Arc::default(),

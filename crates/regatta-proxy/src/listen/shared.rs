@@ -47,7 +47,7 @@ impl Drop for Lingering<'_> {
 #[derive(Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// A leg opened, or failed to.
+    /// A leg opened, or failed to; or a client came to whom a no was not told.
     turned: Notify,
     /// The last client left, or one came.
     crowd: Notify,
@@ -72,8 +72,8 @@ enum Leg {
     Lost(Lists),
     /// The replica could not be reached so far.
     Away,
-    /// The replica said no.
-    Refused(Refused),
+    /// The replica said no, to the clients up to this number: who comes later has it asked again.
+    Refused(Refused, u64),
 }
 
 /// A replica's no.
@@ -200,7 +200,12 @@ impl Shared {
         state.last += 1;
         let number = state.last;
         state.clients.insert(number, client.clone());
+        let asks_again = state.legs.values().any(|leg| matches!(leg, Leg::Refused(..)));
+        drop(state);
         shared.crowd.notify_one();
+        if asks_again {
+            shared.turned.notify_waiters();
+        }
         Listening { shared: shared.clone(), client, number }
     }
 
@@ -212,7 +217,9 @@ impl Shared {
     /// A leg stands. Who was acknowledged before is told of every change that it may have `missed`.
     pub fn opened(&self, replica: ReplicaId, honoured: Lists, missed: Lists) {
         let mut state = lock(&self.state);
-        state.legs.insert(replica, Leg::Open(honoured));
+        // One that was forgotten meanwhile stays so: nobody would ever close it.
+        let Some(leg) = state.legs.get_mut(&replica) else { return };
+        *leg = Leg::Open(honoured);
         for client in state.clients.values() {
             client.change(missed, |ear| ear.is_told);
         }
@@ -224,18 +231,33 @@ impl Shared {
     pub fn lost(&self, replica: ReplicaId) {
         self.turn(replica, |leg| match leg {
             Leg::Open(honoured) | Leg::Lost(honoured) => Leg::Lost(honoured),
-            Leg::Opening | Leg::Away | Leg::Refused(_) => Leg::Away,
+            Leg::Opening | Leg::Away | Leg::Refused(..) => Leg::Away,
         });
     }
 
-    /// A leg could not be opened because the replica said no.
+    /// A leg could not be opened because the replica said no, to all who wait now.
     pub fn refused(&self, replica: ReplicaId, refused: Refused) {
-        self.turn(replica, |_| Leg::Refused(refused));
+        let told = lock(&self.state).last;
+        self.turn(replica, |_| Leg::Refused(refused, told));
+    }
+
+    /// Returns when a client has come that the no of `replica` was not told to.
+    pub async fn asked_again(&self, replica: ReplicaId) {
+        self.until(|state| match state.legs.get(&replica) {
+            Some(Leg::Refused(_, told)) => *told < state.last,
+            Some(Leg::Opening | Leg::Open(_) | Leg::Lost(_) | Leg::Away) | None => false,
+        })
+        .await;
     }
 
     /// A replica left the config.
     pub fn forget(&self, replica: ReplicaId) {
-        lock(&self.state).legs.remove(&replica);
+        self.keep_only(|id| id != replica);
+    }
+
+    /// Forgets the legs that nobody runs.
+    pub fn keep_only(&self, is_run: impl Fn(ReplicaId) -> bool) {
+        lock(&self.state).legs.retain(|id, _| is_run(*id));
         self.turned.notify_waiters();
     }
 
@@ -255,6 +277,19 @@ impl Shared {
         self.crowd.notified().await;
     }
 
+    /// Returns when `is_so`.
+    async fn until(&self, is_so: impl Fn(&State) -> bool) {
+        loop {
+            let mut turned = std::pin::pin!(self.turned.notified());
+            // Registered before the look, or what turns in between is missed.
+            turned.as_mut().enable();
+            if is_so(&lock(&self.state)) {
+                return;
+            }
+            turned.await;
+        }
+    }
+
     fn turn(&self, replica: ReplicaId, next: impl FnOnce(Leg) -> Leg) {
         let mut state = lock(&self.state);
         if let Some(leg) = state.legs.get_mut(&replica) {
@@ -266,18 +301,9 @@ impl Shared {
 }
 
 impl Listening {
-    /// Returns when it is known what every leg comes to, for the first time.
+    /// Returns when it is known what every leg comes to for this client.
     pub async fn settled(&self) {
-        loop {
-            let turned = self.shared.turned.notified();
-            let mut turned = std::pin::pin!(turned);
-            // Registered before the look, or what turns in between is missed.
-            turned.as_mut().enable();
-            if lock(&self.shared.state).is_settled() {
-                return;
-            }
-            turned.await;
-        }
+        self.shared.until(|state| state.is_settled(self.number)).await;
     }
 
     /// What the legs come to now. From here on the client is told of everything that may have been missed.
@@ -289,7 +315,7 @@ impl Listening {
             return Agreement::On(lists.and(self.client.wanted));
         }
         let refused = state.legs.values().find_map(|leg| match leg {
-            Leg::Refused(refused) => Some(refused.clone()),
+            Leg::Refused(refused, _) => Some(refused.clone()),
             Leg::Opening | Leg::Open(_) | Leg::Lost(_) | Leg::Away => None,
         });
         refused.map_or(Agreement::Nobody, Agreement::Refused)
@@ -324,13 +350,18 @@ impl Drop for Listening {
 }
 
 impl State {
-    /// A leg that is opened for the first time is waited for, one that is away only while no other stands.
-    fn is_settled(&self) -> bool {
+    /// For the client of this number. A leg that is opened for the first time, or is asked again for its sake, is waited
+    /// for; one that is away only while no other stands.
+    fn is_settled(&self, number: u64) -> bool {
+        let is_asked = |leg: &Leg| match leg {
+            Leg::Opening => true,
+            Leg::Refused(_, told) => *told < number,
+            Leg::Open(_) | Leg::Lost(_) | Leg::Away => false,
+        };
         let any = |is: fn(&Leg) -> bool| self.legs.values().any(is);
         let stands = any(|leg| matches!(leg, Leg::Open(_)));
         self.is_closed
-            || (!any(|leg| matches!(leg, Leg::Opening))
-                && (stands || !any(|leg| matches!(leg, Leg::Lost(_)))))
+            || (!self.legs.values().any(is_asked) && (stands || !any(|leg| matches!(leg, Leg::Lost(_)))))
     }
 }
 
@@ -338,7 +369,7 @@ impl Leg {
     fn honoured(&self) -> Lists {
         match self {
             Leg::Open(lists) | Leg::Lost(lists) => *lists,
-            Leg::Opening | Leg::Away | Leg::Refused(_) => Lists::NONE,
+            Leg::Opening | Leg::Away | Leg::Refused(..) => Lists::NONE,
         }
     }
 }

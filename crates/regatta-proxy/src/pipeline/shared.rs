@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use regatta_mcp::era::{Era, MODERN};
 use regatta_mcp::headers::{MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
 use regatta_mcp::{Method, meta, skim, splice, write};
@@ -180,7 +180,6 @@ async fn keep(keeping: Keeping, pattern: Leg) {
             let stays = server.replica(*id).is_some();
             if !stays {
                 leg.abort();
-                shared.forget(*id);
             }
             stays && !leg.is_finished()
         });
@@ -190,6 +189,8 @@ async fn keep(keeping: Keeping, pattern: Leg) {
                 legs.spawn(run(Leg { replica, ..pattern.clone() }, shared.clone()))
             });
         }
+        // Those too that its first client still saw, and that had left before this began.
+        shared.keep_only(|id| running.contains_key(&id));
         tokio::select! {
             () = tokio::time::sleep(AGAIN_MAX) => {}
             () = tool_news::changed(&mut news) => shared.changed(Lists::TOOLS),
@@ -236,9 +237,9 @@ async fn run(leg: Leg, shared: Arc<Shared>) {
                 again_after(failures)
             }
             Err(Shut::Refused(refused)) => {
-                let is_unwell = is_unwell(&refused);
+                let passes = will_pass(&refused);
                 shared.refused(leg.replica, refused);
-                if is_unwell { again_after(failures) } else { ASK_AGAIN }
+                if passes { again_after(failures) } else { ASK_AGAIN }
             }
             Err(Shut::Lost) => {
                 shared.lost(leg.replica);
@@ -246,14 +247,25 @@ async fn run(leg: Leg, shared: Arc<Shared>) {
             }
         };
         failures = failures.saturating_add(1);
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // A no is for those who heard it: a client that comes later has the replica asked for itself.
+            () = shared.asked_again(leg.replica) => {}
+        }
     }
 }
 
-/// Whether a no says that the replica is unwell, rather than what it thinks of the request.
-fn is_unwell(refused: &Refused) -> bool {
+/// Whether a no says how the replica is just now, rather than what it thinks of the request.
+fn will_pass(refused: &Refused) -> bool {
     match refused {
-        Refused::Said(said) => said.head.status.is_server_error(),
+        Refused::Said(said) => {
+            let status = said.head.status;
+            let is_for_now = matches!(
+                status,
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+            );
+            is_for_now || status.is_server_error()
+        }
         Refused::Unusable => true,
     }
 }

@@ -8,6 +8,7 @@ use regatta_testkit::stub::{Seen, answers};
 use regatta_testkit::{Gateway, Reply, Result, Stub, eventually};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -182,5 +183,29 @@ async fn a_no_is_told_to_each_client_under_its_own_id() -> Result<()> {
         assert_eq!((refused.status.as_u16(), refused.code()), (404, -32601));
         assert_eq!(refused.message["id"], id);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_no_for_now_is_told_to_nobody_who_comes_after_it() -> Result<()> {
+    let (base, asked) = (answers::modern(), AtomicUsize::new(0));
+    let stub = Stub::start(move |seen| match seen.rpc() {
+        LISTEN if asked.fetch_add(1, Ordering::Relaxed) == 0 => Reply::text(
+            429,
+            "application/json",
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"later"}}"#,
+        ),
+        _ => base(seen),
+    })
+    .await;
+    let stubs = [stub];
+    let gateway = over(&stubs).await;
+    let filter = json!({"toolsListChanged": true});
+    let params = json!({"notifications": filter});
+    let refused = gateway.client().modern().request_as(&json!(1), LISTEN, params).await?;
+    assert_eq!(refused.status, 429);
+    let mut next = listen(&gateway.client().modern(), json!(2), filter).await?;
+    change(&stubs[0], TOOLS);
+    hears(&mut next, TOOLS, json!(2)).await?;
     Ok(())
 }

@@ -18,7 +18,7 @@ fn poll(listening: &Listening) -> Poll<Heard> {
 }
 
 fn is_settled(listening: &Listening) -> bool {
-    lock(&listening.shared.state).is_settled()
+    lock(&listening.shared.state).is_settled(listening.number)
 }
 
 #[test]
@@ -100,6 +100,41 @@ fn without_a_leg_a_no_is_passed_on_before_an_absence() {
     assert!(matches!(listening.agree(), Agreement::Refused(Refused::Unusable)));
     shared.forget(B);
     assert!(matches!(listening.agree(), Agreement::Nobody));
+}
+
+#[tokio::test]
+async fn a_no_is_told_to_those_who_wait_for_it_and_asked_for_again_by_who_comes_later() {
+    let legs = SharedLegs::default();
+    let (one, shared) = legs.join(&audience(1), Lists::ALL, [A].into_iter());
+    let shared = shared.expect("new");
+    let (two, _) = legs.join(&audience(1), Lists::ALL, [A].into_iter());
+    shared.refused(A, Refused::Unusable);
+    assert!(is_settled(&one) && is_settled(&two));
+    let again = tokio::spawn({
+        let shared = shared.clone();
+        async move { shared.asked_again(A).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!again.is_finished(), "nobody came");
+    let (late, _) = legs.join(&audience(1), Lists::ALL, [A].into_iter());
+    again.await.expect("asked again");
+    assert!(is_settled(&one) && !is_settled(&late));
+    shared.opened(A, Lists::ALL, Lists::ALL);
+    late.settled().await;
+    assert!(matches!(late.agree(), Agreement::On(_)));
+}
+
+#[test]
+fn a_leg_that_was_forgotten_while_it_was_opened_does_not_stand() {
+    let legs = SharedLegs::default();
+    let (listening, shared) = legs.join(&audience(1), Lists::ALL, [A, B].into_iter());
+    let shared = shared.expect("new");
+    shared.keep_only(|id| id == B);
+    shared.opened(A, Lists::ALL, Lists::ALL);
+    assert_eq!(legs.open_legs(), 0);
+    shared.opened(B, of("tools"), Lists::NONE);
+    assert!(is_settled(&listening), "A is not waited for");
+    assert!(matches!(listening.agree(), Agreement::On(lists) if lists == of("tools")));
 }
 
 #[test]

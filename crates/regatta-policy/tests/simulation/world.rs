@@ -11,7 +11,7 @@ use regatta_policy::eject::{self, Decision, Door, Ejection, Outcome};
 use regatta_policy::ewma::{self, Ewma};
 use regatta_policy::gone::{self, Attempt, Verdict, Watch};
 use regatta_policy::retry::{self, ALLOWANCE, Answer, Budget, Loss, Repeatability, Repeats, Retry, Spend};
-use regatta_policy::snapshot::Balance;
+use regatta_policy::snapshot::{Balance, CallBounds};
 use regatta_policy::{Micros, ReplicaId, rendezvous};
 
 /// The rule of production with a tenth of its times, so that a run covers many ejections.
@@ -324,7 +324,9 @@ impl World {
     /// A bound request did not get through to its session.
     fn lose_home(&mut self, request: usize, session: usize, attempt: Attempt) {
         let home = self.sessions[session];
-        let (watch, verdict) = gone::judge(self.replicas[home.replica].watch, attempt, GONE_AFTER, self.now);
+        let bounds =
+            CallBounds { gone_after: GONE_AFTER, connect_timeout: CONNECT_TIMEOUT, ..CallBounds::default() };
+        let (watch, verdict) = gone::judge(self.replicas[home.replica].watch, attempt, &bounds, self.now);
         self.replicas[home.replica].watch = watch;
         match verdict {
             Verdict::TryAgain { after } => self.at(after, Event::Send { request }),

@@ -197,19 +197,17 @@ async fn bound(errand: &mut Errand) -> Result<Gained, Refusal> {
                 errand.move_home(rehome::Reason::SessionUnknown).await?;
             }
             Ok(answer) => {
-                view.upstream.judge_gone(Attempt::Answered, server.server.call.gone_after);
+                view.upstream.judge_gone(Attempt::Answered, &server.server.call);
                 return Ok((answer, view.replica.id));
             }
             // Our own bound, which says nothing of the replica: its sessions stay.
             Err(Loss::Full) => return Err(errand.refuse(Fault::Overloaded)),
             Err(loss) => match state.after(errand, loss) {
-                Next::Elsewhere => {
-                    match view.upstream.judge_gone(attempt(loss), server.server.call.gone_after) {
-                        Verdict::Gone => errand.move_home(rehome::Reason::OutOfReach).await?,
-                        Verdict::TryAgain { after } => tokio::time::sleep(after).await,
-                        Verdict::Here => {}
-                    }
-                }
+                Next::Elsewhere => match view.upstream.judge_gone(attempt(loss), &server.server.call) {
+                    Verdict::Gone => errand.move_home(rehome::Reason::OutOfReach).await?,
+                    Verdict::TryAgain { after } => tokio::time::sleep(after).await,
+                    Verdict::Here => {}
+                },
                 Next::Again if loss == Loss::Gone => errand.move_home(rehome::Reason::Removed).await?,
                 Next::Again => {}
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
@@ -222,9 +220,7 @@ async fn bound(errand: &mut Errand) -> Result<Gained, Refusal> {
 /// What probes say of a bound replica that nobody can reach: then it is not worth a written request.
 fn unreachable(view: &ReplicaView, server: &ServerView) -> Option<Verdict> {
     match view.replica.health {
-        Health::Unreachable => {
-            Some(view.upstream.judge_gone(Attempt::Unreachable, server.server.call.gone_after))
-        }
+        Health::Unreachable => Some(view.upstream.judge_gone(Attempt::Unreachable, &server.server.call)),
         Health::Unknown | Health::Healthy | Health::Unhealthy => None,
     }
 }

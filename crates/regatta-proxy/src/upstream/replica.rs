@@ -13,7 +13,7 @@ use http::{HeaderValue, Uri};
 use regatta_policy::balance::{Candidate, Standing};
 use regatta_policy::eject::{Decision, Outcome};
 use regatta_policy::gone::{Attempt, Verdict};
-use regatta_policy::snapshot::{Duty, Endpoint, Health, Replica, Scheme};
+use regatta_policy::snapshot::{CallBounds, Duty, Endpoint, Health, Replica, Scheme};
 use regatta_policy::{Micros, ReplicaId};
 use tokio::sync::watch;
 
@@ -161,8 +161,8 @@ impl Upstream {
     }
 
     /// Whether a bound session may leave this replica, after `attempt`. All calls that are bound here share the memory.
-    pub fn judge_gone(&self, attempt: Attempt, gone_after: Duration) -> Verdict {
-        self.vitals.judge_gone(attempt, gone_after, self.common.now())
+    pub fn judge_gone(&self, attempt: Attempt, bounds: &CallBounds) -> Verdict {
+        self.vitals.judge_gone(attempt, bounds, self.common.now())
     }
 
     /// For people.

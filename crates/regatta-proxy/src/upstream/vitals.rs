@@ -9,7 +9,7 @@ use regatta_policy::Micros;
 use regatta_policy::eject::{Decision, Door, Ejection, Outcome, RULE};
 use regatta_policy::ewma::{self, Ewma};
 use regatta_policy::gone::{self, Attempt, Verdict, Watch};
-use regatta_policy::snapshot::Health;
+use regatta_policy::snapshot::{CallBounds, Health};
 
 use super::flock::{Flock, Knock};
 
@@ -80,9 +80,9 @@ impl Vitals {
     }
 
     /// Whether a bound session may leave, after `attempt`.
-    pub(super) fn judge_gone(&self, attempt: Attempt, gone_after: Duration, now: Micros) -> Verdict {
+    pub(super) fn judge_gone(&self, attempt: Attempt, bounds: &CallBounds, now: Micros) -> Verdict {
         let mut seen = self.seen();
-        let (watch, verdict) = gone::judge(seen.watch, attempt, gone_after, now);
+        let (watch, verdict) = gone::judge(seen.watch, attempt, bounds, now);
         seen.watch = watch;
         verdict
     }

@@ -73,6 +73,29 @@ async fn a_call_that_ended_without_its_client_is_fetched_at_the_other_gateway_af
 }
 
 #[tokio::test]
+async fn a_detached_call_larger_than_its_ring_is_resumed_whole_at_its_own_gateway() -> Result<()> {
+    let demos = demos(1, &["--eras", "legacy"]).await;
+    let plan = Plan::over(urls(&demos)).on_gateway("ring_bytes_max = \"1KiB\"");
+    let pair = Pair::start(plan).await;
+    let [one, _two] = pair.session().await?;
+    let mut heard = Heard::default();
+    let mut events = sleep(&one, 1950).await?.events();
+    heard.note(&events.next().await?.expect("a priming event"));
+    heard.note(&events.until("notifications/progress").await?);
+    drop(events);
+    eventually("the call has ended and is written down", SOON, async || {
+        let ended = pair.one.metric("regatta_detached").await? == 0.0;
+        (ended && pair.one.metric("regatta_spilled_events_total").await? >= 19.0).then_some(())
+    })
+    .await;
+    for event in one.resume(heard.last_id()).await?.events().rest().await? {
+        heard.note(&event);
+    }
+    heard.assert_slept(1950);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_call_that_died_with_its_gateway_ends_in_one_honest_error_at_the_other() -> Result<()> {
     let (_demos, mut pair) = pair().await;
     let [one, two] = pair.session().await?;

@@ -62,14 +62,6 @@ impl ReplyBody {
         ReplyBody::Whole(Whole { bytes: Some(bytes), _permit: Some(permit) })
     }
 
-    /// The bytes, if they are all here.
-    pub(crate) fn text(&self) -> Option<&Bytes> {
-        match self {
-            ReplyBody::Whole(whole) => whole.bytes.as_ref(),
-            ReplyBody::Empty | ReplyBody::Stream(_) | ReplyBody::Relay(_) | ReplyBody::Listen(_) => None,
-        }
-    }
-
     pub(crate) fn stream(body: StreamBody) -> ReplyBody {
         ReplyBody::Stream(Box::new(Streamed(body)))
     }

@@ -248,6 +248,7 @@ fn fetch_anew(gateway: &Arc<Gateway>, call: &Call, bound: Option<&Bound>, fill: 
         permit: Some(permit),
         alarm: None,
         upkeep: None,
+        noted: None,
     });
     let bounds = &call.server.server.call;
     let patience = Patience { silence: bounds.request_timeout, whole: bounds.request_max };

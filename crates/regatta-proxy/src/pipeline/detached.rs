@@ -1,4 +1,4 @@
-//! A legacy call whose client may go away before the answer's head is there.
+//! A legacy call whose client may go away before the answer is there: its head, and if it is JSON its body.
 //!
 //! Dropping it is not cancelling it (2025-11-25 basic/transports, *Sending Messages* 6): the call goes on in a task
 //! of its own, within `detached_max`. The undisturbed way spawns nothing.
@@ -8,13 +8,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use http::StatusCode;
 use http_body::Body;
 
 use super::cached;
 use super::exchange::{Answered, Errand, exchange};
-use crate::fault::Refusal;
+use super::notes::{Noted, Word};
+use super::source::CallSource;
+use crate::content::Kind;
+use crate::fault::{Fault, Refusal};
+use crate::forward::probe::{Unread, collect};
 use crate::gateway::Gateway;
 use crate::handover::Account;
+use crate::streams::stream::{Produced, Source};
+use crate::upstream::{UpstreamAnswer, UpstreamBody};
+use crate::within::within;
 
 /// An exchange under way.
 pub(crate) type Exchange = Pin<Box<dyn Future<Output = Result<Answered, Refusal>> + Send>>;
@@ -30,7 +39,7 @@ impl Detachable {
     /// Begins the errand.
     pub fn new(errand: Box<Errand>) -> Detachable {
         let (gateway, account) = (errand.gateway.clone(), errand.caller.account);
-        Detachable { gateway, account, exchange: Some(Box::pin(exchange(errand))) }
+        Detachable { gateway, account, exchange: Some(Box::pin(whole(errand))) }
     }
 
     /// Takes the exchange out: from now on somebody else sees to it.
@@ -63,11 +72,80 @@ impl Drop for Detachable {
     }
 }
 
+/// The exchange up to an answer that cannot be lost with its client any more: events, or all of what is JSON. A body that
+/// trails its head is waited for like the head, so that the client gets its stream meanwhile.
+async fn whole(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+    let noted = errand.noted.take();
+    let answered = exchange(errand).await;
+    if let Some(noted) = noted {
+        return Box::pin(settled(noted, answered)).await;
+    }
+    match answered {
+        Ok(answered) if is_json(&answered) && !answered.answer.body.is_whole() => {
+            Ok(Box::pin(hold(answered)).await?.0)
+        }
+        answered => answered,
+    }
+}
+
+/// Settles what was noted of the call, unless its response is still to come as an event.
+async fn settled(noted: Box<Noted>, answered: Result<Answered, Refusal>) -> Result<Answered, Refusal> {
+    let (answered, word) = match answered {
+        Ok(mut answered) if answered.is_stream() => {
+            answered.errand.noted = Some(noted);
+            return Ok(answered);
+        }
+        Ok(answered) if is_json(&answered) => match hold(answered).await {
+            Ok((answered, text)) => {
+                let word = Word::of(&text, answered.errand.asker.id.as_ref());
+                (Ok(answered), word)
+            }
+            Err(refusal) => (Err(refusal), Word::No),
+        },
+        answered => (answered, Word::No),
+    };
+    // Run to its end by itself, even if the caller goes away now.
+    let _ = noted.settle(word).await;
+    answered
+}
+
+fn is_json(answered: &Answered) -> bool {
+    answered.answer.head.status == StatusCode::OK && answered.kind == Kind::Json
+}
+
+async fn hold(answered: Answered) -> Result<(Answered, Bytes), Refusal> {
+    let Answered { errand, answer, kind, replica } = answered;
+    let UpstreamAnswer { head, body } = answer;
+    let text = text_of(&errand, body).await?;
+    let answer = UpstreamAnswer { head, body: UpstreamBody::held(text.clone()) };
+    Ok((Answered { errand, answer, kind, replica }, text))
+}
+
+/// All of an answer in JSON, at most `event_max` bytes, within `request_timeout`.
+pub(crate) async fn text_of(errand: &Errand, body: UpstreamBody) -> Result<Bytes, Refusal> {
+    let max = errand.server.limits.event_max;
+    let patience = errand.server.server.call.request_timeout;
+    match within(patience, collect(body, max)).await {
+        Some(Ok(text)) => Ok(text),
+        Some(Err(Unread::TooLarge)) => {
+            errand.gateway.metrics.bad_answers.inc();
+            Err(errand.refuse(Fault::BadAnswer { why: "it is larger than event_max" }))
+        }
+        Some(Err(Unread::Broken)) | None => {
+            errand.gateway.metrics.outcome_unknown.inc();
+            Err(errand.refuse(Fault::OutcomeUnknown { why: "the answer broke off" }))
+        }
+    }
+}
+
 /// Reads an answer that its client does not wait for, so that the server can finish; bounded in time. What it does to
 /// the result cache is done.
 async fn drain(answered: Answered) {
     if answered.errand.upkeep.is_some() {
         return cached::bring(answered).await;
+    }
+    if answered.errand.noted.is_some() {
+        return hear_out(answered).await;
     }
     let whole = answered.errand.server.server.call.request_max;
     let mut body = answered.answer.body;
@@ -75,4 +153,19 @@ async fn drain(answered: Answered) {
         while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
     };
     let _ = tokio::time::timeout(whole, read).await;
+}
+
+/// Reads events for what their response does to the session's record.
+async fn hear_out(answered: Answered) {
+    let (gateway, asker) = (answered.errand.gateway.clone(), answered.errand.asker.clone());
+    let mut source = CallSource::answered(gateway, asker, answered);
+    loop {
+        match std::future::poll_fn(|cx| source.poll_next(cx)).await {
+            Produced::End | Produced::Pause { .. } => return,
+            Produced::Event { .. }
+            | Produced::Recorded { .. }
+            | Produced::Mark { .. }
+            | Produced::Retry { .. } => {}
+        }
+    }
 }

@@ -16,6 +16,7 @@ use regatta_policy::gone::{Attempt, Verdict};
 use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
 use regatta_policy::snapshot::{Health, Leases};
 
+use super::notes::Noted;
 use super::{cached, rehome};
 use crate::alarm::Alarm;
 use crate::content;
@@ -57,6 +58,8 @@ pub(crate) struct Errand {
     pub permit: Option<Permit>,
     /// What its answer does to the result cache.
     pub upkeep: Option<Box<Upkeep>>,
+    /// What its answer does to the session's record.
+    pub noted: Option<Box<Noted>>,
     /// The timer of the task that it stays in to its end; none if it may move to another.
     pub alarm: Option<Alarm>,
 }

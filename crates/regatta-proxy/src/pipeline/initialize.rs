@@ -56,6 +56,7 @@ pub(crate) async fn initialize(
         among: Among::All,
         permit: Some(call.permit),
         upkeep: None,
+        noted: None,
         alarm: None,
     });
     let answered = exchange(errand).await?;

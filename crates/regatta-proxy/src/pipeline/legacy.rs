@@ -15,16 +15,16 @@ use regatta_policy::snapshot::Cursors;
 use regatta_policy::token::LegacyVersion;
 
 use super::cached::First;
-use super::detached::Detachable;
+use super::detached::{Detachable, text_of};
 use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
+use super::notes::Noted;
 use super::source::CallSource;
 use super::{cached, later, modern, notes, tool_list};
 use crate::bind::questions::{Asked, Delivery, deliver, undelivered};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
 use crate::fault::{Asker, Fault, Place, Refusal};
-use crate::forward::probe::{Unread, collect};
 use crate::gateway::Gateway;
 use crate::handover::{Call, Caller, Subject};
 use crate::headers::Outbound;
@@ -36,7 +36,6 @@ use crate::route::tools::among;
 use crate::session::{Bound, Home};
 use crate::streams::body::{Reading, StreamBody};
 use crate::streams::stream::{Carries, Source, Stream};
-use crate::within::within;
 use crate::{bind, content, encode};
 
 /// Serves one legacy POST.
@@ -117,9 +116,8 @@ async fn noted(
     note: notes::Note,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let bound = notes::before(gateway, bound, &note).await.map_err(|fault| fault.told(&asker))?;
-    let result = request(gateway, call, asker, Some(bound.clone())).await;
-    notes::after(gateway, &bound, &note, &result).await;
-    result
+    let noted = Noted { gateway: gateway.clone(), bound: bound.clone(), note };
+    carry(gateway, call, asker, Some(bound), Some(Box::new(noted))).await
 }
 
 /// A client takes a request back: its server is told, and the call, wherever it runs, waits for no person any more.
@@ -174,6 +172,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         cursor: None,
         permit: Some(call.permit),
         upkeep: None,
+        noted: None,
         alarm: None,
     })
 }
@@ -238,6 +237,17 @@ async fn request(
     asker: Asker,
     bound: Option<Bound>,
 ) -> Result<Response<ReplyBody>, Refusal> {
+    carry(gateway, call, asker, bound, None).await
+}
+
+/// Carries an ordinary message to its server, and the answer back.
+async fn carry(
+    gateway: &Arc<Gateway>,
+    call: Box<Call>,
+    asker: Asker,
+    bound: Option<Bound>,
+    noted: Option<Box<Noted>>,
+) -> Result<Response<ReplyBody>, Refusal> {
     let alarm = call.alarm.clone();
     let (call, upkeep) = match cached::first(gateway, call, bound.as_ref()) {
         First::Answer(answer) => return Ok(answer),
@@ -245,6 +255,7 @@ async fn request(
     };
     let mut errand = errand(gateway, call, asker.clone(), bound.clone());
     errand.upkeep = upkeep;
+    errand.noted = noted;
     let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller);
     let mut exchange = Detachable::new(errand);
     // Nothing to resume: no session that could hold a stream, or a batch.
@@ -322,19 +333,7 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
         return Box::pin(modern::pass(answered)).await;
     }
     let Answered { mut errand, answer, replica, .. } = answered;
-    let max = errand.server.limits.event_max;
-    let patience = errand.server.server.call.request_timeout;
-    let text = match within(patience, collect(answer.body, max)).await {
-        Some(Ok(text)) => text,
-        Some(Err(Unread::TooLarge)) => {
-            errand.gateway.metrics.bad_answers.inc();
-            return Err(errand.refuse(Fault::BadAnswer { why: "it is larger than event_max" }));
-        }
-        Some(Err(Unread::Broken)) | None => {
-            errand.gateway.metrics.outcome_unknown.inc();
-            return Err(errand.refuse(Fault::OutcomeUnknown { why: "the answer broke off" }));
-        }
-    };
+    let text = text_of(&errand, answer.body).await?;
     let text = judge(&mut errand, replica, text)?;
     cached::told(&mut errand).await;
     let body = match errand.permit {

@@ -79,6 +79,7 @@ pub(crate) async fn post(
         cursor: None,
         permit: Some(call.permit),
         upkeep,
+        noted: None,
         alarm: Some(call.alarm),
     });
     match errand.upkeep {

@@ -1,19 +1,21 @@
 //! What a session tells its server that a later home must be told again: log level, live subscriptions.
 //!
 //! A subscription is written down before it is forwarded and removed if the server refuses it (SESSIONS 3), so a
-//! crash in between leaves one too many, never one too few. The level is written down once it was accepted.
+//! crash in between leaves one too many, never one too few. The level is written down once it was accepted. What waits
+//! for the server's word travels with the call, so that it is settled whether or not the client waits for it.
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
-use regatta_mcp::{Method, SkimKind, skim};
+use bytes::Bytes;
+use regatta_mcp::{Method, SkimKind, documents, skim};
 use regatta_policy::deviation::{Change, LogLevel};
+use tokio::task::JoinHandle;
 
 use super::record;
-use crate::fault::{Fault, Refusal};
+use crate::encode::answer::same_id;
+use crate::fault::Fault;
 use crate::gateway::Gateway;
 use crate::handover::Call;
-use crate::reply::ReplyBody;
 use crate::session::Bound;
 
 /// What is written down of a call.
@@ -43,26 +45,58 @@ pub(crate) async fn before(gateway: &Arc<Gateway>, bound: Bound, note: &Note) ->
     }
 }
 
-/// Settles the note, once the server has answered.
-pub(crate) async fn after(
-    gateway: &Arc<Gateway>,
-    bound: &Bound,
-    note: &Note,
-    result: &Result<Response<ReplyBody>, Refusal>,
-) {
-    let accepted = result.as_ref().is_ok_and(is_accepted);
-    let change = match (note, accepted) {
-        (Note::Subscribed(_), true) | (Note::Level(_) | Note::Unsubscribed(_), false) => return,
-        (Note::Level(level), true) => Change::SetLogLevel(*level),
-        (Note::Unsubscribed(uri), true) | (Note::Subscribed(uri), false) => Change::Unsubscribe(uri),
-    };
-    if record::change(gateway, bound, change).await.is_err() {
-        tracing::warn!("a session's note could not be stored: a later home will not be told of it");
+/// A note whose server has not answered yet.
+pub(crate) struct Noted {
+    pub gateway: Arc<Gateway>,
+    pub bound: Bound,
+    pub note: Note,
+}
+
+/// What the server said to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    Yes,
+    /// A refusal, or nothing that is a response.
+    No,
+}
+
+impl Word {
+    /// The server's word in `text`, one message or several, to the request `id`.
+    pub fn of(text: &Bytes, id: Option<&Bytes>) -> Word {
+        let words = documents(text).filter_map(|span| {
+            let document = span.of(text);
+            let seen = skim(document).ok()?;
+            let is_ours = match (id, seen.id) {
+                (Some(asked), Some(answered)) => same_id(asked, answered.of(document)),
+                (Some(_), None) | (None, _) => true,
+            };
+            match seen.kind {
+                SkimKind::Response { failed: false } if is_ours => Some(Word::Yes),
+                SkimKind::Response { failed: true } if is_ours => Some(Word::No),
+                SkimKind::Response { .. } | SkimKind::Request | SkimKind::Notification => None,
+            }
+        });
+        words.last().unwrap_or(Word::No)
     }
 }
 
-/// An answer in events is taken for a yes: its response is still to come, and one too many does no harm.
-fn is_accepted(response: &Response<ReplyBody>) -> bool {
-    let said_no = |text| matches!(skim(text), Ok(skim) if skim.kind == SkimKind::Response { failed: true });
-    response.status() == StatusCode::OK && !response.body().text().is_some_and(|text| said_no(text))
+impl Noted {
+    /// Settles the note, in a task of its own: who waits for it may go away.
+    pub fn settle(self: Box<Self>, word: Word) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            let Noted { gateway, bound, note } = *self;
+            let change = match (&note, word) {
+                (Note::Subscribed(_), Word::Yes) | (Note::Level(_) | Note::Unsubscribed(_), Word::No) => {
+                    return;
+                }
+                (Note::Level(level), Word::Yes) => Change::SetLogLevel(*level),
+                (Note::Unsubscribed(uri), Word::Yes) | (Note::Subscribed(uri), Word::No) => {
+                    Change::Unsubscribe(uri)
+                }
+            };
+            if record::change(&gateway, &bound, change).await.is_err() {
+                tracing::warn!("a session's note could not be stored: a later home will not be told of it");
+            }
+        })
+    }
 }

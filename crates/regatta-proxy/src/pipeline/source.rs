@@ -15,9 +15,11 @@ use regatta_mcp::documents;
 use regatta_mcp::era::Era;
 use regatta_mcp::sse::{Event, Framer};
 use regatta_policy::snapshot::{Cursors, UpstreamResume};
+use tokio::task::JoinHandle;
 
 use super::detached::Exchange;
 use super::exchange::{Answered, Errand};
+use super::notes::Word;
 use crate::content::Kind;
 use crate::encode::answer::{Marks, Role, mark};
 use crate::encode::fault::message;
@@ -25,7 +27,6 @@ use crate::event_id;
 use crate::fault::{Asker, Fault};
 use crate::gateway::Gateway;
 use crate::pending::Asking;
-use crate::results::Publishing;
 use crate::session::Bound;
 use crate::slots::Permit;
 use crate::streams::pace::{Due, Pace, Pacemaker};
@@ -40,8 +41,9 @@ pub(crate) struct CallSource {
     state: State,
     ready: VecDeque<Produced>,
     asking: Arc<Asking>,
-    /// Nothing more is said before the other gateways know what the answer made old.
-    publishing: Option<Publishing>,
+    /// Nothing more is said before this is done: the other gateways know what the answer made old, the session's record
+    /// what it changed.
+    settling: Option<JoinHandle<()>>,
     /// The server gave event ids, so its client may count on them.
     has_ids: bool,
 }
@@ -94,6 +96,9 @@ impl CallSource {
             Poll::Ready(())
         })
         .await;
+        if let Some(settling) = self.settling.take() {
+            let _ = settling.await;
+        }
         let is_alone = matches!(self.ready.make_contiguous(), [Produced::Event { .. }, Produced::End]);
         if !is_alone || self.has_ids {
             return None;
@@ -105,8 +110,8 @@ impl CallSource {
     }
 
     fn with(gateway: Arc<Gateway>, asker: Asker, state: State) -> CallSource {
-        let (ready, asking, publishing) = (VecDeque::new(), Arc::default(), None);
-        CallSource { gateway, asker, state, ready, asking, publishing, has_ids: false }
+        let (ready, asking, settling) = (VecDeque::new(), Arc::default(), None);
+        CallSource { gateway, asker, state, ready, asking, settling, has_ids: false }
     }
 
     /// The head is there: how will the answer be read?
@@ -134,6 +139,11 @@ impl CallSource {
             Fault::BadAnswer { .. } => self.gateway.metrics.bad_answers.inc(),
             _counted_elsewhere => 0,
         };
+        if let State::Open(open) = &mut self.state
+            && let Some(noted) = open.errand.noted.take()
+        {
+            self.settling = Some(noted.settle(Word::No));
+        }
         let data = message(&fault.told(&self.asker));
         self.ready.push_back(Produced::Event { name: Some(Bytes::from_static(b"message")), data });
         self.over();
@@ -236,10 +246,13 @@ impl CallSource {
                 if let Some(at_server) = open.errand.permit.as_mut().and_then(Permit::at_server) {
                     at_server.finished();
                 }
+                if let Some(noted) = open.errand.noted.take() {
+                    self.settling = Some(noted.settle(Word::of(data, self.asker.id.as_ref())));
+                }
                 let data = match open.errand.upkeep.take() {
                     Some(mut upkeep) => {
                         let outgoing = upkeep.answered(&self.gateway, data, outgoing);
-                        self.publishing = upkeep.take_publishing();
+                        self.settling = upkeep.take_publishing().or(self.settling.take());
                         outgoing
                     }
                     None => outgoing,
@@ -379,9 +392,9 @@ impl Source for CallSource {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
         loop {
-            if let Some(publishing) = &mut self.publishing {
-                let _ = std::task::ready!(Pin::new(publishing).poll(cx));
-                self.publishing = None;
+            if let Some(settling) = &mut self.settling {
+                let _ = std::task::ready!(Pin::new(settling).poll(cx));
+                self.settling = None;
             }
             if let Some(produced) = self.ready.pop_front() {
                 return Poll::Ready(produced);

@@ -101,6 +101,7 @@ async fn without_session(
         among: Among::All,
         permit: None,
         upkeep: None,
+        noted: None,
         alarm: None,
     });
     let answered = exchange(errand).await?;
@@ -144,6 +145,7 @@ impl Listener {
             among: Among::All,
             permit: None,
             upkeep: None,
+            noted: None,
             alarm: None,
         })
     }

@@ -87,15 +87,22 @@ impl UpstreamAnswer {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let head = AnswerHead { status: StatusCode::OK, kind: content::Kind::Json, session: None, headers };
-        let (reader, started, kind) = (BodyReader::NONE, Micros(0), Kind::Told);
-        UpstreamAnswer {
-            head,
-            body: UpstreamBody { reader, ahead: text, link: None, lease: None, started, kind },
-        }
+        UpstreamAnswer { head, body: UpstreamBody::held(text) }
     }
 }
 
 impl UpstreamBody {
+    /// A body that was read.
+    pub fn held(text: Bytes) -> UpstreamBody {
+        let (reader, started, kind) = (BodyReader::NONE, Micros(0), Kind::Told);
+        UpstreamBody { reader, ahead: text, link: None, lease: None, started, kind }
+    }
+
+    /// Whether all of it came.
+    pub fn is_whole(&self) -> bool {
+        self.reader.has_ended()
+    }
+
     /// The whole answer is here.
     fn end(&mut self) {
         let Some(lease) = self.lease.take() else { return };

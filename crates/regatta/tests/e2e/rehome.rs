@@ -4,7 +4,7 @@ use crate::REGATTA;
 use crate::fleet::{demos, home, is_resumed, receiver, urls};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{Gateway, Result, Stub, eventually};
+use regatta_testkit::{Gateway, Reply, Result, Seen, Stub, eventually};
 use serde_json::json;
 use std::time::Duration;
 
@@ -152,5 +152,77 @@ async fn the_first_result_says_that_the_session_moved_whatever_came_before_it() 
     assert_eq!(failed.code(), -32602, "an error carries no news: {}", failed.message);
     assert!(is_resumed(&session.call("whoami", json!({})).await?));
     assert!(!is_resumed(&session.call("whoami", json!({})).await?));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_server_refused_in_an_event_is_not_wished_for_again() -> Result<()> {
+    let refusing = || {
+        let base = answers::legacy();
+        move |seen: &Seen| {
+            let no = json!({"jsonrpc": "2.0", "id": seen.id(), "error": {"code": -32002, "message": "no"}});
+            let said =
+                json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info"}});
+            match (seen.rpc(), seen.json["params"]["uri"].as_str()) {
+                ("resources/subscribe", Some("a://alone")) => Reply::sse().event(&no),
+                ("resources/subscribe", _) => Reply::sse().event(&said).event(&no),
+                _ => base(seen),
+            }
+        }
+    };
+    let stubs = [Stub::start(refusing()).await, Stub::start(refusing()).await];
+    let gateway = Gateway::start(REGATTA, Plan::over(stubs.each_ref().map(Stub::url))).await;
+    let session = gateway.client().initialize().await?;
+    for uri in ["a://alone", "a://told"] {
+        let refused = session.request("resources/subscribe", json!({"uri": uri})).await?.outcome().await?;
+        assert_eq!(refused.code(), -32002, "{}", refused.message);
+    }
+    session.call("work", json!({"op": "before"})).await?.result()?;
+    let old = receiver(&stubs, "before").await;
+    stubs[old].die().await;
+    session.call("work", json!({"op": "after"})).await?.result()?;
+    assert_eq!(stubs[1 - old].seen_rpc("resources/subscribe").len(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_level_is_kept_though_its_client_left_before_the_answer() -> Result<()> {
+    for form in ["json", "events"] {
+        let late = || {
+            let base = answers::legacy();
+            move |seen: &Seen| match seen.rpc() {
+                "logging/setLevel" => {
+                    let result = json!({"jsonrpc": "2.0", "id": seen.id(), "result": {}});
+                    let reply =
+                        if form == "json" { Reply::json(&result) } else { Reply::sse().event(&result) };
+                    reply.after(Duration::from_millis(500))
+                }
+                _ => base(seen),
+            }
+        };
+        let stubs = [Stub::start(late()).await, Stub::start(late()).await];
+        let plan = Plan::over(stubs.each_ref().map(Stub::url)).on_server("prime_after = \"20s\"");
+        let gateway = Gateway::start(REGATTA, plan).await;
+        let session = gateway.client().initialize().await?;
+        session.call("work", json!({"op": "before"})).await?.result()?;
+        let old = receiver(&stubs, "before").await;
+        let leaves = {
+            let session = session.clone();
+            let level = json!({"level": "error"});
+            tokio::spawn(async move { session.request("logging/setLevel", level).await })
+        };
+        stubs[old].wait_for("logging/setLevel", 1).await;
+        leaves.abort();
+        gateway.metric_reaches("regatta_detached", 1.0).await;
+        eventually("the call has ended without its client", SOON, async || {
+            (gateway.metric("regatta_detached").await? == 0.0).then_some(())
+        })
+        .await;
+        stubs[old].die().await;
+        session.call("work", json!({"op": "after"})).await?.result()?;
+        let told = stubs[1 - old].seen_rpc("logging/setLevel");
+        let levels: Vec<_> = told.iter().map(|seen| &seen.json["params"]["level"]).collect();
+        assert_eq!(levels, ["error"], "{form}");
+    }
     Ok(())
 }

@@ -199,3 +199,63 @@ async fn a_stream_that_its_server_pauses_goes_on_from_the_servers_own_cursor() -
     assert_eq!(rest.text(), "at last", "{}", rest.message);
     Ok(())
 }
+
+/// A server that sends the head of an answer in JSON, and its body when the test says so.
+async fn trailing() -> (Stub, impl Fn(&Value) -> String) {
+    let text = |id: &Value| {
+        let result = json!({"content": [{"type": "text", "text": "whole"}]});
+        json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string()
+    };
+    let base = answers::legacy();
+    let stub = Stub::start(move |seen| match seen.rpc() {
+        "tools/call" => {
+            let (first, rest) = (" ".repeat(4), text(seen.id()).len());
+            let length = (first.len() + rest).to_string();
+            Reply::text(200, "application/json", &first).header("content-length", &length).live()
+        }
+        _ => base(seen),
+    })
+    .await;
+    (stub, text)
+}
+
+#[tokio::test]
+async fn an_answer_whose_body_trails_its_head_is_waited_for_in_a_stream_that_can_be_resumed() -> Result<()> {
+    let (stub, text) = trailing().await;
+    let plan = Plan::over([stub.url()]).on_server("prime_after = \"100ms\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let session = gateway.client().initialize().await?;
+    let call = json!({"name": "work", "arguments": {"op": "trails"}});
+    let mut events = session.request("tools/call", call).await?.events();
+    let priming = events.next().await?.expect("a priming event").id.expect("an id");
+    drop(events);
+    gateway.metric_reaches("regatta_detached", 1.0).await;
+    stub.say_raw(&text(stub.wait_for("tools/call", 1).await.id()));
+    stub.end_live();
+    assert_eq!(session.resume(&priming).await?.outcome().await?.text(), "whole");
+    assert_eq!(stub.journal().executions("trails"), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_is_not_cut_when_its_client_leaves_between_the_head_and_the_body_of_the_answer() -> Result<()>
+{
+    let (stub, text) = trailing().await;
+    let plan = Plan::over([stub.url()]).on_server("prime_after = \"20s\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let session = gateway.client().initialize().await?;
+    let leaves = {
+        let (session, call) = (session.clone(), json!({"name": "work", "arguments": {"op": "trails"}}));
+        tokio::spawn(async move { session.request("tools/call", call).await })
+    };
+    let seen = stub.wait_for("tools/call", 1).await;
+    eventually("the head is on its way", SOON, async || (stub.live_count() == 1).then_some(())).await;
+    gateway.metric_reaches("regatta_inflight", 1.0).await;
+    leaves.abort();
+    gateway.metric_reaches("regatta_detached", 1.0).await;
+    stub.say_raw(&text(seen.id()));
+    stub.end_live();
+    eventually("the server could say it all", SOON, async || seen.fate().answered).await;
+    assert_eq!(seen.fate().left, None);
+    Ok(())
+}

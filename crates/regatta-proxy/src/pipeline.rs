@@ -4,6 +4,7 @@
 //! before it made (`handover.rs`); a stage that says no returns a `Fault`, and `encode/fault.rs` says it to the
 //! client. The stages know nothing of each other: what joins them is here and in `pipeline/`.
 
+pub(crate) mod answers;
 pub(crate) mod cached;
 pub(crate) mod delete;
 pub(crate) mod detached;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{Method as Verb, Response, StatusCode};
 use regatta_mcp::era::Era;
-use regatta_mcp::headers::MCP_SESSION_ID;
 use regatta_mcp::{Kind, Method, documents};
 use regatta_policy::retry::Repeatability;
 use regatta_policy::snapshot::Cursors;
 use regatta_policy::token::LegacyVersion;
 
+use super::answers::{self, Rest};
 use super::cached::First;
 use super::detached::{Detachable, text_of};
 use super::exchange::{Answered, Errand, Where, prime_after};
@@ -21,7 +21,6 @@ use super::initialize::{initialize, is_primed};
 use super::notes::Noted;
 use super::source::CallSource;
 use super::{cached, later, modern, notes, tool_list};
-use crate::bind::questions::{Asked, Delivery, deliver, undelivered};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
 use crate::fault::{Asker, Fault, Place, Refusal};
@@ -33,7 +32,7 @@ use crate::peers::letter::Letter;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 use crate::route::tools::among;
-use crate::session::{Bound, Home};
+use crate::session::Bound;
 use crate::streams::body::{Reading, StreamBody};
 use crate::streams::stream::{Carries, Source, Stream};
 use crate::{bind, content, encode};
@@ -63,8 +62,13 @@ pub(crate) async fn post(
     }
     match (&call.message, bound) {
         (Subject::One(message), Some(bound)) if matches!(message.kind, Kind::Response { .. }) => {
-            let message = *message;
-            Box::pin(answer_question(gateway, call, asker, bound, &message)).await
+            Box::pin(answers::answer(gateway, call, asker, bound)).await
+        }
+        (Subject::Batch(messages), Some(bound)) if messages.iter().any(answers::is_answer) => {
+            match Box::pin(answers::apart(gateway, call, &asker, &bound)).await? {
+                Rest::Call(call) => request(gateway, call, asker, Some(bound)).await,
+                Rest::Answer(answer) => Ok(answer),
+            }
         }
         (Subject::One(_), Some(bound)) if later::concerns(&call, &bound) => {
             Box::pin(elsewhere(gateway, call, asker, bound)).await
@@ -188,46 +192,6 @@ pub(crate) fn repeatability(call: &Call) -> Repeatability {
         Repeatability::Harmless
     } else {
         Repeatability::Harmful
-    }
-}
-
-/// Carries a client's answer to the replica that asked, under the replica's own id.
-async fn answer_question(
-    gateway: &Arc<Gateway>,
-    mut call: Box<Call>,
-    asker: Asker,
-    bound: Bound,
-    message: &regatta_mcp::Message,
-) -> Result<Response<ReplyBody>, Refusal> {
-    let delivery = deliver(gateway, &bound, message, &call.text).await;
-    let delivery = delivery.map_err(|fault| fault.told(&asker))?;
-    let Delivery::Upstream { sealed, text, home, asked } = delivery else {
-        gateway.metrics.dropped_messages.inc();
-        return Ok(encode::fault::plain(StatusCode::ACCEPTED));
-    };
-    call.text = text;
-    let asker = Asker { id: None, ..asker };
-    let Home { replica, upstream_session, .. } = home;
-    let mut errand = errand(gateway, call, asker, None);
-    // To who asked and nowhere else: at another home the raw id may name another question (SESSIONS 6).
-    errand.place = Where::Any { maker: Maker::Only(replica), affinity: None };
-    errand.rewritten = vec![(MCP_SESSION_ID, upstream_session)];
-    match Detachable::new(errand).await {
-        Ok(answered) if answered.answer.head.status != StatusCode::NOT_FOUND => {
-            if asked == Asked::Elsewhere {
-                peers::tell_all(gateway, Letter::Answered { question: sealed });
-            }
-            modern::pass(answered).await
-        }
-        // Who asked has forgotten the session, or has left: nobody asks any more.
-        Ok(_) | Err(Refusal { fault: Fault::BadHandle, .. }) => {
-            gateway.metrics.dropped_messages.inc();
-            Ok(encode::fault::plain(StatusCode::ACCEPTED))
-        }
-        Err(refusal) => {
-            undelivered(gateway, &sealed).await;
-            Err(refusal)
-        }
     }
 }
 

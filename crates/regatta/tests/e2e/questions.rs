@@ -2,6 +2,7 @@
 
 use crate::REGATTA;
 use crate::fleet::{demos, receiver, urls};
+use regatta_testkit::client::Session;
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
 use regatta_testkit::{Gateway, Reply, Result, Stub};
@@ -165,5 +166,27 @@ async fn a_person_may_think_longer_than_request_timeout() -> Result<()> {
     assert_eq!(session.answer(&question["id"], accept("late")).await?.status, 202);
     let last = events.rest().await?.pop().expect("a response").json();
     assert_eq!(last["result"]["content"][0]["text"], "\"late\"", "{last}");
+    Ok(())
+}
+
+/// 2025-03-26 has batches, and an answer may come in one.
+#[tokio::test]
+async fn an_answer_in_a_batch_reaches_who_asked_and_the_rest_goes_on_as_a_batch() -> Result<()> {
+    let demos = demos(2, &["--eras", "legacy"]).await;
+    let gateway = Gateway::start(REGATTA, Plan::over(urls(&demos))).await;
+    let session = Session::open(&gateway.client(), "2025-03-26", json!({"sampling": {}})).await?;
+    let params = json!({"name": "sample", "arguments": {"prompt": "p"}});
+    let mut events = session.request("tools/call", params).await?.events();
+    let question = events.until("sampling/createMessage").await?.json();
+    let said = json!({"role": "assistant", "content": {"type": "text", "text": "in a batch"}, "model": "m"});
+    let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": said});
+    let ping = |id: u64| json!({"jsonrpc": "2.0", "id": id, "method": "ping"});
+    let batch = session.post(&json!([ping(71), answer, ping(72)])).await?;
+    assert_eq!(batch.status, 200);
+    let responses = batch.json().await?;
+    assert_eq!((&responses[0]["id"], &responses[1]["id"]), (&json!(71), &json!(72)), "{responses}");
+    let last = events.rest().await?.pop().expect("a response").json();
+    assert!(last["result"].to_string().contains("in a batch"), "{last}");
+    assert_eq!(session.post(&json!([answer])).await?.status, 202, "nobody asks any more");
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! The eighth stage: one request to one replica, up to the head of its answer.
 //!
 //! Builds the upstream request (Host rewritten, Origin and hop-by-hop headers dropped), sends it, and says what
-//! became of it. It never chooses a replica and never tries twice: its parent does.
+//! became of it. It never chooses a replica and never tries twice: its parent does. That the endpoint stands under
+//! another path of the same replica is no second try, because nothing was executed (`moved.rs`).
 
+mod moved;
 pub(crate) mod probe;
 
 use std::pin::pin;
@@ -14,7 +16,7 @@ use regatta_mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
 use regatta_policy::snapshot::CallBounds;
 
 use crate::headers::Outbound;
-use crate::upstream::codec::Outgoing;
+use crate::upstream::codec::{Outgoing, RequestHead};
 use crate::upstream::{NotWritten, SendError, UpstreamAnswer};
 use crate::view::ReplicaView;
 use crate::within::{Arming, Guarded};
@@ -22,7 +24,7 @@ use crate::within::{Arming, Guarded};
 /// What goes up, besides the client's own headers.
 pub(crate) struct Upward<'a> {
     pub method: Method,
-    pub text: Bytes,
+    pub text: &'a Bytes,
     /// The replica's own session id.
     pub session: Option<&'a HeaderValue>,
     /// The replica's own event id.
@@ -72,7 +74,24 @@ pub(crate) async fn send(
     bounds: &CallBounds,
     patience: Patience,
 ) -> Result<UpstreamAnswer, Loss> {
-    let request = request(replica, client, upward);
+    let head = replica.upstream.request(&upward.method);
+    let time = patience.time;
+    let answer = exchange(replica, finish(head, client, &upward), bounds, patience).await?;
+    if !moved::is_moved(answer.head.status) {
+        return Ok(answer);
+    }
+    let Some(path) = moved::path(&replica.upstream.endpoint, &answer.head.headers) else { return Ok(answer) };
+    drop(answer);
+    let head = replica.upstream.request_to(&upward.method, &path);
+    Box::pin(exchange(replica, finish(head, client, &upward), bounds, Patience::of(time))).await
+}
+
+async fn exchange(
+    replica: &ReplicaView,
+    request: Outgoing,
+    bounds: &CallBounds,
+    patience: Patience,
+) -> Result<UpstreamAnswer, Loss> {
     let lease = replica.upstream.lease();
     let sending = pin!(replica.upstream.send(lease, request, bounds));
     match Guarded::new(sending, patience.time, patience.arming).await {
@@ -90,9 +109,8 @@ pub(crate) async fn send(
     }
 }
 
-fn request(replica: &ReplicaView, client: &Outbound, upward: Upward<'_>) -> Outgoing {
-    let Upward { method, text, session, cursor, rewritten } = upward;
-    let mut request = replica.upstream.request(&method);
+fn finish(mut request: RequestHead, client: &Outbound, upward: &Upward<'_>) -> Outgoing {
+    let Upward { method: _, text, session, cursor, rewritten } = upward;
     client.write(&mut request, rewritten);
     if let Some(session) = session {
         request.header(&MCP_SESSION_ID, session);
@@ -100,8 +118,8 @@ fn request(replica: &ReplicaView, client: &Outbound, upward: Upward<'_>) -> Outg
     if let Some(cursor) = cursor {
         request.header(&LAST_EVENT_ID, cursor);
     }
-    for (name, value) in rewritten {
+    for (name, value) in *rewritten {
         request.header(name, value);
     }
-    request.finish(text)
+    request.finish(Bytes::clone(text))
 }

@@ -47,7 +47,7 @@ pub(crate) async fn initialize(
     text: Bytes,
     bounds: &CallBounds,
 ) -> Result<Shaken, ProbeError> {
-    let upward = Upward { method: Method::POST, text, session: None, cursor: None, rewritten: &[] };
+    let upward = Upward { method: Method::POST, text: &text, session: None, cursor: None, rewritten: &[] };
     let answer =
         send(replica, client, upward, bounds, Patience::of(PATIENCE)).await.map_err(ProbeError::Lost)?;
     let session = answer.head.session.clone();
@@ -63,7 +63,8 @@ pub(crate) async fn tell(
     text: Bytes,
     bounds: &CallBounds,
 ) -> Result<bool, ProbeError> {
-    let upward = Upward { method: Method::POST, text, session: Some(session), cursor: None, rewritten: &[] };
+    let upward =
+        Upward { method: Method::POST, text: &text, session: Some(session), cursor: None, rewritten: &[] };
     let answer =
         send(replica, client, upward, bounds, Patience::of(PATIENCE)).await.map_err(ProbeError::Lost)?;
     if answer.head.status == StatusCode::ACCEPTED || answer.head.status == StatusCode::NO_CONTENT {
@@ -81,7 +82,8 @@ pub(crate) async fn status(
     text: Bytes,
     bounds: &CallBounds,
 ) -> Result<StatusCode, Loss> {
-    let upward = Upward { method: Method::POST, text, session: Some(session), cursor: None, rewritten: &[] };
+    let upward =
+        Upward { method: Method::POST, text: &text, session: Some(session), cursor: None, rewritten: &[] };
     let answer = send(replica, client, upward, bounds, Patience::of(PATIENCE)).await?;
     Ok(answer.head.status)
 }
@@ -95,7 +97,7 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Loss> {
     let upward = Upward {
         method: Method::DELETE,
-        text: Bytes::new(),
+        text: &Bytes::new(),
         session: Some(session),
         cursor: None,
         rewritten: &[],

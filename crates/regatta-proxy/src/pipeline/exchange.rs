@@ -369,7 +369,7 @@ impl Errand {
     ) -> Result<UpstreamAnswer, Loss> {
         let upward = Upward {
             method: self.method.clone(),
-            text: self.text.clone(),
+            text: &self.text,
             session,
             cursor: self
                 .cursor

@@ -79,7 +79,7 @@ impl Leg {
         let view = server.replica(self.replica).ok_or(Shut::Lost)?;
         let upward = Upward {
             method: Verb::POST,
-            text: self.text.clone(),
+            text: &self.text,
             session: None,
             cursor: None,
             rewritten: &self.rewritten,

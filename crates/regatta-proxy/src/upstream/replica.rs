@@ -241,7 +241,7 @@ impl fmt::Debug for Lease {
 }
 
 /// Host and port as in a `Host` header: brackets round IPv6, no default port (RFC 9110 7.2).
-fn authority(endpoint: &Endpoint) -> HeaderValue {
+pub(super) fn authority(endpoint: &Endpoint) -> HeaderValue {
     let host = &endpoint.host;
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let text = match (endpoint.scheme, endpoint.port) {

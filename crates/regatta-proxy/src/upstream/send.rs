@@ -8,22 +8,28 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Method;
+use http::uri::PathAndQuery;
 use regatta_policy::Micros;
 use regatta_policy::eject::Outcome;
 use regatta_policy::snapshot::CallBounds;
 
 use super::answer::UpstreamAnswer;
-use super::codec::{Outgoing, RequestHead};
+use super::codec::{self, Outgoing, RequestHead};
 use super::connect::connect;
 use super::error::{NotWritten, SendError, Written};
 use super::link::{Failed, Link};
 use super::pool::{Slot, Turn};
-use super::replica::{Lease, Upstream};
+use super::replica::{Lease, Upstream, authority};
 
 impl Upstream {
     /// Begins a request to this replica's endpoint; its `Host` is written already.
     pub fn request(&self, method: &Method) -> RequestHead {
         RequestHead::new(method, &self.opening)
+    }
+
+    /// The same to another path of its.
+    pub fn request_to(&self, method: &Method, path: &PathAndQuery) -> RequestHead {
+        RequestHead::new(method, &codec::opening(path.as_str(), &authority(&self.endpoint)))
     }
 
     /// Sends `request`.

@@ -65,7 +65,7 @@ const CONTENTS: &[Case] = &[
     Case("202", |_| Reply::accepted(), [UNUSABLE; 2]),
     Case("204", |_| Reply::status(204), [UNUSABLE; 2]),
     Case("a redirect", |_| Reply::redirect(302, "http://169.254.169.254/latest"), [UNUSABLE; 2]),
-    Case("a late redirect", |_| Reply::redirect(307, "/mcp/"), [UNUSABLE; 2]),
+    Case("a move to another host", |_| Reply::redirect(307, "http://169.254.169.254/mcp/"), [UNUSABLE; 2]),
     Case("500 in HTML", |_| Reply::text(500, "text/html", "<p>no"), [UNUSABLE; 2]),
     Case("a tool's error", |seen| Reply::tool_error(seen, "no"), [FINE; 2]),
     Case("an unknown resultType", |seen| Reply::result(seen, json!({"resultType": "new"})), [FINE; 2]),

@@ -42,6 +42,38 @@ async fn follows_redirects_on_the_same_host_only() {
     assert_eq!(elsewhere.seen().len(), 0, "nobody went there");
 }
 
+/// RELIABILITY 3: an endpoint that moves between two probes. What was sent away was not executed, so it is sent on, once.
+#[tokio::test]
+async fn a_call_follows_its_endpoint_to_another_path_and_to_no_other_host() {
+    let elsewhere = Stub::start(answers::dual()).await;
+    let (base, target) = (answers::dual(), elsewhere.url());
+    let moved = Stub::start(move |seen| match (seen.rpc(), seen.path.as_str(), seen.op().as_str()) {
+        ("tools/call", _, "away") => Reply::redirect(307, &target),
+        ("tools/call", "/mcp/", "round") => Reply::redirect(307, "/mcp"),
+        ("tools/call", "/mcp", "absolute") => {
+            Reply::redirect(308, &format!("http://{}/mcp/", seen.header("host")))
+        }
+        ("tools/call", "/mcp", _) => Reply::redirect(307, "/mcp/"),
+        _ => base(seen),
+    })
+    .await;
+    let gateway = Gateway::start(REGATTA, Plan::over([moved.url()])).await;
+    let (session, modern) =
+        (gateway.client().initialize().await.expect("a session"), gateway.client().modern());
+    for op in ["relative", "absolute", "away", "round"] {
+        let (old, new) = (session.call("work", json!({"op": op})), modern.call("work", json!({"op": op})));
+        for outcome in [old.await.expect("an answer"), new.await.expect("an answer")] {
+            let follows = op == "relative" || op == "absolute";
+            assert_eq!(outcome.text().contains(op), follows, "{op}: {}", outcome.message);
+            assert_eq!(outcome.code() == -31007, !follows, "{op}: {}", outcome.message);
+        }
+    }
+    assert_eq!(["relative", "absolute"].map(|op| moved.journal().executions(op)), [2, 2]);
+    let rounds = moved.seen_rpc("tools/call").iter().filter(|seen| seen.op() == "round").count();
+    assert_eq!(rounds, 4, "each of two went on once");
+    assert_eq!(elsewhere.seen().len(), 0, "nobody went there");
+}
+
 /// RELIABILITY 3: replicas of several eras behind one path; each request finds one that speaks its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sends_each_era_where_it_is_spoken() {

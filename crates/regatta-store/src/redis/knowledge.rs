@@ -25,6 +25,8 @@ const TOUCH_EVERY_MS: u64 = 3_600_000;
 pub(super) struct Mark {
     epoch: u64,
     changes: u64,
+    /// Servers there had been: the one that is asked is the last of these, or one that came after it.
+    server: u64,
 }
 
 struct Known {
@@ -32,8 +34,6 @@ struct Known {
     mark: Mark,
     /// When the store last heard of a use, ms.
     touched_ms: AtomicU64,
-    /// Servers there had been when it was learned.
-    server: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -110,7 +110,11 @@ impl Knowledge {
     }
 
     fn mark_of<K: Hash>(&self, key: &K) -> Mark {
-        Mark { epoch: self.epoch.load(SeqCst), changes: self.stripe(key).load(SeqCst) }
+        Mark {
+            epoch: self.epoch.load(SeqCst),
+            changes: self.stripe(key).load(SeqCst),
+            server: self.servers.load(SeqCst),
+        }
     }
 
     fn is_current<K: Hash>(&self, key: &K, mark: Mark) -> bool {
@@ -147,13 +151,14 @@ impl Knowledge {
     }
 
     fn keep(&self, session: &Uuid16, record: Option<Arc<Versioned>>, mark: Mark, touched_ms: u64) {
-        let (touched_ms, server) = (AtomicU64::new(touched_ms), self.servers.load(SeqCst));
-        self.records.insert(*session, Arc::new(Known { record, mark, touched_ms, server }));
+        let touched_ms = AtomicU64::new(touched_ms);
+        self.records.insert(*session, Arc::new(Known { record, mark, touched_ms }));
     }
 
     /// The record that an earlier server had, when the present one says that there is none.
     pub(super) fn lost(&self, session: &Uuid16) -> Option<Arc<Versioned>> {
-        let known = self.records.get(session).filter(|known| known.server < self.servers.load(SeqCst))?;
+        let known =
+            self.records.get(session).filter(|known| known.mark.server < self.servers.load(SeqCst))?;
         known.record.clone()
     }
 
@@ -317,6 +322,16 @@ mod tests {
         assert_eq!(known.lost(&SESSION), Some(record(1)));
         known.learn(&SESSION, None, known.mark(&SESSION));
         assert_eq!(known.lost(&SESSION), None);
+    }
+
+    #[test]
+    fn an_answer_that_a_change_of_servers_overtook_is_the_earlier_servers() {
+        let (known, asked) = (knowledge(), [SESSION, Uuid16([2; 16])]);
+        let marks = asked.map(|session| known.mark(&session));
+        known.change_server();
+        known.learn(&asked[0], Some(record(1)), marks[0]);
+        known.wrote(&asked[1], Some(record(2)), marks[1]);
+        assert_eq!(asked.map(|session| known.lost(&session)), [Some(record(1)), Some(record(2))]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Which of the published sealing keys seals, and when it is time for a new one (SESSIONS 2).
+//! Which of the published sealing keys seals, when it is time for a new one, and when an old one is of no more use
+//! (SESSIONS 2).
 //!
 //! Pure: the dates of the keys and `now` in, a choice out. A key seals only when every gateway had the time to learn it;
 //! until then the one before it does, so that nobody is handed a token that the next gateway cannot open.
@@ -24,6 +25,20 @@ pub fn sealing(keys: &[Published], now_s: u64, ripe_after: Duration) -> Option<P
 /// Whether the newest key is old enough for a new one.
 pub fn is_due(keys: &[Published], now_s: u64, rotate_every: Duration) -> bool {
     keys.iter().max().is_some_and(|newest| newest.at_s.saturating_add(rotate_every.as_secs()) <= now_s)
+}
+
+/// The keys that have not sealed for `kept_for`, because a newer one did: nothing that they sealed is worth opening. Twice
+/// `ripe_after`, so that a clock that is behind does not seal with one of them meanwhile.
+pub fn outlived(
+    keys: &[Published],
+    now_s: u64,
+    ripe_after: Duration,
+    kept_for: Duration,
+) -> impl Iterator<Item = Published> {
+    let needed = kept_for.saturating_add(ripe_after * 2).as_secs();
+    let has_sealed_alone = |key: &&Published| key.at_s.saturating_add(needed) <= now_s;
+    let successor = keys.iter().filter(has_sealed_alone).max().copied();
+    keys.iter().copied().filter(move |key| successor.is_some_and(|successor| *key < successor))
 }
 
 #[cfg(test)]
@@ -56,6 +71,22 @@ mod tests {
         let keys = [key(1000, 1), key(9000, 2)];
         assert_eq!(sealing(&keys, 5000, RIPE), Some(key(1000, 1)));
         assert!(!is_due(&keys, 5000, RIPE));
+    }
+
+    #[test]
+    fn a_key_is_outlived_when_another_has_sealed_for_as_long_as_its_texts_are_needed() {
+        let keys = [key(3000, 3), key(1000, 1), key(2000, 2)];
+        let outlived = |now_s| -> Vec<u8> {
+            let mut names: Vec<u8> = outlived(&keys, now_s, RIPE, Duration::from_secs(5000))
+                .map(|key| key.fingerprint[0])
+                .collect();
+            names.sort_unstable();
+            names
+        };
+        assert!(outlived(7119).is_empty());
+        assert_eq!(outlived(7120), [1]);
+        assert_eq!(outlived(8120), [1, 2]);
+        assert_eq!(outlived(u64::MAX), [1, 2], "the one that seals stays");
     }
 
     #[test]

@@ -279,6 +279,11 @@ impl Keys for Embedded {
     fn put_key(&self, key: StoredKey) -> BoxFuture<'_, Result<StoredKey, StoreError>> {
         ready(self.publish(key))
     }
+
+    fn drop_key(&self, fingerprint: [u8; 4]) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        ready(keys.remove(fingerprint).map_err(|error| StoreError::Away(error.to_string())))
+    }
 }
 
 impl Store for Embedded {

@@ -1,7 +1,8 @@
 //! Sealing keys, shared by all gateways on one store (SESSIONS 2).
 //!
-//! Published, never replaced and never removed. A store that was wiped gets them back from the memory of whoever calls
-//! `put_key` again; `Notice::KeysChanged` says that there are new ones to read.
+//! Published and never replaced; dropped only by who knows that nothing they sealed is needed any more. A store that was
+//! wiped gets them back from the memory of whoever calls `put_key` again; `Notice::KeysChanged` says that there are new
+//! ones to read.
 
 use std::fmt;
 
@@ -32,4 +33,7 @@ pub trait Keys {
 
     /// Publishes a sealing key. The first writer of a fingerprint wins: the answer is the key that is kept.
     fn put_key(&self, key: StoredKey) -> BoxFuture<'_, Result<StoredKey, StoreError>>;
+
+    /// Drops a sealing key; none of this name is no error.
+    fn drop_key(&self, fingerprint: [u8; 4]) -> BoxFuture<'_, Result<(), StoreError>>;
 }

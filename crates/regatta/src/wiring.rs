@@ -20,7 +20,7 @@ pub use regatta_control::ReplicaView;
 use regatta_control::admin::{self, Panel, Phase, Readiness};
 use regatta_policy::snapshot::Snapshot;
 use regatta_proxy::listener::{self, Drainer, Ended, Listener, ListenerStats, drain_signal};
-use regatta_proxy::peers::{KeyPlan, Keys};
+use regatta_proxy::peers::{KeyPlan, Keys, Rotation};
 /// A replica as the data plane shows it.
 pub use regatta_proxy::upstream::ReplicaStatus;
 use regatta_proxy::{Gateway, Parts};
@@ -99,7 +99,10 @@ async fn serve(
     let plan = KeyPlan {
         configured: settings.config.sealing_keys.to_vec(),
         wrap: settings.config.store.key.clone(),
-        rotate_every: settings.config.sealing_key_rotation,
+        rotation: settings
+            .config
+            .sealing_key_rotation
+            .map(|every| Rotation { every, kept_for: settings.config.limits.session_lifetime_max }),
     };
     let keys = Keys::start(plan, &*store, company).await.map_err(Failed)?;
 

@@ -1,7 +1,8 @@
 //! The sealing keys of all gateways on one store: learned, shared, and turned over (SESSIONS 2).
 //!
 //! The first configured key seals for good; without any, the ripest published one does (`regatta_policy::keys`). Keys are
-//! published again from memory whenever the store lacks one, never replaced. A text under a key that is not known here
+//! published again from memory whenever the store lacks one, never replaced; a rotation drops those that nothing needs any
+//! more, by a rule that all gateways follow, so that nobody brings them back. A text under a key that is not known here
 //! makes us look once for all who wait, and is then known to be nobody's for a moment.
 
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use regatta_policy::keys::{Published, is_due, sealing};
+use regatta_policy::keys::{Published, is_due, outlived, sealing};
 use regatta_seal::{Fingerprint, KEYS_MAX, KeyRing, MasterKey, claimed_key};
 use regatta_store::{Claim, Store, StoreError, StoredKey};
 use tokio::time::Instant;
@@ -41,8 +42,17 @@ pub struct KeyPlan {
     pub configured: Vec<MasterKey>,
     /// Wraps what is kept in the store; none: it is kept in clear.
     pub wrap: Option<MasterKey>,
-    /// How old the sealing key may become; none: it stays.
-    pub rotate_every: Option<Duration>,
+    /// How the sealing key is turned over; none: it stays.
+    pub rotation: Option<Rotation>,
+}
+
+/// How sealing keys take over from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// How old the newest key may become before another is published.
+    pub every: Duration,
+    /// How long texts are needed after they were sealed: a session's lifetime.
+    pub kept_for: Duration,
 }
 
 /// The keys of one gateway.
@@ -148,15 +158,26 @@ impl Keys {
         Ok(())
     }
 
-    /// Publishes a fresh key when the newest is old enough; one gateway of all does.
+    /// Publishes a fresh key when the newest is old enough, and drops those that nothing needs any more; one gateway of
+    /// all does.
     pub(super) async fn rotate(&self, store: &dyn Store, ring: &ArcSwap<KeyRing>) -> Result<(), StoreError> {
-        let Some(every) = self.plan.rotate_every else { return Ok(()) };
+        let Some(rotation) = self.plan.rotation else { return Ok(()) };
         let published: Vec<Published> = self.lock().iter().map(|known| known.published).collect();
         let newest = published.iter().max().map(|newest| newest.fingerprint);
-        let (Some(newest), true) = (newest, is_due(&published, now_s(), every)) else { return Ok(()) };
+        let (Some(newest), true) = (newest, is_due(&published, now_s(), rotation.every)) else {
+            return Ok(());
+        };
         let turn = regatta_seal::digest16(&[b"rotate sealing key", &newest]);
         if store.claim(turn, RIPE_AFTER).await? == Claim::Repeated {
             return Ok(());
+        }
+        // First, because the store has room for so many.
+        let stored = store.keys().await?;
+        let published =
+            stored.iter().map(|key| Published { at_s: key.published_s, fingerprint: key.fingerprint });
+        for name in self.outlived(published) {
+            store.drop_key(name).await?;
+            tracing::info!(key = %Fingerprint(name), "a sealing key that nothing needs any more was dropped");
         }
         let key = MasterKey::random();
         let published = Published { at_s: now_s(), fingerprint: key.fingerprint().0 };
@@ -207,6 +228,13 @@ impl Keys {
         nobodys.get(&key).is_some_and(|since| now < *since + NOBODYS_FOR)
     }
 
+    /// The names of those that are of no more use.
+    fn outlived(&self, published: impl Iterator<Item = Published>) -> Vec<[u8; 4]> {
+        let Some(Rotation { kept_for, .. }) = self.plan.rotation else { return Vec::new() };
+        let published: Vec<Published> = published.collect();
+        outlived(&published, now_s(), RIPE_AFTER, kept_for).map(|key| key.fingerprint).collect()
+    }
+
     fn adopt(&self, stored: &[StoredKey]) {
         let mut known = self.lock();
         for key in stored {
@@ -226,6 +254,8 @@ impl Keys {
                 }
             }
         }
+        let outlived = self.outlived(known.iter().map(|known| known.published));
+        known.retain(|known| !outlived.contains(&known.published.fingerprint));
     }
 
     /// Configured keys are their operator's to share.
@@ -382,14 +412,42 @@ mod tests {
         let aged =
             StoredKey { fingerprint: name.0, secret: *old.secret_bytes(), published_s: now_s() - 7200 };
         store.put_key(aged).await.unwrap();
-        let plan = || KeyPlan { rotate_every: Some(Duration::from_secs(3600)), ..KeyPlan::default() };
-        let (one, ring) = start(plan(), &store).await;
-        let (two, _) = start(plan(), &store).await;
+        let (one, ring) = start(turned_over(), &store).await;
+        let (two, _) = start(turned_over(), &store).await;
         one.rotate(&*store, &ring).await.unwrap();
         two.rotate(&*store, &ring).await.unwrap();
         one.rotate(&*store, &ring).await.unwrap();
         assert_eq!(store.keys().await.unwrap().len(), 2, "one new key, not one for each gateway");
         assert_eq!(ring.load().current(), name);
         assert_eq!(ring.load().fingerprints().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn keys_that_nothing_needs_any_more_make_room_and_nobody_brings_them_back() {
+        const DAY: u64 = 24 * 3600;
+        let store = store();
+        let mut newest = None;
+        for age in (40..40 + KEYS_MAX as u64).rev() {
+            let key = MasterKey::random();
+            newest = Some(key.fingerprint());
+            let (fingerprint, secret) = (key.fingerprint().0, *key.secret_bytes());
+            let aged = StoredKey { fingerprint, secret, published_s: now_s() - age * DAY };
+            store.put_key(aged).await.unwrap();
+        }
+        let newest = newest.unwrap();
+        let (one, ring) = start(turned_over(), &store).await;
+        let (two, other) = start(turned_over(), &store).await;
+        one.rotate(&*store, &ring).await.expect("there is room again");
+        two.refresh(&*store, &other).await.unwrap();
+        one.refresh(&*store, &ring).await.unwrap();
+        let kept: Vec<[u8; 4]> = store.keys().await.unwrap().iter().map(|key| key.fingerprint).collect();
+        assert_eq!((kept.len(), kept[0]), (2, newest.0), "the one that seals, and the one that will");
+        assert_eq!((ring.load().current(), other.load().current()), (newest, newest));
+        assert!(other.load().knows(Fingerprint(kept[1])));
+    }
+
+    fn turned_over() -> KeyPlan {
+        let (every, kept_for) = (Duration::from_secs(3600), Duration::from_secs(7 * 24 * 3600));
+        KeyPlan { rotation: Some(Rotation { every, kept_for }), ..KeyPlan::default() }
     }
 }

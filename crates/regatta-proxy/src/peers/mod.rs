@@ -18,7 +18,7 @@ use bytes::Bytes;
 use regatta_store::{Arrival, GatewayId, Mailbox, Notice, Uuid16};
 
 use crate::gateway::Gateway;
-pub use keys::{KeyPlan, Keys};
+pub use keys::{KeyPlan, Keys, Rotation};
 use letter::{Context, Letter, Received, Unread};
 use recall::Searches;
 use release::Tickets;

@@ -67,6 +67,17 @@ impl KeyFile {
         }
         written
     }
+
+    /// Removes a key, if it is there; it is off the disk when this returns.
+    pub(super) fn remove(&mut self, fingerprint: [u8; 4]) -> io::Result<()> {
+        let Some(at) = self.keys.iter().position(|key| key.fingerprint == fingerprint) else { return Ok(()) };
+        let key = self.keys.remove(at);
+        let written = self.file.as_ref().map_or(Ok(()), |file| write(file, &self.keys, &self.strange));
+        if written.is_err() {
+            self.keys.insert(at, key);
+        }
+        written
+    }
 }
 
 fn write(file: &Path, keys: &[StoredKey], strange: &[String]) -> io::Result<()> {

@@ -29,6 +29,13 @@ impl Inner {
         Ok(keys)
     }
 
+    async fn forget_key(&self, fingerprint: [u8; 4]) -> Result<(), StoreError> {
+        let key = self.names.keys();
+        let mut cmd = redis::cmd("HDEL");
+        cmd.arg(&key).arg(hex(&fingerprint));
+        self.routes.ask(&key, &cmd, Repeat::Harmless).await.map(|_| ())
+    }
+
     async fn publish_key(&self, key: StoredKey) -> Result<StoredKey, StoreError> {
         let (fingerprint, rest) = write(&key);
         let most = self.limits.keys_max.to_string();
@@ -64,6 +71,10 @@ impl Keys for Redis {
 
     fn put_key(&self, key: StoredKey) -> BoxFuture<'_, Result<StoredKey, StoreError>> {
         Box::pin(self.inner.publish_key(key))
+    }
+
+    fn drop_key(&self, fingerprint: [u8; 4]) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.inner.forget_key(fingerprint))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sealing keys: the first writer wins, for ever.
+//! Sealing keys: the first writer wins, until the key is dropped.
 
 use super::Names;
 use crate::{Store, StoredKey};
@@ -6,6 +6,7 @@ use crate::{Store, StoredKey};
 pub(super) async fn run(store: &dyn Store, names: &Names) {
     the_first_writer_of_a_key_wins(store, names).await;
     keys_come_in_the_order_of_their_publication(store, names).await;
+    a_dropped_key_is_gone_and_its_name_is_free(store, names).await;
 }
 
 async fn the_first_writer_of_a_key_wins(store: &dyn Store, names: &Names) {
@@ -30,4 +31,16 @@ async fn keys_come_in_the_order_of_their_publication(store: &dyn Store, names: &
     let kept = store.keys().await.expect("keys can be read");
     let ours: Vec<_> = kept.into_iter().filter(|kept| [1, 2, 3].map(key).contains(kept)).collect();
     assert_eq!(ours, [1, 2, 3].map(key));
+}
+
+async fn a_dropped_key_is_gone_and_its_name_is_free(store: &dyn Store, names: &Names) {
+    let fingerprint = [names.seed as u8, (names.seed >> 8) as u8, 201, 1];
+    let key = |secret| StoredKey { fingerprint, secret: [secret; 32], published_s: 1_800_000_200 };
+    store.put_key(key(1)).await.expect("a key can be published");
+    assert_eq!(store.drop_key(fingerprint).await, Ok(()));
+    assert_eq!(store.drop_key(fingerprint).await, Ok(()), "there is none of that name");
+    let kept = store.keys().await.expect("keys can be read");
+    assert!(kept.iter().all(|kept| kept.fingerprint != fingerprint));
+    assert_eq!(store.put_key(key(2)).await, Ok(key(2)));
+    assert_eq!(store.drop_key(fingerprint).await, Ok(()));
 }

@@ -48,7 +48,7 @@ impl Hosted {
         let control = Control::start(config, None, Some(store.clone() as Arc<dyn Store>)).await;
         let mut snapshots = control.snapshots();
         let snapshot = snapshots.borrow_and_update().clone();
-        let plan = KeyPlan { configured: vec![MasterKey::new([7; 32])], wrap: None, rotate_every: None };
+        let plan = KeyPlan { configured: vec![MasterKey::new([7; 32])], wrap: None, rotation: None };
         let keys = Keys::start(plan, &*store, Company::Alone).await.expect("keys of the config");
         let gateway = Gateway::new(Parts {
             snapshot,

@@ -50,18 +50,16 @@ pub(crate) async fn admit(
     let at_once = if discovers { None } else { gateway.slots.try_enter(Class::Ordinary) };
     let (permit, standing) = match at_once {
         Some(permit) => (permit, Standing::Settled),
-        None => line_up(gateway, &accepted, &caller, &limits).await?,
-    };
-    let (text, permit, standing) = match standing {
-        Standing::Settled => {
-            (read_body(accepted.body, limits.body_max, limits.body_timeout).await?, permit, standing)
-        }
         // Boxed: the ordinary request should not carry what this needs.
-        Standing::Provisional => {
-            Box::pin(read_provisionally(gateway, accepted.body, &caller, permit, &limits)).await?
-        }
+        None => Box::pin(line_up(gateway, &accepted, &caller, &limits)).await?,
     };
     let (server, head, alarm) = (accepted.server, accepted.head, accepted.peer.alarm);
+    if standing == Standing::Provisional {
+        let reading = Box::pin(read_provisionally(gateway, accepted.body, &caller, permit, &limits));
+        let (text, permit, standing) = reading.await?;
+        return Ok((Admitted { server, caller, head, text, permit, alarm }, standing));
+    }
+    let text = read_body(accepted.body, limits.body_max, limits.body_timeout).await?;
     Ok((Admitted { server, caller, head, text, permit, alarm }, standing))
 }
 

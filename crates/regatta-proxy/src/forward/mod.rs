@@ -74,38 +74,48 @@ pub(crate) async fn send(
     bounds: &CallBounds,
     patience: Patience,
 ) -> Result<UpstreamAnswer, Loss> {
-    let head = replica.upstream.request(&upward.method);
-    let time = patience.time;
-    let answer = exchange(replica, finish(head, client, &upward), bounds, patience).await?;
-    if !moved::is_moved(answer.head.status) {
-        return Ok(answer);
-    }
-    let Some(path) = moved::path(&replica.upstream.endpoint, &answer.head.headers) else { return Ok(answer) };
-    drop(answer);
-    let head = replica.upstream.request_to(&upward.method, &path);
-    Box::pin(exchange(replica, finish(head, client, &upward), bounds, Patience::of(time))).await
-}
-
-async fn exchange(
-    replica: &ReplicaView,
-    request: Outgoing,
-    bounds: &CallBounds,
-    patience: Patience,
-) -> Result<UpstreamAnswer, Loss> {
+    let request = finish(replica.upstream.request(&upward.method), client, &upward);
     let lease = replica.upstream.lease();
     let sending = pin!(replica.upstream.send(lease, request, bounds));
     match Guarded::new(sending, patience.time, patience.arming).await {
-        Some(Ok(answer)) => Ok(answer),
-        Some(Err(SendError::NotWritten { why })) => Err(match why {
+        Some(Ok(answer)) if !moved::is_moved(answer.head.status) => Ok(answer),
+        // Boxed: no ordinary answer should carry what this needs.
+        Some(Ok(answer)) => Box::pin(follow(replica, client, upward, bounds, (patience.time, answer))).await,
+        Some(Err(error)) => Err(loss(error)),
+        None => Err(Loss::Silent),
+    }
+}
+
+/// Sends the request again to where its endpoint is now, if that is at the same replica.
+async fn follow(
+    replica: &ReplicaView,
+    client: &Outbound,
+    upward: Upward<'_>,
+    bounds: &CallBounds,
+    (time, answer): (Duration, UpstreamAnswer),
+) -> Result<UpstreamAnswer, Loss> {
+    let Some(path) = moved::path(&replica.upstream.endpoint, &answer.head.headers) else { return Ok(answer) };
+    drop(answer);
+    let request = finish(replica.upstream.request_to(&upward.method, &path), client, &upward);
+    let lease = replica.upstream.lease();
+    let sending = replica.upstream.send(lease, request, bounds);
+    match tokio::time::timeout(time, sending).await {
+        Ok(sent) => sent.map_err(loss),
+        Err(_) => Err(Loss::Silent),
+    }
+}
+
+fn loss(error: SendError) -> Loss {
+    match error {
+        SendError::NotWritten { why } => match why {
             NotWritten::Refused => Loss::Refused,
             NotWritten::ConnectionsMax => Loss::Full,
             NotWritten::Unreachable
             | NotWritten::ConnectTimedOut
             | NotWritten::Tls
             | NotWritten::StaleConnection => Loss::Unreachable,
-        }),
-        Some(Err(SendError::Written { .. })) => Err(Loss::Broken),
-        None => Err(Loss::Silent),
+        },
+        SendError::Written { .. } => Loss::Broken,
     }
 }
 

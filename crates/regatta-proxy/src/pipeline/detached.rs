@@ -11,10 +11,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body;
+use regatta_mcp::era::Era;
 
 use super::cached;
 use super::exchange::{Answered, Errand, exchange};
-use super::notes::{Noted, Word};
+use super::notes::Word;
 use super::source::CallSource;
 use crate::content::Kind;
 use crate::fault::{Fault, Refusal};
@@ -39,7 +40,11 @@ impl Detachable {
     /// Begins the errand.
     pub fn new(errand: Box<Errand>) -> Detachable {
         let (gateway, account) = (errand.gateway.clone(), errand.caller.account);
-        Detachable { gateway, account, exchange: Some(Box::pin(whole(errand))) }
+        let exchange: Exchange = match errand.noted {
+            None => Box::pin(exchange(errand)),
+            Some(_) => Box::pin(settled(errand)),
+        };
+        Detachable { gateway, account, exchange: Some(exchange) }
     }
 
     /// Takes the exchange out: from now on somebody else sees to it.
@@ -72,40 +77,26 @@ impl Drop for Detachable {
     }
 }
 
-/// The exchange up to an answer that cannot be lost with its client any more: events, or all of what is JSON. A body that
-/// trails its head is waited for like the head, so that the client gets its stream meanwhile.
-async fn whole(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
+/// Runs an errand that was noted, and settles that, unless its response is still to come as an event.
+async fn settled(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     let noted = errand.noted.take();
-    let answered = exchange(errand).await;
-    if let Some(noted) = noted {
-        return Box::pin(settled(noted, answered)).await;
-    }
-    match answered {
-        Ok(answered) if is_json(&answered) && !answered.answer.body.is_whole() => {
-            Ok(Box::pin(hold(answered)).await?.0)
+    let mut answered = exchange(errand).await;
+    let word = match &mut answered {
+        Ok(answered) if answered.is_stream() => {
+            answered.errand.noted = noted;
+            None
         }
-        answered => answered,
-    }
-}
-
-/// Settles what was noted of the call, unless its response is still to come as an event.
-async fn settled(noted: Box<Noted>, answered: Result<Answered, Refusal>) -> Result<Answered, Refusal> {
-    let (answered, word) = match answered {
-        Ok(mut answered) if answered.is_stream() => {
-            answered.errand.noted = Some(noted);
-            return Ok(answered);
+        Ok(answered) if is_json(answered) => {
+            let text = answered.answer.body.take_whole(usize::MAX).unwrap_or_default();
+            answered.answer.body = UpstreamBody::held(text.clone());
+            noted.map(|noted| (noted, Word::of(&text, answered.errand.asker.id.as_ref())))
         }
-        Ok(answered) if is_json(&answered) => match hold(answered).await {
-            Ok((answered, text)) => {
-                let word = Word::of(&text, answered.errand.asker.id.as_ref());
-                (Ok(answered), word)
-            }
-            Err(refusal) => (Err(refusal), Word::No),
-        },
-        answered => (answered, Word::No),
+        Ok(_) | Err(_) => noted.map(|noted| (noted, Word::No)),
     };
-    // Run to its end by itself, even if the caller goes away now.
-    let _ = noted.settle(word).await;
+    if let Some((noted, word)) = word {
+        // Run to its end by itself, even if the caller goes away now.
+        let _ = noted.settle(word).await;
+    }
     answered
 }
 
@@ -113,12 +104,18 @@ fn is_json(answered: &Answered) -> bool {
     answered.answer.head.status == StatusCode::OK && answered.kind == Kind::Json
 }
 
-async fn hold(answered: Answered) -> Result<(Answered, Bytes), Refusal> {
+/// Whether a legacy answer can still be lost with its client. Events are fed to a stream, and what is JSON is waited for
+/// like its head, so that the client gets its stream meanwhile.
+pub(super) fn trails(answered: &Answered) -> bool {
+    answered.errand.era == Era::Legacy && is_json(answered) && !answered.answer.body.is_whole()
+}
+
+/// Waits for all of an answer in JSON.
+pub(super) async fn hold(answered: Answered) -> Result<Answered, Refusal> {
     let Answered { errand, answer, kind, replica } = answered;
     let UpstreamAnswer { head, body } = answer;
-    let text = text_of(&errand, body).await?;
-    let answer = UpstreamAnswer { head, body: UpstreamBody::held(text.clone()) };
-    Ok((Answered { errand, answer, kind, replica }, text))
+    let body = UpstreamBody::held(text_of(&errand, body).await?);
+    Ok(Answered { errand, answer: UpstreamAnswer { head, body }, kind, replica })
 }
 
 /// All of an answer in JSON, at most `event_max` bytes, within `request_timeout`.

@@ -17,7 +17,7 @@ use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
 use regatta_policy::snapshot::{Health, Leases};
 
 use super::notes::Noted;
-use super::{cached, rehome};
+use super::{cached, detached, rehome};
 use crate::alarm::Alarm;
 use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
@@ -130,7 +130,10 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
     {
         at_server.answered(how);
     }
-    Ok(answered)
+    match detached::trails(&answered) {
+        true => Box::pin(detached::hold(answered)).await,
+        false => Ok(answered),
+    }
 }
 
 async fn run(errand: &mut Errand) -> Result<Gained, Refusal> {

@@ -66,7 +66,7 @@ pub(crate) async fn post(
         }
         (Subject::Batch(messages), Some(bound)) if messages.iter().any(answers::is_answer) => {
             match Box::pin(answers::apart(gateway, call, &asker, &bound)).await? {
-                Rest::Call(call) => request(gateway, call, asker, Some(bound)).await,
+                Rest::Call(call) => request(gateway, call, asker, Some(bound), None).await,
                 Rest::Answer(answer) => Ok(answer),
             }
         }
@@ -77,10 +77,10 @@ pub(crate) async fn post(
             None if method == Some(Method::NotificationCancelled) => {
                 Box::pin(cancelled(gateway, call, asker, bound)).await
             }
-            None => request(gateway, call, asker, Some(bound)).await,
+            None => request(gateway, call, asker, Some(bound), None).await,
             Some(note) => Box::pin(noted(gateway, call, asker, bound, note)).await,
         },
-        (_, None) => request(gateway, call, asker, None).await,
+        (_, None) => request(gateway, call, asker, None, None).await,
     }
 }
 
@@ -104,11 +104,11 @@ async fn elsewhere(
         later::tell(&call, &bound);
         return match call.one().and_then(|message| message.method).map(|name| name.method) {
             Some(Method::NotificationCancelled) => cancelled(gateway, call, asker, bound).await,
-            _other => request(gateway, call, asker, Some(bound)).await,
+            _other => request(gateway, call, asker, Some(bound), None).await,
         };
     }
     let bound = later::seat(gateway, &call, bound).await.map_err(|fault| fault.told(&asker))?;
-    request(gateway, call, asker, Some(bound)).await
+    request(gateway, call, asker, Some(bound), None).await
 }
 
 /// A request that a later home of the session must be told of.
@@ -121,7 +121,7 @@ async fn noted(
 ) -> Result<Response<ReplyBody>, Refusal> {
     let bound = notes::before(gateway, bound, &note).await.map_err(|fault| fault.told(&asker))?;
     let noted = Noted { gateway: gateway.clone(), bound: bound.clone(), note };
-    carry(gateway, call, asker, Some(bound), Some(Box::new(noted))).await
+    request(gateway, call, asker, Some(bound), Some(Box::new(noted))).await
 }
 
 /// A client takes a request back: its server is told, and the call, wherever it runs, waits for no person any more.
@@ -134,7 +134,7 @@ async fn cancelled(
     let session = bound.session.uuid;
     let id = call.one().and_then(|message| message.params.request_id);
     let id = id.map(|span| call.text.slice(span.start as usize..span.end as usize));
-    let answer = request(gateway, call, asker, Some(bound)).await?;
+    let answer = request(gateway, call, asker, Some(bound), None).await?;
     if let Some(id) = id {
         peers::cancelled(gateway, session, &id);
         peers::tell_all(gateway, Letter::Cancelled { session, id });
@@ -195,17 +195,8 @@ pub(crate) fn repeatability(call: &Call) -> Repeatability {
     }
 }
 
+/// Carries an ordinary message to its server, and the answer back; settles what was `noted` of it.
 async fn request(
-    gateway: &Arc<Gateway>,
-    call: Box<Call>,
-    asker: Asker,
-    bound: Option<Bound>,
-) -> Result<Response<ReplyBody>, Refusal> {
-    carry(gateway, call, asker, bound, None).await
-}
-
-/// Carries an ordinary message to its server, and the answer back.
-async fn carry(
     gateway: &Arc<Gateway>,
     call: Box<Call>,
     asker: Asker,
@@ -297,7 +288,11 @@ async fn answered(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
         return Box::pin(modern::pass(answered)).await;
     }
     let Answered { mut errand, answer, replica, .. } = answered;
-    let text = text_of(&errand, answer.body).await?;
+    let mut body = answer.body;
+    let text = match body.take_whole(errand.server.limits.event_max) {
+        Some(text) => text,
+        None => Box::pin(text_of(&errand, body)).await?,
+    };
     let text = judge(&mut errand, replica, text)?;
     cached::told(&mut errand).await;
     let body = match errand.permit {

@@ -103,6 +103,12 @@ impl UpstreamBody {
         self.reader.has_ended()
     }
 
+    /// All of it, if it came and was not asked for yet: most answers do, with their heads.
+    pub fn take_whole(&mut self, max: usize) -> Option<Bytes> {
+        let is_here = self.is_whole() && self.ahead.len() <= max;
+        is_here.then(|| std::mem::take(&mut self.ahead))
+    }
+
     /// The whole answer is here.
     fn end(&mut self) {
         let Some(lease) = self.lease.take() else { return };

@@ -89,11 +89,27 @@ struct Entry {
     /// The definition that is listed.
     definition: Option<Arc<str>>,
     /// The definition that each origin gave last.
-    given: BTreeMap<String, Arc<str>>,
+    given: BTreeMap<String, Given>,
     eras: Option<Eras>,
     lost_since: Option<Micros>,
     is_disputed: bool,
     tool: Tool,
+}
+
+/// A definition as its server wrote it.
+#[derive(Clone, Debug)]
+struct Given {
+    text: Arc<str>,
+    /// The same without the freedoms of spelling: blanks, and the order of members.
+    meaning: Arc<str>,
+}
+
+impl Given {
+    fn new(text: &Arc<str>) -> Given {
+        let read = serde_json::from_str::<serde_json::Value>(text);
+        let meaning = read.map_or_else(|_| text.clone(), |value| value.to_string().into());
+        Given { text: text.clone(), meaning }
+    }
 }
 
 impl Union {
@@ -156,7 +172,8 @@ fn learn(tools: &mut BTreeMap<String, Entry>, replica: &Facts<'_>) {
         let entry = tools.entry(name.clone()).or_default();
         entry.origins.insert(replica.origin.to_owned());
         match definition {
-            Some(text) => _ = entry.given.insert(replica.origin.to_owned(), text.clone()),
+            Some(text) if entry.given.get(replica.origin).is_some_and(|given| given.text == *text) => {}
+            Some(text) => _ = entry.given.insert(replica.origin.to_owned(), Given::new(text)),
             None => _ = entry.given.remove(replica.origin),
         }
     }
@@ -174,24 +191,26 @@ impl Entry {
             return;
         }
         self.lost_since = None;
-        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
-        for text in here.iter().filter_map(|replica| self.given.get(replica.origin)) {
-            *votes.entry(text).or_default() += 1;
+        // What each meaning is worth: how many give it, and the first of its spellings.
+        let mut votes: BTreeMap<&str, (usize, &Arc<str>)> = BTreeMap::new();
+        for given in here.iter().filter_map(|replica| self.given.get(replica.origin)) {
+            let (count, text) = votes.entry(&given.meaning).or_insert((0, &given.text));
+            (*count, *text) = (*count + 1, (*text).min(&given.text));
         }
         self.is_disputed = votes.len() > 1;
         // The most frequent one wins, the first in order of bytes among equals: the same in every gateway.
-        let winner = votes.iter().max_by(|(a, m), (b, n)| m.cmp(n).then(b.cmp(a)));
-        let winner: Option<Arc<str>> = winner.map(|(text, _)| Arc::from(*text));
-        let is_winners = |replica: &&&Facts<'_>| match self.given.get(replica.origin) {
-            Some(text) => Some(text) == winner.as_ref(),
-            None => true,
+        let winner = votes.iter().max_by(|(_, (m, a)), (_, (n, b))| m.cmp(n).then(b.cmp(a)));
+        let winner = winner.map(|(meaning, (_, text))| ((*meaning).to_owned(), Arc::clone(text)));
+        let is_winners = |replica: &&&Facts<'_>| match (self.given.get(replica.origin), &winner) {
+            (Some(given), Some((meaning, _))) => *given.meaning == **meaning,
+            (Some(_) | None, _) => true,
         };
         let carriers = here.iter().filter(is_winners).map(|replica| replica.id).collect();
         let holders = here.iter().map(|replica| replica.id).collect();
         self.eras = here.iter().map(|replica| replica.eras).reduce(either);
         self.tool = Tool { carriers, holders };
-        if winner != self.definition && winner.is_some() {
-            self.definition = winner;
+        if let Some((_, text)) = winner {
+            self.definition = Some(text);
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::session::SessionCache;
 use crate::slots::Slots;
 use crate::streams::stream::{Stream, Turned};
 use crate::streams::table::{Resting, StreamTable};
-use crate::tool_news::ToolNews;
+use crate::tool_news::{self, ToolNews};
 use crate::upstream::{ReplicaStatus, Upstreams};
 use crate::view::View;
 
@@ -142,9 +142,13 @@ impl Gateway {
         self.quotas.rebound(snapshot.limits.limit_keys_max);
         let (with, before) = ((&self.metrics, &self.results, self.clock), self.view.load_full());
         let view = View::new(&snapshot, &self.upstreams, with, Some(&before));
-        self.view.store(Arc::new(view));
+        let view = Arc::new(view);
+        self.view.store(view.clone());
         self.results.retain(&snapshot);
-        // After the view: who is told of a new list must find it.
+        for server in view.servers.iter().filter(|server| tool_news::is_renewed(&before, server)) {
+            server.results.missed();
+        }
+        // After the view and what was kept: who is told of a new list must find it.
         self.tool_news.publish(&before, &snapshot);
     }
 

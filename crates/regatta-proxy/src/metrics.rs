@@ -152,11 +152,7 @@ impl Metrics {
             ("retries", "Requests sent a second time after a loss", &self.retries),
             ("retries_refused", "Harmless repeats that the retry budget refused", &self.retries_refused),
             ("rehomed", "Sessions moved to another replica after a loss", &self.rehomed),
-            (
-                "later_bindings",
-                "Sessions bound at a second replica for a tool that theirs lacks",
-                &self.later_bindings,
-            ),
+            ("later_bindings", "Sessions bound at a second replica too", &self.later_bindings),
             ("sessions_opened", "Legacy sessions opened", &self.sessions_opened),
             ("sessions_ended", "Legacy sessions ended by their client", &self.sessions_ended),
             ("outcome_unknown", "Calls that were written upstream and lost", &self.outcome_unknown),

@@ -72,6 +72,17 @@ impl ToolNews {
     }
 }
 
+/// Whether clients of any era see another list than before: what was kept of the old one is old.
+pub(crate) fn is_renewed(before: &View, server: &ServerView) -> bool {
+    let old = before.server_at(&server.server.path).and_then(|view| view.server.catalogue.as_deref());
+    match (old, server.server.catalogue.as_deref()) {
+        (Some(old), Some(new)) => {
+            is_news(old, new, |one| &one.legacy) || is_news(old, new, |one| &one.modern)
+        }
+        (None, _) | (_, None) => false,
+    }
+}
+
 /// Whether clients see another list than before. To find out what replicas had all along is none.
 fn is_news(old: &Catalogue, new: &Catalogue, list: fn(&Catalogue) -> &List) -> bool {
     let was_known = old.spread != Spread::Unknown;

@@ -84,6 +84,18 @@ fn the_most_frequent_definition_is_listed_and_gets_the_new_work() {
 }
 
 #[test]
+fn two_spellings_of_one_definition_are_no_dispute() {
+    let spelled = |text: &str| -> Has { [("a".to_owned(), Some(text.into()))].into() };
+    let (one, two) =
+        (spelled(r#"{"name":"a","n":{"x":1,"y":2}}"#), spelled(r#"{ "n": {"y": 2, "x": 1}, "name": "a" }"#));
+    let (union, catalogue) = sum(&Union::default(), &[facts(1, "x", &one), facts(2, "y", &two)], 0);
+    assert_eq!((union.disputed().count(), catalogue.spread), (0, Spread::Same));
+    assert_eq!(catalogue.tools["a"].carriers, [id(1), id(2)]);
+    let (_, swapped) = sum(&Union::default(), &[facts(2, "y", &two), facts(1, "x", &one)], 0);
+    assert_eq!(swapped.legacy, catalogue.legacy, "the same spelling is listed everywhere");
+}
+
+#[test]
 fn the_tools_of_a_lost_replica_stay_listed_for_a_while_and_nobody_has_them() {
     let (one, two) = (plain(&["a"]), plain(&["b"]));
     let (union, before) = sum(&Union::default(), &[facts(1, "x", &one), facts(2, "y", &two)], 0);

@@ -24,7 +24,7 @@ struct Fleet {
 impl Fleet {
     async fn start(server: &str) -> Fleet {
         let text = format!(
-            "[store]\nregistry_poll = \"50ms\"\nregistry_lease = \"400ms\"\n[[server]]\nname = \"shop\"\nregistry = true\n{server}"
+            "[store]\nurl = \"redis://127.0.0.1:6379\"\nregistry_poll = \"50ms\"\nregistry_lease = \"400ms\"\n[[server]]\nname = \"shop\"\nregistry = true\n{server}"
         );
         let store = Arc::new(embedded::open(None, Bounds::default()).unwrap());
         let config = check("regatta.toml", &text, &Env::default()).unwrap();

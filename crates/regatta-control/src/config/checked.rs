@@ -119,7 +119,7 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let registry = registry::reading(&section);
     section.finish();
     let (mut servers, doors): (Vec<Arc<Server>>, Vec<Door>) =
-        servers(&top, findings, text).into_iter().unzip();
+        servers(&top, findings, text, &store).into_iter().unzip();
     caches(&top, findings, text, &mut servers);
     let quotas = limit::rules(&top, findings, text, &servers);
     top.finish();
@@ -171,7 +171,12 @@ fn caches<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str, servers:
     }
 }
 
-fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<(Arc<Server>, Door)> {
+fn servers<'a>(
+    top: &Section<'a>,
+    findings: &'a Findings,
+    text: &'a str,
+    store: &Store,
+) -> Vec<(Arc<Server>, Door)> {
     let mut servers: Vec<(Arc<Server>, Door)> = Vec::new();
     let Some(found) = top.find("server") else {
         let hint = "[[server]] with replicas = [\"http://127.0.0.1:3001/mcp\"]";
@@ -186,6 +191,7 @@ fn servers<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str) -> Vec<
     for (index, (table, span)) in tables.into_iter().enumerate() {
         let section = Section::new(findings, text, &format!("server[{}]", index + 1)).with_table(table, span);
         let (server, door) = server::server(&section, index);
+        registry::demand_store(&section, &server.name, &door, store);
         if let Some(first) = names.insert(server.name.clone(), index + 1) {
             let what =
                 format!("server[{}] and server[{first}] are both named \"{}\"", index + 1, server.name);

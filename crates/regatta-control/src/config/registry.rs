@@ -11,6 +11,7 @@ use regatta_policy::registry::Terms;
 use regatta_seal::{RegistrationSecret, SECRET_MIN};
 
 use super::raw::{Found, Section};
+use super::store::Store;
 
 /// How the registry is read, once for all servers.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +105,16 @@ pub fn reading(store: &Section<'_>) -> Reading {
     }
     let nodes_max = store.count("nodes_max", 1000, 1..=1000);
     Reading { poll, terms: Terms { lease, nodes_max }, secrets: secrets(store) }
+}
+
+/// Complains about a server that waits for nodes where none can register: the store of one process alone.
+pub fn demand_store(server: &Section<'_>, name: &str, door: &Door, store: &Store) {
+    if door.nodes == Joining::Open && store.url.is_none() {
+        let hint =
+            "[store] with url = \"redis://127.0.0.1:6379\", or list the replicas without registry = true";
+        let what = format!("server \"{name}\" has registry = true, and there is no store.url");
+        server.miss(what, "a store in Redis, where its nodes register", Some(hint));
+    }
 }
 
 /// Reads the keys of a `[[server]]` that are about its nodes and tools.

@@ -67,14 +67,12 @@ pub fn store(section: &Section<'_>) -> Store {
 
 fn url(section: &Section<'_>, found: &Found<'_>) -> Option<String> {
     let text = found.text().unwrap_or_default();
-    match text.parse::<regatta_store::redis::Url>() {
-        Ok(_) => Some(text.to_owned()),
-        Err(why) => {
-            let hint = "leave [store] out to keep the state in gateway.state_dir, for one gateway alone";
-            section.refuse(found, &why.to_string(), Some(hint));
-            None
-        }
+    if let Err(why) = text.parse::<regatta_store::redis::Url>() {
+        let hint = "leave [store] out to keep the state in gateway.state_dir, for one gateway alone";
+        section.refuse(found, &why.to_string(), Some(hint));
     }
+    // A refused one is a URL all the same: nobody complains that there is none.
+    Some(text.to_owned())
 }
 
 /// A URL without what stands before the `@`.

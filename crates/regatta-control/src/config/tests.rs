@@ -306,6 +306,7 @@ fn a_server_that_takes_nodes_needs_no_replicas() {
     let config = accepted(
         r#"
 [store]
+url = "redis://127.0.0.1:6379"
 registry_poll = "100ms"
 registry_lease = "1s"
 registry_secret = ["one that is long enough", "and the one before it"]
@@ -327,6 +328,19 @@ lost_tools_kept = "1m"
     assert_eq!(door.lost_tools_kept, Duration::from_secs(60));
     assert!(config.servers[0].replicas.is_empty());
     assert!(!format!("{config:?}").contains("long enough"));
+}
+
+#[test]
+fn a_server_that_waits_for_nodes_where_none_can_register_is_refused() {
+    let server = "[[server]]\nname = \"shop\"\nregistry = true\n";
+    assert_eq!(
+        complaints(server),
+        "error: regatta.toml:1: server \"shop\" has registry = true, and there is no store.url\n  \
+         expected a store in Redis, where its nodes register\n\
+         hint: [store] with url = \"redis://127.0.0.1:6379\", or list the replicas without registry = true"
+    );
+    let refused = complaints(&format!("[store]\nurl = \"http://127.0.0.1\"\n{server}"));
+    assert_eq!(refused.matches("error:").count(), 1, "the URL that was written is what is wrong: {refused}");
 }
 
 #[test]

@@ -15,7 +15,9 @@ use crate::config::{Config, Env, check};
 const SECRET: &str = "a secret of the fleet";
 
 fn config(store: &str, server: &str) -> Config {
-    let text = format!("[store]\n{store}\n[[server]]\nname = \"shop\"\nregistry = true\n{server}\n");
+    let text = format!(
+        "[store]\nurl = \"redis://127.0.0.1:6379\"\n{store}\n[[server]]\nname = \"shop\"\nregistry = true\n{server}\n"
+    );
     check("regatta.toml", &text, &Env::default()).unwrap_or_else(|complaints| panic!("{complaints}"))
 }
 

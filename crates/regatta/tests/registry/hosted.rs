@@ -42,7 +42,7 @@ impl Hosted {
     /// The same over a store that others use too.
     pub async fn over(store: Arc<Embedded>, more: &str) -> Hosted {
         let text = format!(
-            "[store]\nregistry_poll = \"50ms\"\nregistry_lease = \"400ms\"\n[[server]]\nname = \"shop\"\nregistry = true\n{more}"
+            "[store]\nurl = \"redis://127.0.0.1:6379\"\nregistry_poll = \"50ms\"\nregistry_lease = \"400ms\"\n[[server]]\nname = \"shop\"\nregistry = true\n{more}"
         );
         let config = check("regatta.toml", &text, &Env::default()).unwrap_or_else(|all| panic!("{all}"));
         let control = Control::start(config, None, Some(store.clone() as Arc<dyn Store>)).await;

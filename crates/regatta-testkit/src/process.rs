@@ -7,8 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Lines kept per process; older ones are dropped.
@@ -199,15 +199,36 @@ fn collect(from: Option<impl Read + Send + 'static>) -> Lines {
 /// the bind, or while a process that is to come back is away.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
-/// A port of 127.0.0.1 that was free just now; another one at every call.
+/// How many of them one test binary has to itself, while it runs.
+const BLOCK: u16 = 1_000;
+
+/// The ports of this test binary: those behind `first`, which is held so that no other binary takes them.
+struct Ports {
+    first: u16,
+    _held: TcpListener,
+}
+
+impl Ports {
+    /// A block that no other test binary has.
+    fn take() -> Self {
+        let blocks = u32::from((PORTS.end - PORTS.start) / BLOCK);
+        for at in 0..blocks {
+            let block = std::process::id().wrapping_add(at) % blocks;
+            let first = PORTS.start + u16::try_from(block).unwrap_or(0) * BLOCK;
+            if let Ok(held) = TcpListener::bind((Ipv4Addr::LOCALHOST, first)) {
+                return Ports { first, _held: held };
+            }
+        }
+        panic!("{blocks} test binaries run already, each with ports of its own");
+    }
+}
+
+/// A port of 127.0.0.1 that was free just now, and that only this test binary is given; another one at every call.
 pub fn free_port() -> u16 {
-    static CALLS: AtomicU32 = AtomicU32::new(0);
-    let span = u32::from(PORTS.end - PORTS.start);
-    // Test binaries that run at the same time begin far from each other.
-    let start = std::process::id().wrapping_mul(7919);
-    for _ in 0..span {
-        let step = start.wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed)) % span;
-        let port = PORTS.start + u16::try_from(step).unwrap_or(0);
+    static OURS: LazyLock<Ports> = LazyLock::new(Ports::take);
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    for _ in 1..BLOCK {
+        let port = OURS.first + 1 + CALLS.fetch_add(1, Ordering::Relaxed) % (BLOCK - 1);
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
@@ -252,6 +273,14 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn gives_each_port_once_and_to_no_other_test_binary() {
+        let other = Ports::take();
+        let ports: std::collections::HashSet<u16> = (0..100).map(|_| free_port()).collect();
+        assert_eq!(ports.len(), 100);
+        assert!(ports.iter().all(|port| !(other.first..other.first + BLOCK).contains(port)), "{ports:?}");
+    }
 
     #[tokio::test]
     async fn captures_lines_and_kills() {

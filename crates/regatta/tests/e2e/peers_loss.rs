@@ -148,6 +148,11 @@ async fn a_replica_that_was_stopped_and_wakes_gets_nothing_of_its_old_sessions_b
     })
     .await;
     assert_eq!(moved.text(), "1");
+    // Gateways hear of each other's moves in a moment, not at once.
+    eventually("the other gateway has heard of it", SOON, async || {
+        (home(&demos, &one).await.ok()? != at).then_some(())
+    })
+    .await;
     demos[at].process.go_on();
     for count in 2..=12 {
         let session = if count % 2 == 0 { &one } else { &two };

@@ -8,6 +8,7 @@ use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
 use regatta_testkit::{FaultProxy, Gateway, Mode, Result, Stub};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 /// One dual-era stub behind a proxy behind a gateway.
 async fn chain(more: &str) -> (Stub, FaultProxy, Gateway) {
@@ -29,9 +30,15 @@ async fn a_reply_that_is_lost_is_told_and_its_call_ran_once() -> Result<()> {
     let (stub, proxy, gateway) = chain("").await;
     let (session, modern) = (gateway.client().initialize().await?, gateway.client().modern());
     proxy.set(Mode::DropReply);
+    // All at once: probes lose their answers too, and would soon say that nobody is there.
+    let mut calls = JoinSet::new();
     for number in 0..10 {
-        is_unknown(&modern.call("work", json!({"op": format!("modern {number}")})).await?);
-        is_unknown(&session.call("work", json!({"op": format!("legacy {number}")})).await?);
+        let (session, modern) = (session.clone(), modern.clone());
+        calls.spawn(async move { modern.call("work", json!({"op": format!("modern {number}")})).await });
+        calls.spawn(async move { session.call("work", json!({"op": format!("legacy {number}")})).await });
+    }
+    for outcome in calls.join_all().await {
+        is_unknown(&outcome?);
     }
     proxy.set(Mode::Pass);
     session.call("work", json!({"op": "after"})).await?.result()?;

@@ -153,11 +153,10 @@ where
 {
     let aside = Aside::new(io.mark());
     let service = service_fn(|request| {
-        let framing = Framing::of(&request);
-        let aside = &aside;
-        let answering = (shared.handler)(peer.clone(), request);
-        // On the heap: hyper keeps room for this future as long as the connection lives, and most connections wait.
-        Box::pin(async move { sort(answering.await, framing, aside).await })
+        let (framing, aside, peer) = (Framing::of(&request), &aside, peer.clone());
+        // On the heap: hyper keeps room for this future as long as the connection lives, and most connections wait. The
+        // handler is called where its future will stay: that is large, and moving it costs with every request.
+        Box::pin(async move { sort((shared.handler)(peer, request).await, framing, aside).await })
     });
     let mut connection = builder(limits, peer.alarm.clone()).serve_connection(TokioIo::new(io), service);
     let mut bell = pin!(shared.drain.bell());

@@ -16,20 +16,22 @@ pub const LEGACY: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 /// The modern versions that are spoken here, newest first.
 pub const MODERN: [&str; 1] = ["2026-07-28"];
 
-/// Decides by the `MCP-Protocol-Version` header and by what the body carries (`method` of a request or
-/// notification, `meta_version` from `params._meta`).
+/// Decides by what the body carries (whether `params._meta` states a version; `method` of a request or notification),
+/// then by the `MCP-Protocol-Version` header, which is only looked up if the body leaves it open.
 ///
 /// A version in `_meta` is modern whatever it says, so that an unknown one is answered with the list of known ones
 /// (−32022). `initialize` is no method of the modern era, so without such a `_meta` it is legacy, whatever the header
 /// says. A header is modern from the first modern version on, also when the version is not known yet.
-pub fn decide(header_version: Option<&str>, method: Option<Method>, meta_version: Option<&str>) -> Era {
-    if meta_version.is_some() {
-        return Era::Modern;
+pub fn decide<'a>(
+    meta_states: bool,
+    method: Option<Method>,
+    header_version: impl FnOnce() -> Option<&'a str>,
+) -> Era {
+    if meta_states || (method != Some(Method::Initialize) && header_version().is_some_and(is_modern)) {
+        Era::Modern
+    } else {
+        Era::Legacy
     }
-    if method != Some(Method::Initialize) && header_version.is_some_and(is_modern) {
-        return Era::Modern;
-    }
-    Era::Legacy
 }
 
 /// Whether a version is a date from the first modern revision on.
@@ -51,19 +53,19 @@ mod tests {
 
     #[test]
     fn a_version_in_meta_or_a_modern_header_is_modern() {
-        assert_eq!(decide(None, Some(Method::ToolsCall), Some("2026-07-28")), Era::Modern);
-        assert_eq!(decide(None, Some(Method::Initialize), Some("1900-01-01")), Era::Modern);
-        assert_eq!(decide(Some("2026-07-28"), None, None), Era::Modern);
-        assert_eq!(decide(Some("2027-01-31"), Some(Method::ToolsList), None), Era::Modern);
+        assert_eq!(decide(true, Some(Method::ToolsCall), || None), Era::Modern);
+        assert_eq!(decide(true, Some(Method::Initialize), || None), Era::Modern);
+        assert_eq!(decide(false, None, || Some("2026-07-28")), Era::Modern);
+        assert_eq!(decide(false, Some(Method::ToolsList), || Some("2027-01-31")), Era::Modern);
     }
 
     #[test]
     fn everything_else_is_legacy() {
-        assert_eq!(decide(None, Some(Method::Initialize), None), Era::Legacy);
-        assert_eq!(decide(Some("2026-07-28"), Some(Method::Initialize), None), Era::Legacy);
-        assert_eq!(decide(None, None, None), Era::Legacy);
+        assert_eq!(decide(false, Some(Method::Initialize), || None), Era::Legacy);
+        assert_eq!(decide(false, Some(Method::Initialize), || Some("2026-07-28")), Era::Legacy);
+        assert_eq!(decide(false, None, || None), Era::Legacy);
         for version in ["2025-11-25", "2024-11-05", "garbage", "", "9999", "2026-07-28 "] {
-            assert_eq!(decide(Some(version), Some(Method::ToolsCall), None), Era::Legacy, "{version}");
+            assert_eq!(decide(false, Some(Method::ToolsCall), || Some(version)), Era::Legacy, "{version}");
         }
     }
 }

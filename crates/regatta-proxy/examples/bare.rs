@@ -33,10 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (_drainer, drain) = drain_signal();
         tokio::spawn(regatta_proxy::tend(gateway.clone()));
         let limits = gateway.shared_limits();
-        let handler = move |peer, request| {
-            let gateway = gateway.clone();
-            async move { regatta_proxy::serve(&gateway, peer, request).await }
-        };
+        let handler = move |arrival| regatta_proxy::serve(gateway.clone(), arrival);
         let stats = Arc::new(ListenerStats::default());
         tokio::spawn(regatta_proxy::listener::serve(listener, None, limits, handler, drain, stats)).await?;
         Ok(())

@@ -9,13 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::request::Parts;
-use hyper::body::Incoming;
 use regatta_mcp::Message;
 use regatta_mcp::era::Era;
 use regatta_policy::quota::rule::Credential;
 
 use crate::alarm::Alarm;
-use crate::listener::Peer;
+use crate::listener::Arrival;
 use crate::quotas::ready::Shown;
 use crate::slots::Permit;
 use crate::view::ServerView;
@@ -35,9 +34,7 @@ pub(crate) enum Verb {
 pub(crate) struct Accepted {
     pub server: Arc<ServerView>,
     pub verb: Verb,
-    pub peer: Peer,
-    pub head: Parts,
-    pub body: Incoming,
+    pub arrival: Box<Arrival>,
 }
 
 /// Who calls, as far as anybody checked (SESSIONS 9).
@@ -97,11 +94,9 @@ pub(crate) struct Identified {
 pub(crate) struct Admitted {
     pub server: Arc<ServerView>,
     pub caller: Caller,
-    pub head: Parts,
+    pub arrival: Box<Arrival>,
     pub text: Bytes,
     pub permit: Permit,
-    /// The timer of the task that the request came in.
-    pub alarm: Alarm,
 }
 
 /// One message from a client, understood and proven: headers agree with the body.

@@ -49,7 +49,8 @@ impl Outbound {
             let lines = self.0.get_all(header::CONNECTION).iter();
             lines.filter_map(|value| value.to_str().ok()).any(|line| named_by(line, name))
         };
-        self.0.iter().filter(move |(name, _)| travels_up(name) && !named(name))
+        let names = self.0.contains_key(header::CONNECTION);
+        self.0.iter().filter(move |(name, _)| travels_up(name) && !(names && named(name)))
     }
 }
 

@@ -30,30 +30,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::ORIGIN;
-use http::{Method, Request, Response};
-use hyper::body::Incoming;
+use http::{Method, Response};
 use regatta_mcp::era::Era;
 
 use crate::fault::{Asker, Fault, Refusal};
 use crate::gateway::Gateway;
 use crate::handover::{Allowed, Identified, Verb};
-use crate::listener::Peer;
+use crate::listener::Arrival;
 use crate::reply::ReplyBody;
 use crate::view::View;
 use crate::{accept, admit, decode, encode, identify, limit};
 
 /// Answers one request. Never fails: every fault has an answer.
-pub async fn serve(gateway: &Arc<Gateway>, peer: Peer, request: Request<Incoming>) -> Response<ReplyBody> {
+pub async fn serve(gateway: Arc<Gateway>, arrival: Box<Arrival>) -> Response<ReplyBody> {
     gateway.metrics.requests.inc();
     let began = Instant::now();
     let view = gateway.view();
-    let cors = match request.headers().contains_key(ORIGIN) {
-        true => accept::cors(request.headers(), &view.admission),
+    let cors = match arrival.head.headers.contains_key(ORIGIN) {
+        true => accept::cors(&arrival.head.headers, &view.admission),
         false => None,
     };
-    let answer = match (&cors, request.method()) {
+    let answer = match (&cors, &arrival.head.method) {
         (Some(_), &Method::OPTIONS) => Ok(encode::head::preflight()),
-        (_, _) => walk(gateway, &view, peer, request).await,
+        (_, _) => walk(&gateway, &view, arrival).await,
     };
     gateway.metrics.duration.observe(began.elapsed().as_secs_f64());
     let mut response = answer.unwrap_or_else(|refusal| {
@@ -69,10 +68,9 @@ pub async fn serve(gateway: &Arc<Gateway>, peer: Peer, request: Request<Incoming
 async fn walk(
     gateway: &Arc<Gateway>,
     view: &View,
-    peer: Peer,
-    request: Request<Incoming>,
+    arrival: Box<Arrival>,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let accepted = accept::accept(view, peer, request).map_err(Fault::alone)?;
+    let accepted = accept::accept(view, arrival).map_err(Fault::alone)?;
     let identified = identify::identify(accepted);
     match identified.accepted.verb {
         Verb::Post => post(gateway, identified).await,
@@ -105,7 +103,7 @@ async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response
 
 #[cfg(test)]
 mod tests {
-    fn size_of_future<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+    fn size_of_future<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
         std::mem::size_of::<F>()
     }
 

@@ -335,10 +335,11 @@ impl Permit {
 
     /// Gives the place back before the permit ends.
     pub fn give_back(&mut self) {
-        let now = self.slots.clock.now();
         let mut state = self.slots.lock();
         let Some(place) = self.now() else { return };
-        state.expire(now);
+        if !state.queue.is_empty() {
+            state.expire(self.slots.clock.now());
+        }
         // In one step with the counts: whoever leaves in between would step a call in that has left the line.
         self.leave_line(&mut state);
         self.place = Held::Nothing;

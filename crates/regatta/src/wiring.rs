@@ -195,10 +195,7 @@ fn listen_on(
 ) -> (Drainer, JoinHandle<Ended>) {
     let (drainer, drain) = drain_signal();
     let (tls, limits, gateway) = (certs.map(Certs::shared), gateway.shared_limits(), gateway.clone());
-    let handler = move |peer, request| {
-        let gateway = gateway.clone();
-        async move { regatta_proxy::serve(&gateway, peer, request).await }
-    };
+    let handler = move |arrival| regatta_proxy::serve(gateway.clone(), arrival);
     (drainer, data.spawn(listener::serve(listener, tls, limits, handler, drain, stats)))
 }
 

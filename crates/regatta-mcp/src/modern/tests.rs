@@ -231,5 +231,5 @@ fn i80_initialize_without_meta_is_legacy() {
     let body = body(r#""method":"initialize","params":{"protocolVersion":"2026-07-28","capabilities":{}}"#);
     let message = message(&body);
     assert!(message.params.meta.protocol_version.is_none());
-    assert_eq!(era::decide(None, message.method(), None), Era::Legacy);
+    assert_eq!(era::decide(false, message.method(), || None), Era::Legacy);
 }

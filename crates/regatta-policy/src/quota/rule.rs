@@ -238,6 +238,11 @@ impl Rule {
         by_tool.map_or(self.cost, |(_, cost)| *cost)
     }
 
+    /// Whether anything about it depends on the tool that is called.
+    pub fn asks_for_tool(&self) -> bool {
+        !self.subject.tools.is_empty() || !self.costs.is_empty() || self.per.contains(&Part::Tool)
+    }
+
     /// What its counters go by.
     pub fn quota(&self) -> Quota {
         let Terms { allow, within, shape, breach } = self.terms;

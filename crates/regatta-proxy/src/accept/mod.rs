@@ -7,32 +7,31 @@ mod host;
 mod origin;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use http_body::Body;
-use hyper::body::Incoming;
 use regatta_mcp::headers;
 
 pub(crate) use origin::cors;
 
 use crate::fault::Fault;
 use crate::handover::{Accepted, Verb};
-use crate::listener::Peer;
+use crate::listener::Arrival;
 use crate::view::View;
 
 /// The methods of an MCP endpoint.
 const ALLOW: &str = "POST, GET, DELETE";
 
 /// Checks the head of `request`.
-pub(crate) fn accept(view: &View, peer: Peer, request: Request<Incoming>) -> Result<Accepted, Fault> {
-    let (head, body) = request.into_parts();
-    host::check(&head, &view.admission)?;
+pub(crate) fn accept(view: &View, arrival: Box<Arrival>) -> Result<Accepted, Fault> {
+    let head = &arrival.head;
+    host::check(head, &view.admission)?;
     origin::check(&head.headers, &view.admission)?;
     // CONNECT names no path that could be looked up (RFC 9110 9.3.6).
     if head.method == Method::CONNECT {
         return Err(Fault::BadVerb { allow: ALLOW });
     }
     let server = view.server_at(head.uri.path()).ok_or(Fault::NoSuchPath)?.clone();
-    let verb = verb(&head)?;
+    let verb = verb(head)?;
     framing(&head.headers)?;
     once(&head.headers, &headers::MCP_SESSION_ID, "Mcp-Session-Id")?;
     once(&head.headers, &header::AUTHORIZATION, "Authorization")?;
@@ -42,10 +41,10 @@ pub(crate) fn accept(view: &View, peer: Peer, request: Request<Incoming>) -> Res
         Verb::Get | Verb::Delete => {}
     }
     // Nobody would read it, and what is unread when the answer is a stream would be taken for the next request.
-    if verb != Verb::Post && !body.is_end_stream() {
+    if verb != Verb::Post && !arrival.body.is_end_stream() {
         return Err(Fault::BodyUnexpected);
     }
-    Ok(Accepted { server, verb, peer, head, body })
+    Ok(Accepted { server, verb, arrival })
 }
 
 /// The methods are case-sensitive (RFC 9110 9.1), and modern requests have POST only

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http_body::Body as _;
-use hyper::body::Incoming;
 use regatta_mcp::Kind;
 use regatta_mcp::Method;
 use regatta_mcp::headers;
@@ -21,7 +20,7 @@ use regatta_policy::snapshot::Limits;
 use crate::fault::Fault;
 use crate::gateway::Gateway;
 use crate::handover::{Accepted, Admitted, Call, Caller, Identified, Subject, text_header};
-use crate::listener::{Begun, BodyError, begin_body, finish_body, read_body};
+use crate::listener::{Begun, BodyError, RequestBody, begin_body, finish_body, read_body};
 use crate::slots::Permit;
 
 /// Bodies up to this size are read to learn whether an overflowing request is exempt; larger ones never are, and wait
@@ -45,22 +44,23 @@ pub(crate) async fn admit(
     let Identified { accepted, caller } = identified;
     let limits = accepted.server.limits.clone();
     // A claim, good enough for a place to read the body in; *settle* looks at what it turned out to be.
-    let discovers =
-        text_header(&accepted.head, &headers::MCP_METHOD).is_some_and(|method| method == "server/discover");
+    let discovers = text_header(&accepted.arrival.head, &headers::MCP_METHOD)
+        .is_some_and(|method| method == "server/discover");
     let at_once = if discovers { None } else { gateway.slots.try_enter(Class::Ordinary) };
     let (permit, standing) = match at_once {
         Some(permit) => (permit, Standing::Settled),
         // Boxed: the ordinary request should not carry what this needs.
         None => Box::pin(line_up(gateway, &accepted, &caller, &limits)).await?,
     };
-    let (server, head, alarm) = (accepted.server, accepted.head, accepted.peer.alarm);
-    if standing == Standing::Provisional {
-        let reading = Box::pin(read_provisionally(gateway, accepted.body, &caller, permit, &limits));
-        let (text, permit, standing) = reading.await?;
-        return Ok((Admitted { server, caller, head, text, permit, alarm }, standing));
-    }
-    let text = read_body(accepted.body, limits.body_max, limits.body_timeout).await?;
-    Ok((Admitted { server, caller, head, text, permit, alarm }, standing))
+    let Accepted { server, mut arrival, .. } = accepted;
+    let body = &mut arrival.body;
+    let (text, permit, standing) = match standing {
+        Standing::Settled => (read_body(body, limits.body_max, limits.body_timeout).await?, permit, standing),
+        Standing::Provisional => {
+            Box::pin(read_provisionally(gateway, body, &caller, permit, &limits)).await?
+        }
+    };
+    Ok((Admitted { server, caller, arrival, text, permit }, standing))
 }
 
 /// A place for a request that found none free: in the line before a byte of its body is read, if it shows that it may be
@@ -71,12 +71,12 @@ async fn line_up(
     caller: &Caller,
     limits: &Limits,
 ) -> Result<(Permit, Standing), Fault> {
-    let length = usize::try_from(accepted.body.size_hint().lower()).unwrap_or(usize::MAX);
+    let length = usize::try_from(accepted.arrival.body.size_hint().lower()).unwrap_or(usize::MAX);
     if length > limits.body_max {
         return Err(Fault::BodyTooLarge);
     }
     let who = |rank| who(caller, rank);
-    Ok(match claim(&accepted.head) {
+    Ok(match claim(&accepted.arrival.head) {
         Some((method, tool)) => {
             let who = who(accepted.server.gate.rank(method, tool));
             (enter(gateway, Class::Ordinary, who, limits).await?, Standing::Settled)
@@ -92,13 +92,13 @@ async fn line_up(
 /// refused: it leaves that place and waits in line, with what was read of it.
 async fn read_provisionally(
     gateway: &Arc<Gateway>,
-    mut body: Incoming,
+    body: &mut RequestBody,
     caller: &Caller,
     mut permit: Permit,
     limits: &Limits,
 ) -> Result<(Bytes, Permit, Standing), Fault> {
     let enough = limits.body_max.min(EXEMPT_BODY_MAX);
-    let begun = match begin_body(&mut body, enough, limits.body_timeout).await? {
+    let begun = match begin_body(body, enough, limits.body_timeout).await? {
         Begun::Whole(text) => return Ok((text, permit, Standing::Provisional)),
         Begun::Part(begun) => begun,
     };

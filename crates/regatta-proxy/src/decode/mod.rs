@@ -5,17 +5,17 @@
 
 mod legacy;
 
-use bytes::Bytes;
 use regatta_mcp::era::{Era, decide};
 use regatta_mcp::{Decoded, Kind, Message, Shape, decode as parse};
 use regatta_mcp::{headers, modern};
 
 use crate::fault::{Asker, Fault, Refusal};
 use crate::handover::{Admitted, Call, Subject, text_header};
+use crate::listener::Arrival;
 
 /// Understands the body and proves the headers against it.
 pub(crate) fn decode(admitted: Admitted) -> Result<Box<Call>, Refusal> {
-    let Admitted { server, caller, head, text, permit, alarm } = admitted;
+    let Admitted { server, caller, arrival, text, permit } = admitted;
     let message = match parse(&text) {
         Ok(Decoded::One(message)) => Subject::One(message),
         Ok(Decoded::Batch(messages)) => Subject::Batch(messages),
@@ -26,10 +26,11 @@ pub(crate) fn decode(admitted: Admitted) -> Result<Box<Call>, Refusal> {
         }
     };
     let era = match &message {
-        Subject::One(message) => era(message, &text, &head),
+        Subject::One(message) => era(message, &arrival.head),
         Subject::Batch(_) => Era::Legacy,
     };
-    let call = Box::new(Call { server, caller, head, text, message, era, permit, alarm });
+    let Arrival { peer, head, .. } = *arrival;
+    let call = Box::new(Call { server, caller, head, text, message, era, permit, alarm: peer.alarm });
     let asker = Asker { id: call.id(), era: Some(era), ..Asker::default() };
     match era {
         Era::Modern => check_modern(&call).map_err(|fault| fault.told(&asker))?,
@@ -39,10 +40,10 @@ pub(crate) fn decode(admitted: Admitted) -> Result<Box<Call>, Refusal> {
 }
 
 /// The era of one message: by what the body carries first, by the header second (RELIABILITY B.1).
-fn era(message: &Message, text: &Bytes, head: &http::request::Parts) -> Era {
-    let version = text_header(head, &headers::MCP_PROTOCOL_VERSION);
-    let stated = message.params.meta.protocol_version.map(|version| version.get(text));
-    decide(version, message.method.map(|name| name.method), stated.as_deref())
+fn era(message: &Message, head: &http::request::Parts) -> Era {
+    let is_stated = message.params.meta.protocol_version.is_some();
+    let method = message.method.map(|name| name.method);
+    decide(is_stated, method, || text_header(head, &headers::MCP_PROTOCOL_VERSION))
 }
 
 /// A modern client sends requests and notifications, never answers, never batches

@@ -18,7 +18,9 @@ pub(crate) fn like(upstream: AnswerHead, body: ReplyBody) -> Response<ReplyBody>
 /// A 200 with one message in JSON.
 pub(crate) fn json(body: ReplyBody) -> Response<ReplyBody> {
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, const { HeaderValue::from_static("application/json") });
     response
 }
 
@@ -31,9 +33,9 @@ pub(crate) fn events(body: ReplyBody) -> Response<ReplyBody> {
 
 /// The headers of every event stream (2026-07-28 basic/transports/streamable-http, *Receiving Messages*).
 pub(crate) fn stream_headers(headers: &mut HeaderMap) {
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers.insert(header::CONTENT_TYPE, const { HeaderValue::from_static("text/event-stream") });
+    headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-cache, no-transform") });
+    headers.insert(X_ACCEL_BUFFERING, const { HeaderValue::from_static("no") });
 }
 
 /// The answer to a browser's preflight from an origin that is let in.

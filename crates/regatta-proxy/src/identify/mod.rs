@@ -9,8 +9,8 @@ use crate::handover::{Accepted, Account, Caller, Identified, network};
 
 /// Names the caller of an accepted request.
 pub(crate) fn identify(accepted: Accepted) -> Identified {
-    let ip = accepted.peer.address.ip();
-    let context = accepted.head.headers.get(AUTHORIZATION);
+    let ip = accepted.arrival.peer.address.ip();
+    let context = accepted.arrival.head.headers.get(AUTHORIZATION);
     let context =
         context.map_or([0; 16], |value| regatta_seal::digest16(&[b"authorization", value.as_bytes()]));
     let account = if context == [0; 16] { Account(network(ip)) } else { Account(context) };

@@ -5,6 +5,7 @@
 
 mod key;
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,9 @@ impl Take {
 
 /// Charges the call to its caller.
 pub(crate) fn limit(gateway: &Arc<Gateway>, call: Box<Call>) -> Result<Allowed, Fault> {
+    if call.server.quotas.is_empty() {
+        return Ok(Allowed { call, shown: Shown::default() });
+    }
     let mut takes = Vec::new();
     match &call.message {
         Subject::One(message) => note(&call, message, &mut takes),
@@ -67,9 +71,14 @@ pub(crate) fn limit(gateway: &Arc<Gateway>, call: Box<Call>) -> Result<Allowed, 
 
 /// Adds what `message` takes.
 fn note(call: &Call, message: &Message, takes: &mut Vec<Take>) {
-    let method = message.method.map(|name| name.text.get(&call.text)).unwrap_or_default();
+    let method = match message.method {
+        Some(name) if name.method == Method::Other => name.text.get(&call.text),
+        Some(name) => Cow::Borrowed(name.method.as_str()),
+        None => Cow::Borrowed(""),
+    };
     let is_call = message.method() == Some(Method::ToolsCall);
-    let tool = message.params.name.filter(|_| is_call).map(|name| name.get(&call.text));
+    let asks = is_call && call.server.quotas.iter().any(|ready| ready.asks_for_tool);
+    let tool = message.params.name.filter(|_| asks).map(|name| name.get(&call.text));
     let kind = match message.kind {
         MessageKind::Request => Kind::Request,
         MessageKind::Notification => Kind::Notification,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::arrival::{Arrival, Hush};
 use super::aside::{After, Aside, Begun, Framing, sort};
 use super::drain::DrainSignal;
 use super::pour::{Poured, pour};
@@ -89,7 +90,7 @@ pub(super) async fn run<H, F, B>(
     shared: Shared<H>,
     open: Open,
 ) where
-    H: Fn(Peer, Request<Incoming>) -> F,
+    H: Fn(Box<Arrival>) -> F,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -111,7 +112,7 @@ pub(super) async fn run<H, F, B>(
 async fn speak<S, H, F, B>(stream: S, peer: Peer, limits: &Limits, shared: &Shared<H>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Peer, Request<Incoming>) -> F,
+    H: Fn(Box<Arrival>) -> F,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -146,22 +147,25 @@ enum Talked<S, B> {
 async fn talk<S, H, F, B>(io: Unstalled<S>, peer: &Peer, limits: &Limits, shared: &Shared<H>) -> Talked<S, B>
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    H: Fn(Peer, Request<Incoming>) -> F,
+    H: Fn(Box<Arrival>) -> F,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let aside = Aside::new(io.mark());
-    let service = service_fn(|request| {
-        let (framing, aside, peer) = (Framing::of(&request), &aside, peer.clone());
+    let hush = poll_fn(|cx| Poll::Ready(Hush::over(cx.waker()))).await;
+    let service = service_fn(|request: Request<Incoming>| {
+        let (framing, aside) = (Framing::of(&request), &aside);
+        let arrival = Arrival::new(peer.clone(), request, &hush);
         // On the heap: hyper keeps room for this future as long as the connection lives, and most connections wait. The
         // handler is called where its future will stay: that is large, and moving it costs with every request.
-        Box::pin(async move { sort((shared.handler)(peer, request).await, framing, aside).await })
+        Box::pin(async move { sort((shared.handler)(arrival).await, framing, aside).await })
     });
     let mut connection = builder(limits, peer.alarm.clone()).serve_connection(TokioIo::new(io), service);
     let mut bell = pin!(shared.drain.bell());
     let mut listening = false;
     let mut told = false;
+    let waker = Waker::from(Arc::clone(&hush));
     let ended = poll_fn(|cx| {
         if !listening {
             // Once is enough: a task's waker stays the same for its life.
@@ -172,7 +176,7 @@ where
             told = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        match Pin::new(&mut connection).poll(cx) {
+        match Pin::new(&mut connection).poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(ended) => Poll::Ready(Err(ended)),
             Poll::Pending => aside.take().map_or(Poll::Pending, |begun| Poll::Ready(Ok(begun))),
         }

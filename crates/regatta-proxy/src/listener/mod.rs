@@ -3,6 +3,7 @@
 //! One accept loop, one task a connection. It knows limits, time-outs and draining; it never looks at a path, a header
 //! or a body, and makes no answer of its own: what is over a bound is closed and counted.
 
+mod arrival;
 mod aside;
 mod body;
 mod connection;
@@ -16,6 +17,7 @@ mod stats;
 mod tests;
 mod tls;
 
+pub use arrival::{Arrival, RequestBody};
 pub use body::{Begun, BodyError, begin_body, finish_body, read_body};
 pub use connection::Peer;
 pub use drain::{DrainSignal, Drainer, drain_signal};

@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
-use hyper::body::Incoming;
 use regatta_policy::snapshot::Limits;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::connection::{Open, Peer, Shared, run};
+use super::arrival::Arrival;
+use super::connection::{Open, Shared, run};
 use super::drain::DrainSignal;
 use super::socket::Listener;
 use super::stats::ListenerStats;
@@ -44,7 +44,7 @@ pub async fn serve<H, F, B>(
     stats: Arc<ListenerStats>,
 ) -> Ended
 where
-    H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Box<Arrival>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -72,7 +72,7 @@ fn admit<H, F, B>(
     shared: &Shared<H>,
     tasks: &mut JoinSet<()>,
 ) where
-    H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Box<Arrival>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

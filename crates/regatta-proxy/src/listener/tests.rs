@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use regatta_policy::snapshot::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,7 +24,8 @@ mod streams;
 
 use super::stall::Unstalled;
 use super::{
-    BodyError, DrainSignal, Drainer, Ended, Listener, ListenerStats, Peer, drain_signal, read_body, serve,
+    Arrival, BodyError, DrainSignal, Drainer, Ended, Listener, ListenerStats, RequestBody, drain_signal,
+    read_body, serve,
 };
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -49,7 +49,7 @@ impl Served {
 /// Serves `handler` on a port of the kernel's choice.
 fn start<H, F, B>(limits: Limits, handler: H) -> Served
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: http_body::Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
 {
@@ -58,12 +58,12 @@ where
     let (drainer, drain): (Drainer, DrainSignal) = drain_signal();
     let stats = Arc::new(ListenerStats::default());
     let limits = Arc::new(ArcSwap::from_pointee(limits));
-    let handler = move |_: Peer, request| handler(request);
+    let handler = move |arrival: Box<Arrival>| handler(Request::from_parts(arrival.head, arrival.body));
     let task = tokio::spawn(serve(listener, None, limits, handler, drain, Arc::clone(&stats)));
     Served { address, stats, drainer, task }
 }
 
-async fn hello(_: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn hello(_: Request<RequestBody>) -> Response<Full<Bytes>> {
     Response::new(Full::from("hello"))
 }
 
@@ -115,9 +115,9 @@ async fn several_addresses_are_served_and_requests_share_a_connection() {
     let (drainer, drain) = drain_signal();
     let stats = Arc::new(ListenerStats::default());
     let limits = Arc::new(ArcSwap::from_pointee(Limits::default()));
-    let handler = |peer: Peer, request: Request<Incoming>| async move {
-        assert!(!peer.tls && peer.address.ip().is_loopback());
-        hello(request).await
+    let handler = |arrival: Box<Arrival>| async move {
+        assert!(!arrival.peer.tls && arrival.peer.address.ip().is_loopback());
+        hello(Request::from_parts(arrival.head, arrival.body)).await
     };
     let task = tokio::spawn(serve(listener, None, limits, handler, drain, Arc::clone(&stats)));
     for address in addresses {
@@ -233,7 +233,7 @@ async fn heads_over_their_bounds_are_refused() {
 
 #[tokio::test]
 async fn a_panic_costs_its_own_connection_and_is_counted() {
-    let served = start(Limits::default(), |request: Request<Incoming>| async move {
+    let served = start(Limits::default(), |request: Request<RequestBody>| async move {
         assert!(request.uri().path() == "/", "a handler's bug");
         hello(request).await
     });
@@ -271,7 +271,7 @@ async fn a_client_that_leaves_drops_its_handler() {
 }
 
 /// A handler that answers with what `read_body` said.
-fn echo(max: usize, timeout: Duration) -> impl Fn(Request<Incoming>) -> Handled + Clone + Send + Sync {
+fn echo(max: usize, timeout: Duration) -> impl Fn(Request<RequestBody>) -> Handled + Clone + Send + Sync {
     move |request| {
         Box::pin(async move {
             let (status, text) = match read_body(request.into_body(), max, timeout).await {

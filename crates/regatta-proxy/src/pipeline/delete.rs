@@ -27,7 +27,8 @@ pub(crate) async fn delete(
     gateway: &Arc<Gateway>,
     identified: Identified,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Accepted { server, head, .. } = identified.accepted;
+    let Accepted { server, arrival, .. } = identified.accepted;
+    let head = arrival.head;
     let asker = Asker { era: Some(Era::Legacy), ..Asker::default() };
     if !head.headers.contains_key(MCP_SESSION_ID) {
         return Err(Fault::SessionRequired.told(&asker));

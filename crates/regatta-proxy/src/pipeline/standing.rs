@@ -56,7 +56,8 @@ pub(crate) async fn get(
     gateway: &Arc<Gateway>,
     identified: Identified,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Identified { accepted: Accepted { server, head, .. }, caller } = identified;
+    let Identified { accepted: Accepted { server, arrival, .. }, caller } = identified;
+    let head = arrival.head;
     let asker = Asker { era: Some(Era::Legacy), place: Place::Session, ..Asker::default() };
     let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
     if gateway.is_draining() {

@@ -21,6 +21,8 @@ use crate::metrics::Metrics;
 pub(crate) struct Ready {
     pub rule: Rule,
     pub quota: Quota,
+    /// Whether it matters to it which tool is called.
+    pub asks_for_tool: bool,
     /// The first half of its keys.
     pub digest: u64,
     pub visibility: Visibility,
@@ -50,7 +52,16 @@ const INITIALIZE: &str = "initialize_per_minute_max";
 pub(crate) fn rules(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Arc<Ready>> {
     let ready = |rule: Rule, visibility| {
         let (granted, refused) = metrics.of_rule(&rule.name);
-        Arc::new(Ready { quota: rule.quota(), digest: rule.digest(), rule, visibility, granted, refused })
+        let asks_for_tool = rule.asks_for_tool();
+        Arc::new(Ready {
+            quota: rule.quota(),
+            asks_for_tool,
+            digest: rule.digest(),
+            rule,
+            visibility,
+            granted,
+            refused,
+        })
     };
     let written = snapshot.quotas.iter().map(|rule| ready(rule.clone(), Visibility::Shown));
     let own = ready(initialize(snapshot.limits.initialize_per_minute_max), Visibility::Hidden);

@@ -112,10 +112,11 @@ impl Flock {
     }
 
     /// Whether a request may be sent; of those that come while a probe is due, one is the probe.
-    pub(super) fn knock(&self, now: Micros) -> Knock {
+    pub(super) fn knock(&self, now: impl FnOnce() -> Micros) -> Knock {
         if !self.is_shut.load(Ordering::Relaxed) {
             return Knock::Open;
         }
+        let now = now();
         let mut breaker = self.breaker();
         if breaker.door(SERVER_RULE, now) == Door::Open {
             return Knock::Open;
@@ -166,16 +167,16 @@ mod tests {
         flock.replicas.store(2, Ordering::Relaxed);
         flock.change(Ejection::default(), failed(5));
         fail(&flock, 20, Outcome::Reset);
-        assert_eq!(flock.knock(ms(1)), Knock::Open, "the other one serves");
+        assert_eq!(flock.knock(|| ms(1)), Knock::Open, "the other one serves");
         flock.change(Ejection::default(), failed(5));
         fail(&flock, 1, Outcome::TimedOut);
-        assert_eq!(flock.knock(ms(3)), Knock::Shut);
-        assert_eq!([flock.knock(ms(502)), flock.knock(ms(502))], [Knock::Probe, Knock::Shut]);
+        assert_eq!(flock.knock(|| ms(3)), Knock::Shut);
+        assert_eq!([flock.knock(|| ms(502)), flock.knock(|| ms(502))], [Knock::Probe, Knock::Shut]);
         flock.record(Outcome::Status5xx, ms(503));
-        assert_eq!(flock.knock(ms(1_500)), Knock::Shut, "the second time is longer");
-        assert_eq!(flock.knock(ms(1_503)), Knock::Probe);
+        assert_eq!(flock.knock(|| ms(1_500)), Knock::Shut, "the second time is longer");
+        assert_eq!(flock.knock(|| ms(1_503)), Knock::Probe);
         flock.record(Outcome::Success, ms(1_510));
-        assert_eq!(flock.knock(ms(1_511)), Knock::Open);
+        assert_eq!(flock.knock(|| ms(1_511)), Knock::Open);
     }
 
     #[test]
@@ -186,7 +187,7 @@ mod tests {
         for _ in 0..10 {
             fail(&flock, 9, Outcome::ConnectFailed);
             flock.record(Outcome::Success, ms(2));
-            assert_eq!(flock.knock(ms(3)), Knock::Open);
+            assert_eq!(flock.knock(|| ms(3)), Knock::Open);
         }
     }
 
@@ -196,8 +197,8 @@ mod tests {
         flock.replicas.store(1, Ordering::Relaxed);
         flock.change(Ejection::default(), failed(5));
         fail(&flock, 5, Outcome::ConnectFailed);
-        assert_eq!(flock.knock(ms(3)), Knock::Shut);
+        assert_eq!(flock.knock(|| ms(3)), Knock::Shut);
         flock.open();
-        assert_eq!(flock.knock(ms(3)), Knock::Open);
+        assert_eq!(flock.knock(|| ms(3)), Knock::Open);
     }
 }

@@ -147,7 +147,7 @@ impl Upstream {
 
     /// Whether its server takes a request now: not while every replica of it fails, but for one that tries.
     pub fn knock(&self) -> Knock {
-        self.vitals.knock(self.common.now())
+        self.vitals.knock(|| self.common.now())
     }
 
     /// Tells what probes say of it.

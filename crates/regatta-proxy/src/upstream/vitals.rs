@@ -117,7 +117,7 @@ impl Vitals {
     }
 
     /// Whether its server takes a request: all replicas of a server give the same answer.
-    pub(super) fn knock(&self, now: Micros) -> Knock {
+    pub(super) fn knock(&self, now: impl FnOnce() -> Micros) -> Knock {
         self.flock.knock(now)
     }
 

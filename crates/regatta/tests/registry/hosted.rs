@@ -62,10 +62,7 @@ impl Hosted {
         let url = format!("http://{}/mcp", listener.local_addr().expect("a bound socket"));
         let (drainer, drain) = drain_signal();
         let (handled, limits) = (gateway.clone(), gateway.shared_limits());
-        let handler = move |peer, request| {
-            let gateway = handled.clone();
-            async move { regatta_proxy::serve(&gateway, peer, request).await }
-        };
+        let handler = move |arrival| regatta_proxy::serve(handled.clone(), arrival);
         tokio::spawn(listener::serve(
             listener,
             None,

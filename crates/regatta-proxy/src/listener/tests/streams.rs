@@ -37,7 +37,7 @@ fn feeding() -> (Served, mpsc::UnboundedReceiver<(Feeder, oneshot::Receiver<()>)
     let (drainer, drain) = drain_signal();
     let stats = Arc::new(ListenerStats::default());
     let limits = Arc::new(ArcSwap::from_pointee(Limits::default()));
-    let handler = move |_: Peer, _: Request<Incoming>| {
+    let handler = move |_: Box<Arrival>| {
         let ((feeder, frames), (left, has_left)) = (unbounded_channel(), oneshot::channel());
         announce.send((feeder, has_left)).expect("the test listens");
         async { Response::new(Fed(frames, Some(left))) }

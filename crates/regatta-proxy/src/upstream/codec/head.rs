@@ -187,6 +187,9 @@ impl<'a> Seen<'a> {
             6 if is("server") => {}
             10 if is("connection") => self.connection(value),
             10 if is("keep-alive") => {}
+            // As all that `travels_down` leaves behind; named here because every stream says them.
+            13 if is("cache-control") => {}
+            17 if is("x-accel-buffering") => {}
             12 if is("content-type") => {
                 self.content_type = self.content_type.or(Some(value));
                 self.headers.append(header::CONTENT_TYPE, content_type(value)?);
@@ -271,8 +274,8 @@ impl<'a> Seen<'a> {
 /// The two values that MCP knows cost no copy.
 fn content_type(value: &[u8]) -> Result<HeaderValue, Broken> {
     match value {
-        b"application/json" => Ok(HeaderValue::from_static("application/json")),
-        b"text/event-stream" => Ok(HeaderValue::from_static("text/event-stream")),
+        b"application/json" => Ok(const { HeaderValue::from_static("application/json") }),
+        b"text/event-stream" => Ok(const { HeaderValue::from_static("text/event-stream") }),
         _ => HeaderValue::from_bytes(value).map_err(|_| Broken::Malformed),
     }
 }

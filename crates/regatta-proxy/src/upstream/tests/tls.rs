@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use http::Response;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
@@ -51,8 +50,8 @@ async fn a_certificate_is_verified_and_can_be_exchanged_while_serving() {
     let port = listener.local_addr().expect("bound").port();
     let tls = Arc::new(ArcSwap::from_pointee(config(&first)));
     let (drainer, drain) = drain_signal();
-    let handler = |peer: listener::Peer, _: Request<Incoming>| async move {
-        assert!(peer.tls);
+    let handler = |arrival: Box<listener::Arrival>| async move {
+        assert!(arrival.peer.tls);
         Response::new(Full::from("{}"))
     };
     let limits = Arc::new(ArcSwap::from_pointee(Limits::default()));

@@ -19,6 +19,8 @@ use crate::config::registry::Joining;
 use crate::config::{self, Config, Env};
 use crate::files::{LOOK_EVERY, Watched};
 use crate::fleet::{self, Placed, ReplicaView, agreed_state, placed, reach};
+use crate::identity::{FIRST_KEYS_MAX, Identity};
+use crate::keys::Asking;
 use crate::lists::{self, Lists};
 use crate::probe::{Prober, Seen, Target};
 use crate::registry::{self, Gate, Registered, RegistryStats, Roster};
@@ -58,6 +60,7 @@ pub struct Control {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     views: watch::Receiver<Arc<Vec<ReplicaView>>>,
     orders: mpsc::Sender<Order>,
+    asking: Asking,
     stats: Arc<ControlStats>,
 }
 
@@ -76,11 +79,13 @@ impl Control {
         let (every, pauses) = watch::channel(None);
         let (reading, readings) = mpsc::channel(1);
         let stats = Arc::new(ControlStats::default());
+        let (identity, asking) = Identity::new(&config);
         let mut worker = Worker {
             watched: source.as_ref().map(|source| Watched::new(vec![source.path.clone()])),
             source,
             config,
             prober: Prober::new(report),
+            identity,
             reports,
             readings,
             every,
@@ -101,7 +106,7 @@ impl Control {
         let (snapshot, snapshots) = watch::channel(Arc::new(worker.snapshot()));
         let (view, views) = watch::channel(Arc::new(worker.view()));
         tokio::spawn(worker.run(inbox, snapshot, view));
-        Control { snapshots, views, orders, stats }
+        Control { snapshots, views, orders, asking, stats }
     }
 
     /// The snapshots: the newest at once, and each later one.
@@ -112,6 +117,11 @@ impl Control {
     /// The replicas as people want to see them, in the order of the config.
     pub fn views(&self) -> watch::Receiver<Arc<Vec<ReplicaView>>> {
         self.views.clone()
+    }
+
+    /// The way to ask for newer keys of an issuer; who asks hears in which snapshot they are.
+    pub fn asking(&self) -> Asking {
+        self.asking.clone()
     }
 
     /// What is counted.
@@ -143,6 +153,7 @@ struct Worker {
     source: Option<Source>,
     watched: Option<Watched>,
     prober: Prober,
+    identity: Identity,
     reports: mpsc::Receiver<(ReplicaId, Seen)>,
     readings: mpsc::Receiver<Registered>,
     /// How often the registry is read; not at all while no server is open to nodes.
@@ -161,7 +172,8 @@ struct Worker {
 
 impl Worker {
     async fn first_round(&mut self, store: Option<&dyn Store>) {
-        let deadline = Instant::now() + FIRST_ROUND_MAX;
+        let begun = Instant::now();
+        let deadline = begun + FIRST_ROUND_MAX;
         if let Some(store) = store.filter(|_| self.pause().is_some()) {
             self.first_reading(store, deadline).await;
         }
@@ -174,6 +186,8 @@ impl Worker {
             };
         }
         self.settle();
+        // Their tasks have been looking since the beginning.
+        self.identity.first(&self.config, deadline.max(begun + FIRST_KEYS_MAX)).await;
     }
 
     /// Waits for a store that is only just being connected to.
@@ -201,6 +215,7 @@ impl Worker {
             let changed = tokio::select! {
                 Some((id, seen)) = self.reports.recv() => self.note(id, seen),
                 Some(reading) = self.readings.recv() => self.register(reading),
+                told = self.identity.next(&self.config) => told,
                 order = inbox.recv() => match order {
                     Some(Order::Reload(done)) => {
                         // Looked at now: the next look must not read the same content again.
@@ -216,12 +231,16 @@ impl Worker {
                     }
                     None => return self.prober.stop().await,
                 },
-                _ = look.tick() => self.watched.as_mut().is_some_and(Watched::changed) && self.reload(),
+                _ = look.tick() => {
+                    let reloaded = self.watched.as_mut().is_some_and(Watched::changed) && self.reload();
+                    self.identity.look(&self.config) || reloaded
+                }
             };
             let lists_changed = self.settle();
             if changed || lists_changed {
                 snapshots.send_replace(Arc::new(self.snapshot()));
             }
+            self.identity.told(self.version);
             let view = Arc::new(self.view());
             views.send_if_modified(|last| {
                 let differs = **last != *view;
@@ -306,6 +325,7 @@ impl Worker {
         self.roster.keep_only(|server| open.contains(&server));
         let pause = self.pause();
         self.every.send_if_modified(|every| std::mem::replace(every, pause) != pause);
+        self.identity.set(&self.config);
         self.stats.config_reloads.fetch_add(1, Ordering::Relaxed);
         tracing::info!("the config was reloaded");
         true
@@ -330,6 +350,8 @@ impl Worker {
             limits: Arc::clone(&self.config.limits),
             admission: Arc::clone(&self.config.admission),
             quotas: Arc::clone(&self.config.quotas),
+            access: self.identity.access(),
+            proxies: Arc::clone(&self.config.proxies),
         }
     }
 
@@ -342,6 +364,7 @@ impl Worker {
                 Leases::Leased { .. } => Leases::Leased { lost: self.roster.lost(&server.name) },
             },
             session_state: self.states.get(&server.name).copied().unwrap_or(server.session_state),
+            credential: self.identity.credential(&server.name),
             ..server.clone()
         }
     }

@@ -10,6 +10,8 @@ mod control;
 mod control_tests;
 pub mod files;
 mod fleet;
+mod identity;
+pub mod keys;
 mod lists;
 #[cfg(test)]
 mod node_tests;

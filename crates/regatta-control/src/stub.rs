@@ -22,6 +22,8 @@ pub struct Asked {
     pub method: String,
     /// The path.
     pub path: String,
+    /// The `Host` header.
+    pub host: String,
     /// The session header.
     pub session: Option<String>,
 }
@@ -129,7 +131,8 @@ async fn read(request: Request<Incoming>) -> Asked {
     let session = head.headers.get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let path = head.uri.path().to_owned();
     let line = format!("{} {path} {method} {}", head.method, session.as_deref().unwrap_or("-"));
-    Asked { line, method, path, session }
+    let host = head.headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
+    Asked { line, method, path, host, session }
 }
 
 fn response((status, headers, body): Answer) -> Response<Full<Bytes>> {

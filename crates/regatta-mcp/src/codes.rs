@@ -40,5 +40,7 @@ pub const NO_REPLICA: i32 = -31004;
 pub const STORE_UNAVAILABLE: i32 = -31005;
 /// Draining; not executed. HTTP 503 and `Connection: close`.
 pub const DRAINING: i32 = -31006;
+/// The keys that tokens are verified with cannot be had now; not executed. HTTP 503.
+pub const KEYS_UNAVAILABLE: i32 = -31008;
 /// The server's answer is unusable (malformed, too large): executed unknown. HTTP 200.
 pub const UNUSABLE_ANSWER: i32 = -31007;

@@ -3,6 +3,7 @@
 //! No IO, no clock, no dice of its own; a rule takes facts and returns a decision, so that it can be simulated
 //! over seeds. It imports neither tokio nor hyper, nor any other crate of ours.
 
+pub mod access;
 pub mod admission;
 pub mod backoff;
 pub mod balance;
@@ -22,6 +23,7 @@ pub mod keys;
 mod layout;
 pub mod lifetime;
 pub mod line;
+pub mod peers;
 pub mod quota;
 pub mod registry;
 pub mod rendezvous;

@@ -1,16 +1,20 @@
 //! What the control plane knows and the data plane obeys: one immutable value, handed down whole.
 //!
 //! Pure data, already checked: nothing here can be half valid. It never holds what only the data plane sees
-//! (in-flight counts, latency, ejection) and never a secret.
+//! (in-flight counts, latency, ejection); secrets stand in types that show and log nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
+use crate::access::Access;
 use crate::cache;
 use crate::catalogue::Catalogue;
 use crate::glob::Glob;
 use crate::ids::ReplicaId;
 use crate::line::Rank;
+use crate::peers::Proxies;
 use crate::quota::Rule;
 use crate::registry::Load;
 
@@ -27,6 +31,10 @@ pub struct Snapshot {
     pub admission: Arc<Origins>,
     /// How much callers may ask for.
     pub quotas: Arc<Vec<Rule>>,
+    /// Who may call; none: nobody checks here, the servers do (SESSIONS 9).
+    pub access: Option<Arc<Access>>,
+    /// Whose word about a client's address is taken.
+    pub proxies: Arc<Proxies>,
 }
 
 /// Host and Origin allow-lists (2026-07-28 basic/transports/streamable-http, *Security & Endpoint*).
@@ -71,6 +79,8 @@ pub struct Server {
     pub breaker: Breaker,
     /// Tools that are treated apart, the first that fits counts.
     pub classes: Vec<ToolClass>,
+    /// What this gateway shows the server of itself; none: nothing.
+    pub credential: Option<Credential>,
     /// The replicas: those of the config in its order, then nodes by their id.
     pub replicas: Vec<Replica>,
     /// Whether nodes may join, and which of them were lost.
@@ -136,6 +146,15 @@ pub struct ToolClass {
     pub rank: Rank,
     /// Calls of this class at once; none: as many as the server gets.
     pub inflight_max: Option<usize>,
+}
+
+/// A header with a secret that a server asks for.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// Its name, in lower case.
+    pub header: String,
+    /// Its value.
+    pub value: SecretString,
 }
 
 /// The bounds of one call.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_policy::ReplicaId;
+use regatta_policy::access::Asked;
 use regatta_policy::snapshot::{
     Affinity, Balance, Breaker, CallBounds, Concurrency, Cursors, Duty, Endpoint, Eras, Health, Leases,
     Limits, Origins, Replica, Scheme, Server, SessionState, Snapshot, UpstreamResume,
 };
-use regatta_proxy::listener::{Listener, ListenerStats, drain_signal};
+use regatta_proxy::listener::{Listener, ListenerBounds, ListenerStats, drain_signal};
 use regatta_proxy::peers::{Company, KeyPlan, Keys};
-use regatta_proxy::{Gateway, Parts};
+use regatta_proxy::{AskKeys, Gateway, Parts};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,20 +23,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async move {
         let store = Arc::new(regatta_store::embedded::open(None, regatta_store::Bounds::default())?);
+        let ask_keys: AskKeys = Arc::new(|_| Box::pin(async { Asked::Away }));
         let gateway = Gateway::new(Parts {
             snapshot,
             keys: Keys::planned(KeyPlan::default()),
             store,
             company: Company::Alone,
             fleet: None,
+            ask_keys,
         });
         let listener = Listener::bind(&[listen.parse()?])?;
         let (_drainer, drain) = drain_signal();
         tokio::spawn(regatta_proxy::tend(gateway.clone()));
-        let limits = gateway.shared_limits();
+        let bounds = ListenerBounds { limits: gateway.shared_limits(), proxies: gateway.shared_proxies() };
         let handler = move |arrival| regatta_proxy::serve(gateway.clone(), arrival);
         let stats = Arc::new(ListenerStats::default());
-        tokio::spawn(regatta_proxy::listener::serve(listener, None, limits, handler, drain, stats)).await?;
+        tokio::spawn(regatta_proxy::listener::serve(listener, None, bounds, handler, drain, stats)).await?;
         Ok(())
     })
 }
@@ -70,6 +73,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         breaker: Breaker::On,
         classes: Vec::new(),
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },
+        credential: None,
         replicas,
         leases: Leases::Unleased,
         catalogue: None,
@@ -80,5 +84,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         limits: Arc::new(Limits::default()),
         admission: Arc::new(Origins::default()),
         quotas: Arc::default(),
+        access: None,
+        proxies: Arc::default(),
     }
 }

@@ -25,7 +25,12 @@ impl Clock {
 
     /// Seconds since 1970 by the wall clock; may jump.
     pub fn wall_seconds(&self) -> u32 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+        wall_seconds()
     }
+}
+
+/// Seconds since 1970 by the wall clock; may jump.
+pub(crate) fn wall_seconds() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }

@@ -24,6 +24,12 @@ pub(crate) enum Fault {
     ForeignOrigin,
     /// Nothing lives under this path.
     NoSuchPath,
+    /// Who calls is not proven, or may not do this.
+    Refused(Box<Challenge>),
+    /// Whether a credential is good cannot be found out now: its issuer's keys are out of reach.
+    KeysAway,
+    /// The server does not take what this gateway shows it of itself. Nothing ran.
+    CredentialRefused,
     /// The HTTP method does not fit; `allow` does.
     BadVerb { allow: &'static str },
     /// `Content-Type` is not JSON, or there is a `Content-Encoding`.
@@ -96,6 +102,33 @@ pub(crate) struct Limited {
     pub ready: Arc<Ready>,
     pub retry_after: Duration,
     pub shown: Shown,
+}
+
+/// What a client that was refused needs to know (2026-07-28 basic/authorization, *Error Handling*).
+#[derive(Debug)]
+pub(crate) struct Challenge {
+    pub problem: Problem,
+    /// All scopes that the request needs.
+    pub scopes: Vec<String>,
+    /// Where the protected resource's metadata lies (RFC 9728).
+    pub metadata: String,
+}
+
+/// What is wrong with a request's credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// There is none, and one is needed.
+    Missing,
+    /// It is of another scheme than Bearer.
+    OtherScheme,
+    /// It stands in the query, where no credential may be.
+    InQuery,
+    /// It has no form that a credential could have, or there are two.
+    Malformed,
+    /// It proves nothing.
+    Invalid { why: &'static str },
+    /// It is good, but not for this.
+    Scope,
 }
 
 /// A fault together with whom it is told to.

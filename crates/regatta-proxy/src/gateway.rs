@@ -3,6 +3,7 @@
 //! It obeys snapshots and gives out metrics; it never asks the control plane anything.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,12 +11,15 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use regatta_cache::Fleet;
+use regatta_policy::access::Asked;
 use regatta_policy::admission::Bounds;
 use regatta_policy::ids::mix;
+use regatta_policy::peers::Proxies;
 use regatta_policy::retry::{ALLOWANCE, Allowance, Budget, Spend};
 use regatta_policy::snapshot::{Limits, Snapshot};
 use regatta_seal::{KeyRing, MasterKey};
 use regatta_store::{Store, Uuid16};
+use tokio::sync::watch;
 
 use crate::callers::Callers;
 use crate::clock::Clock;
@@ -38,7 +42,11 @@ use crate::view::View;
 /// One gateway's data plane.
 pub struct Gateway {
     view: ArcSwap<View>,
+    /// The version of the view, for who waits for a newer one.
+    applied: watch::Sender<u64>,
+    ask_keys: AskKeys,
     limits: Arc<ArcSwap<Limits>>,
+    proxies: Arc<ArcSwap<Proxies>>,
     pub(crate) upstreams: Upstreams,
     pub(crate) ring: ArcSwap<KeyRing>,
     pub(crate) store: Arc<dyn Store>,
@@ -77,6 +85,10 @@ pub(crate) struct Rehoming {
     pub untold: Untold,
 }
 
+/// Asks whoever keeps the issuers' keys for newer ones of the issuer with this URL. Bounded in number and in time by
+/// who answers.
+pub type AskKeys = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Asked> + Send>> + Send + Sync>;
+
 /// What a gateway is made of.
 pub struct Parts {
     /// The first snapshot.
@@ -89,12 +101,14 @@ pub struct Parts {
     pub company: Company,
     /// Where results go that other gateways may give out too.
     pub fleet: Option<Arc<dyn Fleet>>,
+    /// Whom to ask for keys of issuers.
+    pub ask_keys: AskKeys,
 }
 
 impl Gateway {
     /// A gateway that can serve at once.
     pub fn new(parts: Parts) -> Arc<Gateway> {
-        let Parts { snapshot, keys, store, company, fleet } = parts;
+        let Parts { snapshot, keys, store, company, fleet, ask_keys } = parts;
         let ring = keys.ring().unwrap_or_else(|| KeyRing::new(&MasterKey::random()));
         let boot = regatta_seal::random_u64().to_be_bytes();
         let start = Instant::now();
@@ -108,9 +122,12 @@ impl Gateway {
         Arc::new(Gateway {
             view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, with, None)),
             quotas: Quotas::new(limits.limit_keys_max),
+            applied: watch::Sender::new(snapshot.version),
+            ask_keys,
             slots: Arc::new(Slots::new(bounds(&limits))),
             sessions: SessionCache::new(limits.session_cache_max),
             limits: Arc::new(ArcSwap::new(limits)),
+            proxies: Arc::new(ArcSwap::new(snapshot.proxies.clone())),
             upstreams,
             ring: ArcSwap::from_pointee(ring),
             store,
@@ -137,6 +154,7 @@ impl Gateway {
     pub fn apply(&self, snapshot: Arc<Snapshot>) {
         self.upstreams.apply(&snapshot);
         self.limits.store(snapshot.limits.clone());
+        self.proxies.store(snapshot.proxies.clone());
         self.slots.rebound(bounds(&snapshot.limits));
         self.results.cache.rebound(snapshot.limits.cache_bytes_max as u64);
         self.quotas.rebound(snapshot.limits.limit_keys_max);
@@ -150,6 +168,7 @@ impl Gateway {
         }
         // After the view and what was kept: who is told of a new list must find it.
         self.tool_news.publish(&before, &snapshot);
+        self.applied.send_replace(snapshot.version);
     }
 
     /// The metrics of the data plane, gauges brought up to date.
@@ -185,6 +204,11 @@ impl Gateway {
         self.limits.clone()
     }
 
+    /// The trusted proxies, shared with the listener.
+    pub fn shared_proxies(&self) -> Arc<ArcSwap<Proxies>> {
+        self.proxies.clone()
+    }
+
     /// Whether a drain has begun.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
@@ -197,6 +221,17 @@ impl Gateway {
 
     pub(crate) fn view(&self) -> Arc<View> {
         self.view.load_full()
+    }
+
+    /// Asks for newer keys of `issuer`; returns when the view has them, if there are any.
+    pub(crate) async fn newer_keys(&self, issuer: String) -> Asked {
+        self.metrics.keys_asked.inc();
+        let asked = (self.ask_keys)(issuer).await;
+        if let Asked::Found { version } = asked {
+            // The sender lives as long as `self`.
+            let _ = self.applied.subscribe().wait_for(|applied| *applied >= version).await;
+        }
+        asked
     }
 
     pub(crate) fn limits(&self) -> Arc<Limits> {

@@ -1,12 +1,14 @@
 //! Names of things that only one replica knows, wrapped so that any gateway finds that replica again.
 //!
 //! Questions of legacy servers, `requestState`, task ids. Each is sealed under its own purpose; questions and
-//! task ids deterministically, because clients compare them (SESSIONS 6 and 7). No principal is bound in yet:
-//! without `[auth]` nobody has proven one, and the servers check for themselves (SESSIONS 9).
+//! task ids deterministically, because clients compare them (SESSIONS 6 and 7). Modern handles are bound to their
+//! `Realm`, with `[auth]` to the principal too; questions to their session, which is.
 
 use regatta_policy::ReplicaId;
 use regatta_seal::{Fingerprint, KeyRing, Purpose};
 use regatta_store::Uuid16;
+
+use crate::realm::Realm;
 
 /// A wrapped handle, opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,29 +53,32 @@ pub(crate) fn open_question(ring: &KeyRing, session: Uuid16, sealed: &str) -> Op
 }
 
 /// Wraps a `requestState`.
-pub(crate) fn seal_state(ring: &KeyRing, fleet: [u8; 8], maker: ReplicaId, state: &str) -> String {
-    ring.seal(Purpose::RequestState, &[&fleet], &[&maker.0, state.as_bytes()].concat())
+pub(crate) fn seal_state(ring: &KeyRing, realm: Realm, maker: ReplicaId, state: &str) -> String {
+    let plain = [&maker.0, state.as_bytes()].concat();
+    realm.with(|parts| ring.seal(Purpose::RequestState, parts, &plain))
 }
 
 /// Wraps a task id; equal ids stay equal as long as `key` stays the same.
 pub(crate) fn seal_task(
     ring: &KeyRing,
-    fleet: [u8; 8],
+    realm: Realm,
     maker: ReplicaId,
     task: &str,
     key: Option<Fingerprint>,
 ) -> String {
-    ring.seal_same(Purpose::Task, &[&fleet], &[&maker.0, task.as_bytes()].concat(), key)
+    let plain = [&maker.0, task.as_bytes()].concat();
+    realm.with(|parts| ring.seal_same(Purpose::Task, parts, &plain, key))
 }
 
 /// Wraps a list cursor, where only its maker understands it (`cursors = "replica"`).
-pub(crate) fn seal_cursor(ring: &KeyRing, fleet: [u8; 8], maker: ReplicaId, cursor: &str) -> String {
-    ring.seal(Purpose::Cursor, &[&fleet], &[&maker.0, cursor.as_bytes()].concat())
+pub(crate) fn seal_cursor(ring: &KeyRing, realm: Realm, maker: ReplicaId, cursor: &str) -> String {
+    let plain = [&maker.0, cursor.as_bytes()].concat();
+    realm.with(|parts| ring.seal(Purpose::Cursor, parts, &plain))
 }
 
 /// Opens a wrapped `requestState`, task id or cursor.
-pub(crate) fn open(ring: &KeyRing, purpose: Purpose, fleet: [u8; 8], sealed: &str) -> Option<Handle> {
-    let opened = ring.open(purpose, &[&fleet], sealed).ok()?;
+pub(crate) fn open(ring: &KeyRing, purpose: Purpose, realm: Realm, sealed: &str) -> Option<Handle> {
+    let opened = realm.with(|parts| ring.open(purpose, parts, sealed)).ok()?;
     let (maker, text) = opened.plain.split_first_chunk()?;
     Some(Handle { maker: ReplicaId(*maker), text: String::from_utf8(text.to_vec()).ok()?, key: opened.key })
 }

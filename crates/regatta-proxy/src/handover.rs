@@ -14,7 +14,9 @@ use regatta_mcp::era::Era;
 use regatta_policy::quota::rule::Credential;
 
 use crate::alarm::Alarm;
+use crate::door::Door;
 use crate::listener::Arrival;
+use crate::principal::Principal;
 use crate::quotas::ready::Shown;
 use crate::slots::Permit;
 use crate::view::ServerView;
@@ -30,22 +32,24 @@ pub(crate) enum Verb {
     Delete,
 }
 
-/// A request whose HTTP is in order, for a server that exists.
+/// A request that is meant for us, for a server that exists.
 pub(crate) struct Accepted {
     pub server: Arc<ServerView>,
-    pub verb: Verb,
     pub arrival: Box<Arrival>,
 }
 
 /// Who calls, as far as anybody checked (SESSIONS 9).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// What private results may be shared within: a digest of `Authorization`, zero without one.
+    /// What private results may be shared within: a digest of issuer and subject where `[auth]` checks, else of
+    /// `Authorization`; zero for nobody.
     pub context: [u8; 16],
     /// Whose quotas this request uses: the context where there is one, else the address.
     pub account: Account,
-    /// The address of the HTTP peer.
+    /// The address of the client: of the HTTP peer, or what trusted proxies say of it.
     pub ip: IpAddr,
+    /// Scopes, claims and name of a caller that `[auth]` checked; none for nobody, and where nobody checks.
+    pub principal: Option<Arc<Principal>>,
 }
 
 /// The key under which quotas are counted.
@@ -53,7 +57,7 @@ pub(crate) struct Caller {
 pub(crate) struct Account(pub [u8; 16]);
 
 impl Caller {
-    /// Whether it shows who it is. Nobody has checked it here: the servers do (SESSIONS 9).
+    /// Whether it shows who it is. Without `[auth]` nobody has checked it here: the servers do (SESSIONS 9).
     pub fn credential(&self) -> Credential {
         match self.context {
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => Credential::None,
@@ -61,9 +65,10 @@ impl Caller {
         }
     }
 
-    /// What its token says under `name`: nothing, as long as nobody reads tokens here.
-    pub fn claim(&self, _name: &str) -> Option<&str> {
-        None
+    /// What its token says under `name`, if `[auth]` keeps that claim.
+    pub fn claim(&self, name: &str) -> Option<&str> {
+        let claims = &self.principal.as_ref()?.claims;
+        claims.iter().find(|(kept, _)| **kept == *name).map(|(_, value)| &**value)
     }
 
     /// One key per IPv4 address, one per IPv6 /64: a whole /64 belongs to one subscriber.
@@ -90,6 +95,13 @@ pub(crate) struct Identified {
     pub caller: Caller,
 }
 
+impl Accepted {
+    /// By which address it came in.
+    pub fn door(&self) -> Door {
+        Door::of(&self.arrival.head, &self.arrival.peer)
+    }
+}
+
 /// A request with a place and its whole body, not yet looked into.
 pub(crate) struct Admitted {
     pub server: Arc<ServerView>,
@@ -103,6 +115,8 @@ pub(crate) struct Admitted {
 pub(crate) struct Call {
     pub server: Arc<ServerView>,
     pub caller: Caller,
+    /// By which address it came in, where a challenge may have to say it.
+    pub door: Option<Door>,
     pub head: Parts,
     pub text: Bytes,
     pub message: Subject,

@@ -4,18 +4,31 @@
 //! door; so unknown `Mcp-Param-*` headers pass, as intermediaries must let them (2026-07-28
 //! basic/transports/streamable-http, *Server Behavior for Custom Headers*).
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::handover::Caller;
+use crate::principal::Principal;
 use crate::upstream::codec::RequestHead;
 
 /// What a client's request may carry to a replica; sorted out as it is written, once for each attempt.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outbound(HeaderMap);
+pub(crate) struct Outbound {
+    map: HeaderMap,
+    /// Who sends them.
+    principal: Option<Arc<Principal>>,
+}
 
 impl Outbound {
-    /// Of a client's headers.
-    pub fn of(headers: HeaderMap) -> Outbound {
-        Outbound(headers)
+    /// The headers of `caller`.
+    pub fn of(headers: HeaderMap, caller: &Caller) -> Outbound {
+        Outbound { map: headers, principal: caller.principal.clone() }
+    }
+
+    /// Who sends them, if that was checked.
+    pub fn principal(&self) -> Option<&Principal> {
+        self.principal.as_deref()
     }
 
     /// The same, for something that stays long: nothing but what travels, in values that share no memory with the buffers
@@ -26,7 +39,7 @@ impl Outbound {
             copy.set_sensitive(value.is_sensitive());
             Some((name.clone(), copy))
         });
-        Outbound(copied.collect())
+        Outbound { map: copied.collect(), principal: self.principal.clone() }
     }
 
     /// Name and value of each that travels.
@@ -34,11 +47,11 @@ impl Outbound {
         self.travelling()
     }
 
-    /// Writes what travels, but for `replaced`: `Host` and `Mcp-Session-Id` differ from one attempt to the next, so these
-    /// are never the client's.
-    pub fn write(&self, request: &mut RequestHead, replaced: &[(HeaderName, HeaderValue)]) {
+    /// Writes what travels, but for what `is_replaced`: `Host` and `Mcp-Session-Id` differ from one attempt to the next, so
+    /// these are never the client's.
+    pub fn write(&self, request: &mut RequestHead, is_replaced: impl Fn(&HeaderName) -> bool) {
         for (name, value) in self.travelling() {
-            if replaced.iter().all(|(other, _)| other != name) {
+            if !is_replaced(name) {
                 request.header(name, value);
             }
         }
@@ -46,11 +59,11 @@ impl Outbound {
 
     fn travelling(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let named = |name| {
-            let lines = self.0.get_all(header::CONNECTION).iter();
+            let lines = self.map.get_all(header::CONNECTION).iter();
             lines.filter_map(|value| value.to_str().ok()).any(|line| named_by(line, name))
         };
-        let names = self.0.contains_key(header::CONNECTION);
-        self.0.iter().filter(move |(name, _)| travels_up(name) && !(names && named(name)))
+        let names = self.map.contains_key(header::CONNECTION);
+        self.map.iter().filter(move |(name, _)| travels_up(name) && !(names && named(name)))
     }
 }
 
@@ -125,7 +138,13 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::handover::Account;
     use crate::upstream::codec::HeadReader;
+
+    fn nobody() -> Caller {
+        let ip = std::net::Ipv4Addr::LOCALHOST.into();
+        Caller { context: [0; 16], account: Account([0; 16]), ip, principal: None }
+    }
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -134,9 +153,9 @@ mod tests {
             .collect()
     }
 
-    fn written(outbound: &Outbound, replaced: &[(HeaderName, HeaderValue)]) -> String {
+    fn written(outbound: &Outbound, replaced: Option<&str>) -> String {
         let mut request = RequestHead::new(&Method::DELETE, b"\r\n");
-        outbound.write(&mut request, replaced);
+        outbound.write(&mut request, |name| replaced == Some(name.as_str()));
         request.finish(bytes::Bytes::new()).to_string()
     }
 
@@ -156,12 +175,11 @@ mod tests {
             ("x-regatta-principal", "root"),
             ("x-forwarded-for", "1.2.3.4"),
         ]);
-        let outbound = Outbound::of(from);
+        let outbound = Outbound::of(from, &nobody());
         let left = "DELETE\r\nauthorization: Bearer a\r\nmcp-param-region: eu\r\n\r\n";
-        assert_eq!(written(&outbound, &[]), left);
-        assert_eq!(written(&outbound.compact(), &[]), left);
-        let replaced = [(HeaderName::from_static("mcp-param-region"), HeaderValue::from_static("us"))];
-        assert_eq!(written(&outbound, &replaced), "DELETE\r\nauthorization: Bearer a\r\n\r\n");
+        assert_eq!(written(&outbound, None), left);
+        assert_eq!(written(&outbound.compact(), None), left);
+        assert_eq!(written(&outbound, Some("mcp-param-region")), "DELETE\r\nauthorization: Bearer a\r\n\r\n");
     }
 
     #[test]

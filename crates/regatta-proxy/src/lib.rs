@@ -5,6 +5,7 @@
 //! is handed (`Gateway::apply`) and never imports the control plane; nothing but metrics goes up.
 
 mod accept;
+mod access;
 mod admit;
 mod alarm;
 mod bind;
@@ -14,6 +15,7 @@ mod clock;
 mod content;
 mod cors;
 mod decode;
+mod door;
 mod encode;
 mod event_id;
 mod fault;
@@ -28,10 +30,13 @@ mod limit;
 mod listen;
 pub mod listener;
 mod metrics;
+mod outward;
 pub mod peers;
 mod pending;
 mod pipeline;
+mod principal;
 mod quotas;
+mod realm;
 mod reply;
 mod results;
 mod route;
@@ -45,7 +50,7 @@ pub mod upstream;
 mod view;
 mod within;
 
-pub use gateway::{Gateway, Parts};
+pub use gateway::{AskKeys, Gateway, Parts};
 pub use metrics::Metrics;
 pub use pipeline::serve;
 pub use pipeline::tend::{leave, tend};

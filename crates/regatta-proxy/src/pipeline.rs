@@ -14,6 +14,7 @@ pub(crate) mod later;
 pub(crate) mod leg;
 pub(crate) mod legacy;
 pub(crate) mod listen;
+pub(crate) mod metadata;
 pub(crate) mod modern;
 pub(crate) mod notes;
 pub(crate) mod recalled;
@@ -29,10 +30,11 @@ pub(crate) mod tool_list;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::ORIGIN;
-use http::{Method, Response};
+use http::header::{ORIGIN, WWW_AUTHENTICATE};
+use http::{Method, Response, StatusCode, Uri};
 use regatta_mcp::era::Era;
 
+use crate::door::Door;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::gateway::Gateway;
 use crate::handover::{Allowed, Identified, Verb};
@@ -50,11 +52,15 @@ pub async fn serve(gateway: Arc<Gateway>, arrival: Box<Arrival>) -> Response<Rep
         true => accept::cors(&arrival.head.headers, &view.admission),
         false => None,
     };
+    let door = Door::of(&arrival.head, &arrival.peer);
+    // Where there is one server, an answer is its own.
+    let path = (view.servers.len() > 1).then(|| arrival.head.uri.clone());
     let answer = match (&cors, &arrival.head.method) {
         (Some(_), &Method::OPTIONS) => Ok(encode::head::preflight()),
         (_, _) => walk(&gateway, &view, arrival).await,
     };
     gateway.metrics.duration.observe(began.elapsed().as_secs_f64());
+    let answer = answer.and_then(|response| passed_on(&view, path.as_ref(), &door, response));
     let mut response = answer.unwrap_or_else(|refusal| {
         gateway.metrics.faults.inc();
         encode::fault::answer(&refusal)
@@ -70,9 +76,12 @@ async fn walk(
     view: &View,
     arrival: Box<Arrival>,
 ) -> Result<Response<ReplyBody>, Refusal> {
+    if metadata::is_metadata(arrival.head.uri.path()) {
+        return Box::pin(metadata::get(gateway, view, arrival)).await.map_err(Fault::alone);
+    }
     let accepted = accept::accept(view, arrival).map_err(Fault::alone)?;
-    let identified = identify::identify(accepted);
-    match identified.accepted.verb {
+    let identified = identify::identify(gateway, view, accepted).await.map_err(Fault::alone)?;
+    match accept::form(&identified.accepted).map_err(Fault::alone)? {
         Verb::Post => post(gateway, identified).await,
         // Boxed: the rare ways should not make every request's future larger.
         Verb::Get => Box::pin(standing::get(gateway, identified)).await,
@@ -80,10 +89,35 @@ async fn walk(
     }
 }
 
+/// A server's 401 on its way to the client. Where the gateway checks, it is about the gateway's own credential and
+/// nothing that the client could mend; else it is the client's, and leads to metadata at our address (SESSIONS 9).
+fn passed_on(
+    view: &View,
+    path: Option<&Uri>,
+    door: &Door,
+    mut response: Response<ReplyBody>,
+) -> Result<Response<ReplyBody>, Refusal> {
+    if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Ok(response);
+    }
+    let server = match path {
+        Some(path) => view.server_at(path.path()),
+        None => view.servers.first(),
+    };
+    let Some(server) = server else { return Ok(response) };
+    match (&server.guard, response.status()) {
+        (Some(_), StatusCode::UNAUTHORIZED) => return Err(Fault::CredentialRefused.alone()),
+        (Some(_), _) => _ = response.headers_mut().remove(WWW_AUTHENTICATE),
+        (None, _) => encode::challenge::rewrite(response.headers_mut(), server, door),
+    }
+    Ok(response)
+}
+
 async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response<ReplyBody>, Refusal> {
     let (admitted, standing) = admit::admit(gateway, identified).await.map_err(Fault::alone)?;
     let mut call = decode::decode(admitted)?;
     let asker = Asker { id: call.id(), era: Some(call.era), ..Asker::default() };
+    identify::scopes::check(gateway, &call).map_err(|fault| fault.told(&asker))?;
     if let Err(fault) = admit::settle(gateway, &mut call, standing).await {
         let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
         return Err(fault.told(&asker));

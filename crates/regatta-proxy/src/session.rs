@@ -12,11 +12,15 @@ use regatta_policy::deviation::Deviation;
 use regatta_policy::token::SessionToken;
 use regatta_store::{Etag, Uuid16};
 
+use crate::realm::Realm;
+
 /// The content of one token.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// Its name in the store and in associated data.
     pub uuid: Uuid16,
+    /// The realm that its token opened in.
+    pub realm: Realm,
     /// What the token says.
     pub content: SessionToken,
     /// Where it was bound when it was opened.

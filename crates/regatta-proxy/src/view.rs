@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
+use regatta_policy::peers::Proxies;
 use regatta_policy::snapshot::{Limits, Origins, Replica, Server, Snapshot};
 
+use crate::access::Guard;
 use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::outward::Outward;
 use crate::quotas::ready::{self, Ready};
 use crate::results::{Results, ServerRules};
 use crate::upstream::{Knock, Upstream, Upstreams};
@@ -21,6 +24,9 @@ use crate::upstream::{Knock, Upstream, Upstreams};
 pub(crate) struct View {
     pub servers: Vec<Arc<ServerView>>,
     pub admission: Arc<Origins>,
+    /// Whose word about a client's address is taken.
+    pub proxies: Arc<Proxies>,
+    guard: Option<Arc<Guard>>,
 }
 
 /// One server with its replicas and the bounds in force.
@@ -36,6 +42,10 @@ pub(crate) struct ServerView {
     pub fleet: [u8; 8],
     /// What of it is cached.
     pub results: Arc<ServerRules>,
+    /// Who is let in; none: whoever comes, and the servers check.
+    pub guard: Option<Arc<Guard>>,
+    /// Whom tokens for this server may be meant for.
+    pub audience: Vec<String>,
     turns: Arc<Turns>,
 }
 
@@ -51,6 +61,8 @@ struct Turns {
 pub(crate) struct ReplicaView {
     pub replica: Replica,
     pub upstream: Arc<Upstream>,
+    /// What it is shown of us and of our callers.
+    pub outward: Arc<Outward>,
 }
 
 impl View {
@@ -63,10 +75,16 @@ impl View {
         before: Option<&View>,
     ) -> View {
         let rules = ready::rules(snapshot, metrics);
+        let guard = snapshot.access.as_ref().map(|access| {
+            let kept = before.and_then(|before| before.guard.clone());
+            kept.filter(|guard| Arc::ptr_eq(&guard.rules, access))
+                .unwrap_or_else(|| Arc::new(Guard::new(access.clone())))
+        });
         let servers = snapshot.servers.iter().map(|server| {
+            let outward = Arc::new(Outward::of(server, snapshot));
             let replicas = server.replicas.iter().filter_map(|replica| {
                 let upstream = upstreams.get(replica.id)?;
-                Some(ReplicaView { replica: replica.clone(), upstream })
+                Some(ReplicaView { replica: replica.clone(), upstream, outward: outward.clone() })
             });
             let gate =
                 before.and_then(|view| view.servers.iter().find(|view| view.server.name == server.name));
@@ -80,12 +98,19 @@ impl View {
                 quotas: rules.iter().filter(counts_here).cloned().collect(),
                 fleet: regatta_policy::ids::stable_hash(&[server.path.as_bytes()]).to_be_bytes(),
                 results: results.rules_of(server),
+                guard: guard.clone(),
+                audience: guard.as_ref().map_or(Vec::new(), |guard| guard.rules.audience_at(&server.path)),
                 turns: before
                     .and_then(|view| view.server_at(&server.path))
                     .map_or_else(Arc::default, |view| view.turns.clone()),
             })
         });
-        View { servers: servers.collect(), admission: snapshot.admission.clone() }
+        View {
+            servers: servers.collect(),
+            admission: snapshot.admission.clone(),
+            proxies: snapshot.proxies.clone(),
+            guard,
+        }
     }
 
     /// The server under `path`; compared byte for byte.

@@ -1,4 +1,5 @@
-//! The test kit: misbehaving servers, a fault proxy, a process harness, a client that shows everything.
+//! The test kit: misbehaving servers, an issuer of tokens, a fault proxy, a process harness, a client that shows
+//! everything.
 //!
 //! Dev only. It imports none of the planes and reads HTTP, SSE and JSON-RPC in its own way, so that a test compares two
 //! readings of the specification. Helpers panic with a sentence where a test could only panic itself.
@@ -7,6 +8,7 @@ pub mod client;
 pub mod eventually;
 pub mod fault_proxy;
 pub mod gateway;
+pub mod issuer;
 pub mod process;
 pub mod redis;
 pub mod sse;
@@ -16,6 +18,7 @@ pub use client::Client;
 pub use eventually::eventually;
 pub use fault_proxy::{FaultProxy, Mode};
 pub use gateway::Gateway;
+pub use issuer::Issuer;
 pub use process::Process;
 pub use stub::{Reply, Seen, Stub};
 

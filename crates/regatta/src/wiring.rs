@@ -19,11 +19,11 @@ use regatta_control::Control;
 pub use regatta_control::ReplicaView;
 use regatta_control::admin::{self, Panel, Phase, Readiness};
 use regatta_policy::snapshot::Snapshot;
-use regatta_proxy::listener::{self, Drainer, Ended, Listener, ListenerStats, drain_signal};
+use regatta_proxy::listener::{self, Drainer, Ended, Listener, ListenerBounds, ListenerStats, drain_signal};
 use regatta_proxy::peers::{KeyPlan, Keys, Rotation};
 /// A replica as the data plane shows it.
 pub use regatta_proxy::upstream::ReplicaStatus;
-use regatta_proxy::{Gateway, Parts};
+use regatta_proxy::{AskKeys, Gateway, Parts};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -120,7 +120,12 @@ async fn serve(
     let snapshot = snapshots.borrow_and_update().clone();
     let gateway = {
         let _entered = data.enter();
-        Gateway::new(Parts { snapshot, keys, store: store.clone(), company, fleet: None })
+        let asking = control.asking();
+        let ask_keys: AskKeys = Arc::new(move |issuer| {
+            let asking = asking.clone();
+            Box::pin(async move { asking.ask(issuer).await })
+        });
+        Gateway::new(Parts { snapshot, keys, store: store.clone(), company, fleet: None, ask_keys })
     };
     data.spawn(obey(gateway.clone(), snapshots));
     data.spawn(regatta_proxy::tend(gateway.clone()));
@@ -194,9 +199,10 @@ fn listen_on(
     stats: Arc<ListenerStats>,
 ) -> (Drainer, JoinHandle<Ended>) {
     let (drainer, drain) = drain_signal();
-    let (tls, limits, gateway) = (certs.map(Certs::shared), gateway.shared_limits(), gateway.clone());
+    let bounds = ListenerBounds { limits: gateway.shared_limits(), proxies: gateway.shared_proxies() };
+    let (tls, gateway) = (certs.map(Certs::shared), gateway.clone());
     let handler = move |arrival| regatta_proxy::serve(gateway.clone(), arrival);
-    (drainer, data.spawn(listener::serve(listener, tls, limits, handler, drain, stats)))
+    (drainer, data.spawn(listener::serve(listener, tls, bounds, handler, drain, stats)))
 }
 
 /// Until the first sign to end: reloads when told to, and looks at the certificates.

@@ -8,16 +8,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use regatta_policy::peers::Proxies;
 use regatta_policy::quota::Rule;
 use regatta_policy::snapshot::{Limits, Origins, Server};
 use regatta_seal::MasterKey;
 use toml::de::DeTable;
 
+use super::auth::{self, Auth};
 use super::cache;
 use super::complaint::{Complaint, Complaints, Place};
+use super::credentials::{self, CredentialPlan};
 use super::gateway::{self, Process};
 use super::limit;
-use super::raw::{Env, Findings, Section, line_at};
+use super::raw::{Env, Findings, Section, line_at, may_be_secret};
 use super::registry::{self, Door, Reading, Secrets};
 use super::server;
 use super::store::{self, Store};
@@ -39,6 +42,12 @@ pub struct Config {
     pub admission: Arc<Origins>,
     /// How much callers may ask for.
     pub quotas: Arc<Vec<Rule>>,
+    /// The proxies in front of it.
+    pub proxies: Arc<Proxies>,
+    /// Who may call; none: nobody checks here.
+    pub auth: Option<Auth>,
+    /// What servers are shown of this gateway, by their names.
+    pub credentials: HashMap<String, CredentialPlan>,
     /// Sealing keys; the first seals, all open. None: the store keeps one.
     pub sealing_keys: Arc<Vec<MasterKey>>,
     /// How old the store's newest key may become before there is another one; none: it stays.
@@ -101,7 +110,10 @@ fn not_toml(text: &str, error: &toml::de::Error) -> Complaint {
     let line = error.span().map_or(1, |span| line_at(text, span.start));
     let source = text.lines().nth(line - 1).unwrap_or_default().trim();
     let message = error.message().lines().next().unwrap_or("valid TOML");
-    let cut: String = source.chars().take(80).collect();
+    let cut: String = match source.split_once('=') {
+        Some((key, _)) if may_be_secret(source) => format!("{key}= …"),
+        Some(_) | None => source.chars().take(80).collect(),
+    };
     Complaint { place: Place::Line(line), what: cut, expected: format!("valid TOML: {message}"), hint: None }
 }
 
@@ -110,6 +122,7 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let gateway = table(&top, findings, text, tree, "gateway").with_env("REGATTA_GATEWAY_", env);
     let (process, admission) = (gateway::process(&gateway), gateway::origins(&gateway));
     let limits = gateway::limits(&gateway);
+    let proxies = Arc::new(gateway::proxies(&gateway));
     let sealing_keys = Arc::new(gateway::sealing_keys(&gateway));
     let sealing_key_rotation = gateway::sealing_key_rotation(&gateway);
     gateway.finish();
@@ -118,10 +131,14 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
     let store = store::store(&section);
     let registry = registry::reading(&section);
     section.finish();
+    let mut credentials = HashMap::new();
     let (mut servers, doors): (Vec<Arc<Server>>, Vec<Door>) =
-        servers(&top, findings, text, &store).into_iter().unzip();
+        servers(&top, findings, text, &store, &mut credentials).into_iter().unzip();
+    let auth = auth(&top, env, servers.len());
+    let claims = auth.as_ref().map_or(&[][..], |auth| &auth.access.claims);
     caches(&top, findings, text, &mut servers);
-    let quotas = limit::rules(&top, findings, text, &servers);
+    let known = limit::Known { servers: &servers, claims };
+    let quotas = limit::rules(&top, findings, text, known);
     top.finish();
     Config {
         process,
@@ -131,6 +148,9 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
         limits: Arc::new(limits),
         admission: Arc::new(admission),
         quotas: Arc::new(quotas),
+        proxies,
+        auth,
+        credentials,
         sealing_keys,
         sealing_key_rotation,
         store,
@@ -171,11 +191,21 @@ fn caches<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str, servers:
     }
 }
 
+/// `[auth]`, if it is written.
+fn auth<'a>(top: &Section<'a>, env: &'a Env, servers: usize) -> Option<Auth> {
+    let section = top.table("auth", "a table: [auth]")?.with_env("REGATTA_AUTH_", env);
+    let auth = auth::auth(&section);
+    auth::fits(&section, &auth, servers);
+    section.finish();
+    Some(auth)
+}
+
 fn servers<'a>(
     top: &Section<'a>,
     findings: &'a Findings,
     text: &'a str,
     store: &Store,
+    credentials: &mut HashMap<String, CredentialPlan>,
 ) -> Vec<(Arc<Server>, Door)> {
     let mut servers: Vec<(Arc<Server>, Door)> = Vec::new();
     let Some(found) = top.find("server") else {
@@ -203,6 +233,9 @@ fn servers<'a>(
             let hint =
                 "give it path = \"/…\"; one endpoint over several servers (federation) is not in this build";
             section.miss(what, "a path of its own for each server", Some(hint));
+        }
+        if let Some(plan) = credentials::credentials(&section) {
+            credentials.insert(server.name.clone(), plan);
         }
         section.finish();
         servers.push((Arc::new(server), door));

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use regatta_policy::peers::{Network, Preface, Proxies, ToldBy};
 use regatta_policy::snapshot::{Limits, Origins};
 
 use regatta_seal::MasterKey;
@@ -145,6 +146,26 @@ pub fn origins(section: &Section<'_>) -> Origins {
     let any_host = hosts.iter().any(|host| host == "*");
     hosts.retain(|host| host != "*");
     Origins { hosts, origins, any_host }
+}
+
+/// Reads the proxies in front of the gateway.
+pub fn proxies(section: &Section<'_>) -> Proxies {
+    let trusted = section.list("trusted_proxies", "an address or a network like \"10.0.0.0/8\"", |found| {
+        Network::parse(found.text()?)
+    });
+    let told_by = section.choice(
+        "forwarded_header",
+        ToldBy::XForwardedFor,
+        &[("x-forwarded-for", ToldBy::XForwardedFor), ("forwarded", ToldBy::Forwarded)],
+    );
+    let preface = section.get("proxy_protocol", Preface::None, "true or false", |found| {
+        Some(if found.flag()? { Preface::ProxyV2 } else { Preface::None })
+    });
+    if preface == Preface::ProxyV2 && trusted.is_empty() {
+        let what = "gateway.proxy_protocol stands without gateway.trusted_proxies".to_owned();
+        section.miss(what, "the addresses of the proxies that write the header", None);
+    }
+    Proxies { trusted, told_by, preface }
 }
 
 /// Reads the sealing keys. What was written is never shown.

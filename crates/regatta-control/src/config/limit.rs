@@ -23,16 +23,20 @@ const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const NAME: &str = "1 to 64 letters, digits, - . or _";
-const PART: &str = "\"principal\", \"ip\", \"session\", \"tool\", \"header:<name>\" or \"all\"";
+const PART: &str =
+    "\"principal\", \"ip\", \"session\", \"tool\", \"header:<name>\", \"claim:<name>\" or \"all\"";
 const UNITS: &str = "a whole number from 1 to 1000000";
 
-/// Reads all rules; `servers` are those that a rule may name.
-pub fn rules<'a>(
-    top: &Section<'a>,
-    findings: &'a Findings,
-    text: &'a str,
-    servers: &[Arc<Server>],
-) -> Vec<Rule> {
+/// What rules may name.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    pub servers: &'a [Arc<Server>],
+    /// The claims that are kept of tokens.
+    pub claims: &'a [String],
+}
+
+/// Reads all rules.
+pub fn rules<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str, known: Known<'_>) -> Vec<Rule> {
     let Some(found) = top.find("limit") else { return Vec::new() };
     let Some(tables) = found.tables() else {
         top.refuse(&found, "[[limit]], once a rule", None);
@@ -47,7 +51,7 @@ pub fn rules<'a>(
     for (index, (table, span)) in tables.into_iter().take(RULES_MAX).enumerate() {
         let number = index + 1;
         let section = Section::new(findings, text, &format!("limit[{number}]")).with_table(table, span);
-        let rule = rule(&section, number, text, servers);
+        let rule = rule(&section, number, text, known);
         if let Some(first) = names.insert(rule.name.clone(), number) {
             let what = format!("limit[{number}] and limit[{first}] are both named \"{}\"", rule.name);
             section.miss(what, "a name of its own for each rule", None);
@@ -63,14 +67,14 @@ pub fn rules<'a>(
     rules
 }
 
-fn rule(section: &Section<'_>, number: usize, text: &str, servers: &[Arc<Server>]) -> Rule {
+fn rule(section: &Section<'_>, number: usize, text: &str, known: Known<'_>) -> Rule {
     let name = section.get("name", format!("limit-{number}"), NAME, |found| {
         let name = found.text()?;
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         ((1..=64).contains(&name.len()) && name.bytes().all(fits)).then(|| name.to_owned())
     });
-    let subject = subject(section, servers);
-    let per = per(section);
+    let subject = subject(section, known.servers);
+    let per = per(section, known.claims);
     let terms = terms(section);
     let (cost, costs) = costs(section, &terms, text);
     let answer = [("http", Answer::Http), ("json-rpc", Answer::JsonRpc)];
@@ -102,7 +106,7 @@ fn subject(section: &Section<'_>, servers: &[Arc<Server>]) -> Subject {
     Subject { methods, tools, servers, callers }
 }
 
-fn per(section: &Section<'_>) -> Vec<Part> {
+fn per(section: &Section<'_>, claims: &[String]) -> Vec<Part> {
     let mut written = 0;
     // None stands for "all".
     let parts: Vec<Option<Part>> = section.list("per", PART, |found| {
@@ -114,7 +118,7 @@ fn per(section: &Section<'_>) -> Vec<Part> {
             "ip" => Some(Part::Ip),
             "session" => Some(Part::Session),
             "tool" => Some(Part::Tool),
-            text => Some(named(section, found, text)?),
+            text => Some(named(section, found, text, claims)?),
         })
     });
     let is_doubled = parts.iter().enumerate().any(|(at, part)| parts[..at].contains(part));
@@ -128,15 +132,17 @@ fn per(section: &Section<'_>) -> Vec<Part> {
     if written == 0 { vec![Part::Principal] } else { parts.into_iter().flatten().collect() }
 }
 
-/// `header:<name>`, and `claim:<name>` once there are any.
-fn named(section: &Section<'_>, found: &Found<'_>, text: &str) -> Option<Part> {
+/// `header:<name>` and `claim:<name>`.
+fn named(section: &Section<'_>, found: &Found<'_>, text: &str, claims: &[String]) -> Option<Part> {
     match text.split_once(':')? {
         ("header", name) => {
             HeaderName::try_from(name).ok().map(|name| Part::Header(name.as_str().to_owned()))
         }
         ("claim", name) if !name.is_empty() => {
-            let hint = "claims come with [auth], which this build does not have; per = \"principal\" counts by caller";
-            section.refuse(found, PART, Some(hint));
+            if !claims.iter().any(|kept| kept == name) {
+                let hint = "list it under auth.claims: what is not kept of a token cannot be counted by";
+                section.refuse(found, PART, Some(hint));
+            }
             Some(Part::Claim(name.to_owned()))
         }
         (_, _) => None,

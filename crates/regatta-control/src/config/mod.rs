@@ -2,9 +2,11 @@
 //!
 //! It never talks to a replica and never reads a key; `control.rs` turns a [`Config`] into snapshots.
 
+mod auth;
 mod cache;
 mod checked;
 mod complaint;
+mod credentials;
 pub mod endpoint;
 mod gateway;
 mod limit;
@@ -17,8 +19,10 @@ mod store;
 mod tests;
 mod units;
 
+pub use auth::{Auth, IDENTITY_SECRET_MIN, SecretPlace};
 pub use checked::{Config, check, load};
 pub use complaint::{Complaint, Complaints, Place};
+pub use credentials::{CredentialPlan, is_visible};
 pub use gateway::{LogFormat, Process, TlsFiles};
 pub use raw::Env;
 pub use store::Store;

@@ -180,6 +180,39 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// The table under `key` as a section of its own; a complaint if it is none.
+    pub fn table(&self, key: &'static str, expected: &str) -> Option<Section<'a>> {
+        let found = self.find(key)?;
+        let written = self.table.and_then(|table| table.get_key_value(key));
+        let written = written.and_then(|(name, value)| Some((value.get_ref().as_table()?, name.span())));
+        match written {
+            Some((table, span)) => Some(self.nested(found.path, table, span)),
+            None => {
+                // What stands in the place of a table of secrets may be one.
+                let (place, what) = (found.place, format!("{} is no table", found.path));
+                let expected = expected.to_owned();
+                self.findings.complain(Complaint { place, what, expected, hint: None });
+                None
+            }
+        }
+    }
+
+    /// Each table of the list `[[…]]` under `key` as a section of its own; a complaint if it is none.
+    pub fn tables(&self, key: &'static str, expected: &str) -> Vec<Section<'a>> {
+        let Some(found) = self.find(key) else { return Vec::new() };
+        let Some(tables) = found.tables() else {
+            self.refuse(&found, expected, None);
+            return Vec::new();
+        };
+        let each = tables.into_iter().enumerate();
+        each.map(|(i, (table, span))| self.nested(format!("{}[{}]", found.path, i + 1), table, span))
+            .collect()
+    }
+
+    fn nested(&self, path: String, table: &'a DeTable<'a>, span: Range<usize>) -> Section<'a> {
+        Section::new(self.findings, self.text, &path).with_table(table, span)
+    }
+
     /// A list of values, each as `read` understands it; a complaint for each that it does not.
     pub fn list<T>(
         &self,
@@ -257,7 +290,7 @@ impl<'a> Section<'a> {
             };
             self.findings.complain(Complaint {
                 place: Place::Line(line_at(self.text, key.span().start)),
-                what: format!("{}{dot}{name} = {}", self.path, shown(value.get_ref())),
+                what: shown_unless_secret(&format!("{}{dot}{name}", self.path), value.get_ref()),
                 expected: "a known key".to_owned(),
                 hint: Some(hint),
             });
@@ -351,6 +384,18 @@ impl<'a> Found<'a> {
 /// The line of a byte of `text`, from 1.
 pub fn line_at(text: &str, byte: usize) -> usize {
     text.as_bytes().iter().take(byte).filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// A key that nobody knows may be a misspelt one of a secret.
+fn shown_unless_secret(path: &str, value: &DeValue<'_>) -> String {
+    if may_be_secret(path) { format!("{path} = …") } else { format!("{path} = {}", shown(value)) }
+}
+
+/// Whether what stands beside these words may be a secret.
+pub fn may_be_secret(words: &str) -> bool {
+    const SECRET: [&str; 7] = ["secr", "bearer", "credential", "key", "token", "sha256", "password"];
+    let words = words.to_ascii_lowercase();
+    SECRET.iter().any(|word| words.contains(word))
 }
 
 fn shown(value: &DeValue<'_>) -> String {

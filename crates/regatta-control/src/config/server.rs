@@ -76,6 +76,7 @@ pub fn server(section: &Section<'_>, index: usize) -> (Server, Door) {
         concurrency: concurrency(section),
         breaker: section.choice("breaker", Breaker::On, &[("on", Breaker::On), ("off", Breaker::Off)]),
         classes: classes(section),
+        credential: None,
         replicas,
         name,
     };

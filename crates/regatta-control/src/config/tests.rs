@@ -261,8 +261,8 @@ error: regatta.toml:11: per names something twice, or "all" beside something els
 error: regatta.toml:14: limit[3].server = "nowhere"
   expected the name of a server: "default"
 error: regatta.toml:17: limit[4].per = "claim:team"
-  expected "principal", "ip", "session", "tool", "header:<name>" or "all"
-hint: claims come with [auth], which this build does not have; per = "principal" counts by caller
+  expected "principal", "ip", "session", "tool", "header:<name>", "claim:<name>" or "all"
+hint: list it under auth.claims: what is not kept of a token cannot be counted by
 error: regatta.toml:20: limit[6] and limit[5] are both named "limit-5"
   expected a name of its own for each rule
 error: regatta.toml:20: limit[6] counts the same as limit[5]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use regatta_policy::snapshot::{Endpoint, Scheme};
@@ -108,6 +108,23 @@ impl Client {
         }
     }
 
+    /// Sends `request` to `endpoint` and reads the whole answer, whatever its status; else why not, for the operator.
+    pub async fn fetch(
+        &self,
+        endpoint: &Endpoint,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let told = |why: NoAnswer| match why {
+            NoAnswer::Mute(why) | NoAnswer::Useless(why) => why,
+        };
+        let _place = self.places.acquire().await.map_err(|_| "the gateway ends".to_owned())?;
+        let stream = timeout(CONNECT_MAX, self.connect(endpoint)).await;
+        let stream = stream.map_err(|_| format!("no connection within {} s", CONNECT_MAX.as_secs()))?;
+        let fetching = fetch(stream.map_err(told)?, request);
+        let fetched = timeout(EXCHANGE_MAX, fetching).await;
+        fetched.map_err(|_| format!("no answer within {} s", EXCHANGE_MAX.as_secs()))?
+    }
+
     async fn connect(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, NoAnswer> {
         let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
             .await
@@ -148,6 +165,23 @@ async fn exchange(
     let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
     let (said, text) = read(body, &head.headers, id).await?.unzip();
     Ok(Answer { status: head.status, headers: head.headers, said, text: text.unwrap_or_default() })
+}
+
+async fn fetch(
+    stream: Box<dyn Stream>,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), String> {
+    let broken = |why: hyper::Error| format!("broken HTTP: {why}");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let _connection = Connection(tokio::spawn(async move {
+        // Its error is told to the sender as well.
+        let _ = connection.await;
+    }));
+    let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+    let body = Limited::new(body, ANSWER_MAX).collect().await;
+    let body = body.map_err(|_| format!("it broke off, or is longer than {ANSWER_MAX} bytes"))?;
+    Ok((head.status, body.to_bytes()))
 }
 
 /// Reads until our response is complete: a stream may stay open behind it.

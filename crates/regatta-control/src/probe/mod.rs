@@ -4,7 +4,7 @@
 //! never follows a redirect to another host, and says nothing about work in flight: that is the data plane's.
 
 mod answer;
-mod client;
+pub(crate) mod client;
 mod judge;
 mod round;
 mod speak;

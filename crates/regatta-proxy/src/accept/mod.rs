@@ -1,7 +1,8 @@
 //! The first stage: is this HTTP request one that an MCP endpoint answers at all?
 //!
-//! Checks the head only, in the order of RELIABILITY B.1: Host and Origin, path, method, content type, Accept.
-//! It never reads the body and never trusts a header for more than its own form.
+//! Checks the head only, in two steps with *identify* between them (RELIABILITY B.1): `accept` looks at Host, Origin
+//! and path, `form` at method, content type and Accept. It never reads the body and never trusts a header for more
+//! than its own form.
 
 mod host;
 mod origin;
@@ -21,30 +22,41 @@ use crate::view::View;
 /// The methods of an MCP endpoint.
 const ALLOW: &str = "POST, GET, DELETE";
 
-/// Checks the head of `request`.
+/// Whether a request is meant for us at all: by its Host, and by the page that sends it.
+pub(crate) fn gate(view: &View, head: &Parts) -> Result<(), Fault> {
+    host::check(head, &view.admission)?;
+    origin::check(&head.headers, &view.admission)
+}
+
+/// Finds the server that a request is for.
 pub(crate) fn accept(view: &View, arrival: Box<Arrival>) -> Result<Accepted, Fault> {
     let head = &arrival.head;
-    host::check(head, &view.admission)?;
-    origin::check(&head.headers, &view.admission)?;
+    gate(view, head)?;
     // CONNECT names no path that could be looked up (RFC 9110 9.3.6).
     if head.method == Method::CONNECT {
         return Err(Fault::BadVerb { allow: ALLOW });
     }
     let server = view.server_at(head.uri.path()).ok_or(Fault::NoSuchPath)?.clone();
+    once(&head.headers, &header::AUTHORIZATION, "Authorization")?;
+    Ok(Accepted { server, arrival })
+}
+
+/// Checks the form of an accepted request: what it is and what it can read.
+pub(crate) fn form(accepted: &Accepted) -> Result<Verb, Fault> {
+    let head = &accepted.arrival.head;
     let verb = verb(head)?;
     framing(&head.headers)?;
     once(&head.headers, &headers::MCP_SESSION_ID, "Mcp-Session-Id")?;
-    once(&head.headers, &header::AUTHORIZATION, "Authorization")?;
     match verb {
         Verb::Post => post(&head.headers)?,
         Verb::Get if !headers::Accepts::read(&head.headers).event_stream => return Err(Fault::NotAcceptable),
         Verb::Get | Verb::Delete => {}
     }
     // Nobody would read it, and what is unread when the answer is a stream would be taken for the next request.
-    if verb != Verb::Post && !arrival.body.is_end_stream() {
+    if verb != Verb::Post && !accepted.arrival.body.is_end_stream() {
         return Err(Fault::BodyUnexpected);
     }
-    Ok(Accepted { server, verb, arrival })
+    Ok(verb)
 }
 
 /// The methods are case-sensitive (RFC 9110 9.1), and modern requests have POST only

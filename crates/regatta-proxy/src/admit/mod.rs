@@ -52,7 +52,7 @@ pub(crate) async fn admit(
         // Boxed: the ordinary request should not carry what this needs.
         None => Box::pin(line_up(gateway, &accepted, &caller, &limits)).await?,
     };
-    let Accepted { server, mut arrival, .. } = accepted;
+    let Accepted { server, mut arrival } = accepted;
     let body = &mut arrival.body;
     let (text, permit, standing) = match standing {
         Standing::Settled => (read_body(body, limits.body_max, limits.body_timeout).await?, permit, standing),

@@ -8,6 +8,7 @@ use regatta_seal::Purpose;
 
 use crate::fault::Fault;
 use crate::gateway::Gateway;
+use crate::realm::Realm;
 use crate::view::ServerView;
 
 /// Bytes that a sealed token has beside its content: format, fingerprint, nonce, tag.
@@ -45,6 +46,7 @@ impl Negotiated<'_> {
 pub(crate) fn mint(
     gateway: &Gateway,
     server: &ServerView,
+    realm: Realm,
     replica: ReplicaId,
     upstream_session: &HeaderValue,
     negotiated: &Negotiated<'_>,
@@ -62,7 +64,8 @@ pub(crate) fn mint(
         bindings: vec![Binding { replica, upstream_session: Some(upstream_session.to_owned()) }],
         params,
     };
-    let sealed = gateway.ring.load().seal(Purpose::Session, &[&server.fleet], &token.to_bytes());
+    let ring = gateway.ring.load();
+    let sealed = realm.with(|parts| ring.seal(Purpose::Session, parts, &token.to_bytes()));
     if sealed.len() > server.limits.token_max {
         return Err(Fault::BadInitialize { why: "the session token would be larger than token_max" });
     }

@@ -21,7 +21,9 @@ use regatta_store::{Buried, Grave, Link, Met, Uuid16, Versioned, Warm};
 
 use crate::fault::Fault;
 use crate::gateway::Gateway;
+use crate::handover::Caller;
 use crate::peers;
+use crate::realm::Realm;
 use crate::session::{Bound, Home, Recorded, Seat, Session};
 use crate::view::ServerView;
 
@@ -29,10 +31,11 @@ use crate::view::ServerView;
 pub(crate) async fn bind(
     gateway: &Arc<Gateway>,
     server: &ServerView,
+    caller: &Caller,
     head: &Parts,
 ) -> Result<Option<Bound>, Fault> {
     let Some(value) = head.headers.get(MCP_SESSION_ID) else { return Ok(None) };
-    let session = open(gateway, server, value).await?;
+    let session = open(gateway, server, Realm::of(server, caller), value).await?;
     check_lifetime(gateway, server, &session)?;
     let record = look_up(gateway, &session).await?;
     let bound = at_home(session, record);
@@ -42,30 +45,37 @@ pub(crate) async fn bind(
     Ok(Some(bound))
 }
 
-/// Opens a token, or finds it opened.
-async fn open(gateway: &Gateway, server: &ServerView, value: &HeaderValue) -> Result<Arc<Session>, Fault> {
+/// Opens a token, or finds it opened. Of another realm it is broken like any other text, and takes the same way
+/// through the seal: neither the answer nor its time tells that there is such a session (RELIABILITY I101, T31).
+async fn open(
+    gateway: &Gateway,
+    server: &ServerView,
+    realm: Realm,
+    value: &HeaderValue,
+) -> Result<Arc<Session>, Fault> {
     let text = value.to_str().map_err(|_| Fault::NoSuchSession)?;
-    if let Some(session) = gateway.sessions.get(text) {
-        return if session.content.fleet == server.fleet { Ok(session) } else { Err(Fault::NoSuchSession) };
+    if let Some(session) = gateway.sessions.get(text).filter(|session| session.realm == realm) {
+        return Ok(session);
     }
     if text.len() > server.limits.token_max {
         return Err(Fault::NoSuchSession);
     }
     peers::keys::learn_key_of(gateway, text).await?;
+    let ring = gateway.ring.load();
     // A key that no gateway has published, or a bad seal: none of ours made this.
-    let opened = gateway.ring.load().open(Purpose::Session, &[&server.fleet], text);
+    let opened = realm.with(|parts| ring.open(Purpose::Session, parts, text));
     let opened = opened.map_err(|_| Fault::NoSuchSession)?;
     let content = SessionToken::from_bytes(&opened.plain).map_err(|_| Fault::NoSuchSession)?;
-    let session = Arc::new(session(content).ok_or(Fault::NoSuchSession)?);
+    let session = Arc::new(session(content, realm).ok_or(Fault::NoSuchSession)?);
     gateway.sessions.insert(text, session.clone());
     Ok(session)
 }
 
-fn session(content: SessionToken) -> Option<Session> {
+fn session(content: SessionToken, realm: Realm) -> Option<Session> {
     let binding = content.bindings.first()?;
     let upstream_session = HeaderValue::try_from(binding.upstream_session.as_deref()?).ok()?;
     let origin = Home { replica: binding.replica, upstream_session, etag: [0; 16] };
-    Some(Session { uuid: Uuid16(content.uuid), content, origin })
+    Some(Session { uuid: Uuid16(content.uuid), realm, content, origin })
 }
 
 /// 404 for what is past its lifetime (SESSIONS 8).

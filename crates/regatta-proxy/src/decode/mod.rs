@@ -9,6 +9,7 @@ use regatta_mcp::era::{Era, decide};
 use regatta_mcp::{Decoded, Kind, Message, Shape, decode as parse};
 use regatta_mcp::{headers, modern};
 
+use crate::door::Door;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::handover::{Admitted, Call, Subject, text_header};
 use crate::listener::Arrival;
@@ -30,7 +31,9 @@ pub(crate) fn decode(admitted: Admitted) -> Result<Box<Call>, Refusal> {
         Subject::Batch(_) => Era::Legacy,
     };
     let Arrival { peer, head, .. } = *arrival;
-    let call = Box::new(Call { server, caller, head, text, message, era, permit, alarm: peer.alarm });
+    let door = server.guard.is_some().then(|| Door::of(&head, &peer));
+    let alarm = peer.alarm;
+    let call = Box::new(Call { server, caller, door, head, text, message, era, permit, alarm });
     let asker = Asker { id: call.id(), era: Some(era), ..Asker::default() };
     match era {
         Era::Modern => check_modern(&call).map_err(|fault| fault.told(&asker))?,

@@ -13,6 +13,7 @@ use regatta_store::Uuid16;
 
 use crate::gateway::Rehoming;
 use crate::handles;
+use crate::realm::Realm;
 
 /// What a message is for the request that waits.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,8 +40,8 @@ pub(crate) struct Marks<'a> {
     pub replica: ReplicaId,
     /// The legacy session and the etag of its binding.
     pub session: Option<(Uuid16, [u8; 16])>,
-    /// The fleet, for modern handles.
-    pub fleet: [u8; 8],
+    /// What modern handles are bound to.
+    pub realm: Realm,
     /// Whether list cursors are wrapped too.
     pub cursors: Cursors,
     /// The key that opened the request's handles.
@@ -120,16 +121,16 @@ fn cancellation(marks: &Marks<'_>, text: &Bytes, seen: &Skim) -> (Role, Bytes) {
 /// Wraps `requestState` and task ids with their maker (SESSIONS 7).
 fn modern_handles(marks: &Marks<'_>, text: &Bytes, seen: &Skim, mut cuts: Vec<(Span, Bytes)>) -> Bytes {
     if let (Some(cursor), Cursors::Replica) = (seen.next_cursor, marks.cursors) {
-        let sealed = handles::seal_cursor(marks.ring, marks.fleet, marks.replica, &cursor.get(text));
+        let sealed = handles::seal_cursor(marks.ring, marks.realm, marks.replica, &cursor.get(text));
         cuts.push((cursor.outer(), Bytes::from(write::json_string(&sealed))));
     }
     if let Some(state) = seen.request_state {
-        let sealed = handles::seal_state(marks.ring, marks.fleet, marks.replica, &state.get(text));
+        let sealed = handles::seal_state(marks.ring, marks.realm, marks.replica, &state.get(text));
         cuts.push((state.outer(), Bytes::from(write::json_string(&sealed))));
     }
     for task in &seen.task_ids {
         let sealed =
-            handles::seal_task(marks.ring, marks.fleet, marks.replica, &task.get(text), marks.handle_key);
+            handles::seal_task(marks.ring, marks.realm, marks.replica, &task.get(text), marks.handle_key);
         cuts.push((task.outer(), Bytes::from(write::json_string(&sealed))));
     }
     if cuts.is_empty() {

@@ -10,8 +10,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 use regatta_mcp::era::Era;
 use regatta_mcp::{codes, write};
 
-use super::quota;
-use crate::fault::{Fault, Limited, Place, Refusal};
+use super::{challenge, quota};
+use crate::fault::{Challenge, Fault, Limited, Place, Problem, Refusal};
 use crate::reply::ReplyBody;
 
 /// What is known about the execution of a refused request, for `data.executed`.
@@ -83,6 +83,11 @@ pub(crate) fn answer(refusal: &Refusal) -> Response<ReplyBody> {
     if let Some(allow) = shape.allow {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
     }
+    if let Fault::Refused(refused) = fault
+        && let Some(value) = challenge::of(refused)
+    {
+        headers.insert(header::WWW_AUTHENTICATE, value);
+    }
     if shape.close {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -125,6 +130,7 @@ fn http_shape(fault: &Fault) -> Option<Shape> {
         Fault::ForeignHost => bad(StatusCode::FORBIDDEN, "Forbidden: this Host is not served here"),
         Fault::ForeignOrigin => bad(StatusCode::FORBIDDEN, "Forbidden: this Origin is not let in"),
         Fault::NoSuchPath => bad(StatusCode::NOT_FOUND, "Not Found"),
+        Fault::Refused(challenge) => refused(challenge),
         Fault::BadVerb { allow } => {
             Shape { allow: Some(allow), ..bad(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") }
         }
@@ -159,6 +165,19 @@ fn http_shape(fault: &Fault) -> Option<Shape> {
         }
         _message_or_call => return None,
     })
+}
+
+/// 400, 401 or 403 (2026-07-28 basic/authorization, *Error Handling*), with a body for clients that read no further.
+fn refused(challenge: &Challenge) -> Shape {
+    let (status, word) = match challenge.problem {
+        Problem::Malformed => (StatusCode::BAD_REQUEST, "Bad Request"),
+        Problem::Scope => (StatusCode::FORBIDDEN, "Forbidden"),
+        Problem::Missing | Problem::OtherScheme | Problem::InQuery | Problem::Invalid { .. } => {
+            (StatusCode::UNAUTHORIZED, "Unauthorized")
+        }
+    };
+    let words = format!("{word}: {}", challenge::words(challenge.problem));
+    Shape::new(status, codes::INVALID_REQUEST, words).executed(Executed::No)
 }
 
 /// Faults of the JSON-RPC message, and of the session it names.
@@ -218,6 +237,12 @@ fn call_shape(fault: &Fault) -> Shape {
         }
         Fault::StoreAway => {
             busy(codes::STORE_UNAVAILABLE, "The session cannot be looked up now").again(second)
+        }
+        Fault::KeysAway => {
+            busy(codes::KEYS_UNAVAILABLE, "Whether the token is good cannot be found out now").again(second)
+        }
+        Fault::CredentialRefused => {
+            busy(codes::NO_REPLICA, "The server does not take this gateway's credential").again(second)
         }
         Fault::NoReplica | Fault::MakerGone => {
             busy(codes::NO_REPLICA, "No replica of this server can take the request now").again(second)

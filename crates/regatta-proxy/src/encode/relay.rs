@@ -29,6 +29,7 @@ use crate::fault::{Asker, Fault};
 use crate::gateway::Gateway;
 use crate::handles;
 use crate::handover::Account;
+use crate::realm::Realm;
 use crate::reply::Cut;
 use crate::slots::Permit;
 use crate::streams::pace::{Due, Pace, Pacemaker};
@@ -44,7 +45,7 @@ pub(crate) struct Relaying {
     /// The legacy session and the etag of its binding.
     pub session: Option<(Uuid16, [u8; 16])>,
     pub replica: ReplicaId,
-    pub fleet: [u8; 8],
+    pub realm: Realm,
     pub cursors: Cursors,
     pub handle_key: Option<Fingerprint>,
     /// Held as long as the body.
@@ -270,8 +271,8 @@ fn handle(to: &Relaying, kind: HandleKind, text: &Bytes) -> Option<Bytes> {
     let ring = to.gateway.ring.load();
     let sealed = match kind {
         HandleKind::Id => return to.asker.id.as_ref().filter(|id| same_id(id, text)).map(|_| text.clone()),
-        HandleKind::RequestState => handles::seal_state(&ring, to.fleet, to.replica, &unquote(text)?),
-        HandleKind::TaskId => handles::seal_task(&ring, to.fleet, to.replica, &unquote(text)?, to.handle_key),
+        HandleKind::RequestState => handles::seal_state(&ring, to.realm, to.replica, &unquote(text)?),
+        HandleKind::TaskId => handles::seal_task(&ring, to.realm, to.replica, &unquote(text)?, to.handle_key),
     };
     Some(Bytes::from(regatta_mcp::write::json_string(&sealed)))
 }
@@ -292,7 +293,7 @@ fn pass(to: &mut Relaying, event: Event) -> Passed {
         id: to.asker.id.as_ref(),
         replica: to.replica,
         session: to.session,
-        fleet: to.fleet,
+        realm: to.realm,
         cursors: to.cursors,
         handle_key: to.handle_key,
         news: None,

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use regatta_mcp::headers::{LAST_EVENT_ID, MCP_SESSION_ID};
 use regatta_policy::snapshot::CallBounds;
 
@@ -74,7 +74,7 @@ pub(crate) async fn send(
     bounds: &CallBounds,
     patience: Patience,
 ) -> Result<UpstreamAnswer, Loss> {
-    let request = finish(replica.upstream.request(&upward.method), client, &upward);
+    let request = finish(replica.upstream.request(&upward.method), (replica, client), &upward);
     let lease = replica.upstream.lease();
     let sending = pin!(replica.upstream.send(lease, request, bounds));
     match Guarded::new(sending, patience.time, patience.arming).await {
@@ -96,7 +96,17 @@ async fn follow(
 ) -> Result<UpstreamAnswer, Loss> {
     let Some(path) = moved::path(&replica.upstream.endpoint, &answer.head.headers) else { return Ok(answer) };
     drop(answer);
-    let request = finish(replica.upstream.request_to(&upward.method, &path), client, &upward);
+    let request = replica.upstream.request_to(&upward.method, path.as_str());
+    dispatch(replica, finish(request, (replica, client), &upward), bounds, time).await
+}
+
+/// Sends a request that is ready, and waits at most `time` for the head of its answer.
+pub(crate) async fn dispatch(
+    replica: &ReplicaView,
+    request: Outgoing,
+    bounds: &CallBounds,
+    time: Duration,
+) -> Result<UpstreamAnswer, Loss> {
     let lease = replica.upstream.lease();
     let sending = replica.upstream.send(lease, request, bounds);
     match tokio::time::timeout(time, sending).await {
@@ -119,9 +129,17 @@ fn loss(error: SendError) -> Loss {
     }
 }
 
-fn finish(mut request: RequestHead, client: &Outbound, upward: &Upward<'_>) -> Outgoing {
+/// The request with what its client and we say in it.
+fn finish(
+    mut request: RequestHead,
+    (replica, client): (&ReplicaView, &Outbound),
+    upward: &Upward<'_>,
+) -> Outgoing {
     let Upward { method: _, text, session, cursor, rewritten } = upward;
-    client.write(&mut request, rewritten);
+    let is_replaced = |name: &HeaderName| {
+        rewritten.iter().any(|(other, _)| other == name) || replica.outward.replaces(name)
+    };
+    client.write(&mut request, is_replaced);
     if let Some(session) = session {
         request.header(&MCP_SESSION_ID, session);
     }
@@ -131,5 +149,6 @@ fn finish(mut request: RequestHead, client: &Outbound, upward: &Upward<'_>) -> O
     for (name, value) in *rewritten {
         request.header(name, value);
     }
+    replica.outward.write(&mut request, client.principal());
     request.finish(Bytes::clone(text))
 }

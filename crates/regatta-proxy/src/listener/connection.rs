@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use regatta_policy::peers::{Preface, Proxies};
 use regatta_policy::snapshot::Limits;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -30,6 +31,7 @@ use super::arrival::{Arrival, Hush};
 use super::aside::{After, Aside, Begun, Framing, sort};
 use super::drain::DrainSignal;
 use super::pour::{Poured, pour};
+use super::preface;
 use super::stall::Unstalled;
 use super::stats::ListenerStats;
 use crate::alarm::Alarm;
@@ -47,14 +49,24 @@ const BUFFER_MIN: usize = 8192;
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Address and port, as the kernel says.
+    /// Address and port, as the kernel says, or a trusted proxy before the first byte.
     pub address: SocketAddr,
     /// Whether the connection is encrypted.
     pub tls: bool,
+    /// Whether a trusted proxy wrote the headers.
+    pub proxied: bool,
     /// When it was accepted.
     pub since: Instant,
     /// The timer of the connection's task.
     pub(crate) alarm: Alarm,
+}
+
+/// An accepted connection with the bounds of its time.
+pub(super) struct Line {
+    pub stream: TcpStream,
+    pub address: SocketAddr,
+    pub limits: Arc<Limits>,
+    pub proxies: Arc<Proxies>,
 }
 
 /// What every connection of one `serve` shares.
@@ -83,22 +95,28 @@ impl Drop for Open {
 }
 
 /// Serves one accepted connection to its end.
-pub(super) async fn run<H, F, B>(
-    stream: TcpStream,
-    address: SocketAddr,
-    limits: Arc<Limits>,
-    shared: Shared<H>,
-    open: Open,
-) where
+pub(super) async fn run<H, F, B>(line: Line, shared: Shared<H>, open: Open)
+where
     H: Fn(Box<Arrival>) -> F,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let _open = open;
+    let Line { mut stream, address, limits, proxies } = line;
     tune(&stream, limits.tcp_user_timeout);
     bound_unsent(&stream, limits.unread_max);
-    let peer = Peer { address, tls: shared.tls.is_some(), since: Instant::now(), alarm: Alarm::default() };
+    let trusted = proxies.trusts(address.ip());
+    let (tls, alarm) = (shared.tls.is_some(), Alarm::default());
+    let mut peer = Peer { address, tls, proxied: trusted, since: Instant::now(), alarm };
+    if trusted && proxies.preface == Preface::ProxyV2 {
+        match tokio::time::timeout(limits.header_timeout, preface::read(&mut stream)).await {
+            // Whoever passes bytes on does not write the headers in them.
+            Ok(Ok(Some(client))) => (peer.address, peer.proxied) = (client, proxies.trusts(client.ip())),
+            Ok(Ok(None)) => {}
+            Ok(Err(_)) | Err(_) => return ListenerStats::count(&shared.stats.handshake_errors),
+        }
+    }
     let Some(tls) = &shared.tls else {
         return speak(stream, peer, &limits, &shared).await;
     };

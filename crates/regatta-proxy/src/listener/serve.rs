@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
+use regatta_policy::peers::Proxies;
 use regatta_policy::snapshot::Limits;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
@@ -18,7 +19,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::arrival::Arrival;
-use super::connection::{Open, Shared, run};
+use super::connection::{Line, Open, Shared, run};
 use super::drain::DrainSignal;
 use super::socket::Listener;
 use super::stats::ListenerStats;
@@ -30,15 +31,24 @@ pub struct Ended {
     pub aborted: usize,
 }
 
+/// What holds for new connections, read anew for each.
+#[derive(Clone, Debug)]
+pub struct ListenerBounds {
+    /// The bounds in force.
+    pub limits: Arc<ArcSwap<Limits>>,
+    /// The proxies that may say who their clients are.
+    pub proxies: Arc<ArcSwap<Proxies>>,
+}
+
 /// Serves `listener` with `handler` until `drain` rings, then lets the requests in flight finish until its deadline.
 ///
 /// A handler that answers with a stream has read the request's body to its end: what follows on the connection is taken
-/// for the next request. `limits` and `tls` are read anew for each connection. Spawn it on a multi-threaded runtime rather than to block on it: the
+/// for the next request. `bounds` and `tls` are read anew for each connection. Spawn it on a multi-threaded runtime rather than to block on it: the
 /// tasks that it spawns then start on a worker's own queue. Dropping it cuts all connections.
 pub async fn serve<H, F, B>(
     mut listener: Listener,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
-    limits: Arc<ArcSwap<Limits>>,
+    bounds: ListenerBounds,
     handler: H,
     drain: DrainSignal,
     stats: Arc<ListenerStats>,
@@ -54,7 +64,7 @@ where
     let deadline = loop {
         tokio::select! {
             (stream, address) = listener.accept(|| ListenerStats::count(&stats.accept_errors)) => {
-                admit(stream, address, &limits, &shared, &mut tasks);
+                admit(stream, address, &bounds, &shared, &mut tasks);
             }
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => note(ended, &stats),
             deadline = drain.wait() => break deadline,
@@ -68,7 +78,7 @@ where
 fn admit<H, F, B>(
     stream: TcpStream,
     address: SocketAddr,
-    limits: &ArcSwap<Limits>,
+    bounds: &ListenerBounds,
     shared: &Shared<H>,
     tasks: &mut JoinSet<()>,
 ) where
@@ -78,13 +88,14 @@ fn admit<H, F, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     ListenerStats::count(&shared.stats.accepted);
-    let limits = limits.load_full();
+    let limits = bounds.limits.load_full();
     if shared.stats.open() >= limits.connections_max {
         ListenerStats::count(&shared.stats.refused);
         return;
     }
     let open = Open::new(&shared.stats);
-    tasks.spawn(run(stream, address, limits, shared.clone(), open));
+    let line = Line { stream, address, limits, proxies: bounds.proxies.load_full() };
+    tasks.spawn(run(line, shared.clone(), open));
 }
 
 async fn finish(mut tasks: JoinSet<()>, deadline: Instant, stats: &ListenerStats) -> Ended {

@@ -24,8 +24,8 @@ mod streams;
 
 use super::stall::Unstalled;
 use super::{
-    Arrival, BodyError, DrainSignal, Drainer, Ended, Listener, ListenerStats, RequestBody, drain_signal,
-    read_body, serve,
+    Arrival, BodyError, DrainSignal, Drainer, Ended, Listener, ListenerBounds, ListenerStats, RequestBody,
+    drain_signal, read_body, serve,
 };
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -46,6 +46,10 @@ impl Served {
     }
 }
 
+fn bounds(limits: Arc<ArcSwap<Limits>>) -> ListenerBounds {
+    ListenerBounds { limits, proxies: Arc::default() }
+}
+
 /// Serves `handler` on a port of the kernel's choice.
 fn start<H, F, B>(limits: Limits, handler: H) -> Served
 where
@@ -59,7 +63,7 @@ where
     let stats = Arc::new(ListenerStats::default());
     let limits = Arc::new(ArcSwap::from_pointee(limits));
     let handler = move |arrival: Box<Arrival>| handler(Request::from_parts(arrival.head, arrival.body));
-    let task = tokio::spawn(serve(listener, None, limits, handler, drain, Arc::clone(&stats)));
+    let task = tokio::spawn(serve(listener, None, bounds(limits), handler, drain, Arc::clone(&stats)));
     Served { address, stats, drainer, task }
 }
 
@@ -119,7 +123,7 @@ async fn several_addresses_are_served_and_requests_share_a_connection() {
         assert!(!arrival.peer.tls && arrival.peer.address.ip().is_loopback());
         hello(Request::from_parts(arrival.head, arrival.body)).await
     };
-    let task = tokio::spawn(serve(listener, None, limits, handler, drain, Arc::clone(&stats)));
+    let task = tokio::spawn(serve(listener, None, bounds(limits), handler, drain, Arc::clone(&stats)));
     for address in addresses {
         let mut stream = TcpStream::connect(address).await.expect("accepted");
         for _ in 0..3 {

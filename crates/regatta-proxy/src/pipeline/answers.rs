@@ -59,7 +59,7 @@ pub(crate) async fn answer(
     bound: Bound,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let Call { server, caller, head, text, message, permit, .. } = *call;
-    let headers = Outbound::of(head.headers);
+    let headers = Outbound::of(head.headers, &caller);
     let from = Answerer { server, caller, headers, asker: Asker { id: None, ..asker } };
     match message {
         Subject::One(message) => carry(gateway, &from, &bound, (&message, &text), Some(permit)).await,
@@ -77,8 +77,9 @@ pub(crate) async fn apart(
     let Subject::Batch(messages) = std::mem::replace(&mut call.message, Subject::Batch(Vec::new())) else {
         return Ok(Rest::Call(call));
     };
-    let headers = Outbound::of(call.head.headers.clone());
-    let from = Answerer { server: call.server.clone(), caller: call.caller, headers, asker: asker.clone() };
+    let headers = Outbound::of(call.head.headers.clone(), &call.caller);
+    let (server, caller) = (call.server.clone(), call.caller.clone());
+    let from = Answerer { server, caller, headers, asker: asker.clone() };
     let mut rest = BytesMut::with_capacity(call.text.len());
     for message in &messages {
         let text = call.text.slice(message.whole.start as usize..message.whole.end as usize);
@@ -149,7 +150,7 @@ fn errand(
     Box::new(Errand {
         gateway: gateway.clone(),
         server: from.server.clone(),
-        caller: from.caller,
+        caller: from.caller.clone(),
         headers: from.headers.clone(),
         method: Verb::POST,
         text,

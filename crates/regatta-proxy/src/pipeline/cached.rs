@@ -234,8 +234,8 @@ fn fetch_anew(gateway: &Arc<Gateway>, call: &Call, bound: Option<&Bound>, fill: 
     let mut errand = Box::new(Errand {
         gateway: gateway.clone(),
         server: call.server.clone(),
-        caller: call.caller,
-        headers: Outbound::of(call.head.headers.clone()),
+        caller: call.caller.clone(),
+        headers: Outbound::of(call.head.headers.clone(), &call.caller),
         method: Verb::POST,
         text: call.text.clone(),
         rewritten: Vec::new(),

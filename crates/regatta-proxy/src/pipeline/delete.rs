@@ -27,24 +27,27 @@ pub(crate) async fn delete(
     gateway: &Arc<Gateway>,
     identified: Identified,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Accepted { server, arrival, .. } = identified.accepted;
+    let Identified { accepted: Accepted { server, arrival }, caller } = identified;
     let head = arrival.head;
     let asker = Asker { era: Some(Era::Legacy), ..Asker::default() };
     if !head.headers.contains_key(MCP_SESSION_ID) {
         return Err(Fault::SessionRequired.told(&asker));
     }
-    let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
+    let bound = bind::bind(gateway, &server, &caller, &head).await.map_err(|fault| fault.told(&asker))?;
     let Some(bound) = bound else { return Err(Fault::SessionRequired.told(&asker)) };
     let (day, digest) = bind::grave(&bound.session);
     // Nothing is done upstream that could not be written down (SESSIONS 8).
     if gateway.peers.are_many() && gateway.store.is_buried(day, digest).await.is_err() {
         return Err(Fault::StoreAway.told(&asker));
     }
-    let headers = Outbound::of(head.headers);
+    let headers = Outbound::of(head.headers, &caller);
     let status = end_upstream(&server, &bound, &headers).await;
     if status == Some(StatusCode::METHOD_NOT_ALLOWED) {
         // The server does not let clients end sessions (2025-11-25 basic/transports, *Session Management* 5).
         return Err(Fault::BadVerb { allow: "POST, GET" }.told(&asker));
+    }
+    if status == Some(StatusCode::UNAUTHORIZED) && server.guard.is_some() {
+        return Err(Fault::CredentialRefused.told(&asker));
     }
     if status == Some(StatusCode::UNAUTHORIZED) || status == Some(StatusCode::FORBIDDEN) {
         return Ok(refused(status.unwrap_or(StatusCode::FORBIDDEN)));

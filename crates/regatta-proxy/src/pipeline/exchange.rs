@@ -26,6 +26,7 @@ use crate::gate;
 use crate::gateway::Gateway;
 use crate::handover::Caller;
 use crate::headers::Outbound;
+use crate::realm::Realm;
 use crate::route::handles::Maker;
 use crate::route::tools::Among;
 use crate::route::{self, Tried};
@@ -451,6 +452,11 @@ impl Errand {
             whole_max: Some(bounds.request_max),
             keep_alive: Some(self.server.limits.keep_alive),
         }
+    }
+
+    /// What its handles and its session are bound to.
+    pub fn realm(&self) -> Realm {
+        Realm::of(&self.server, &self.caller)
     }
 
     /// The session, if the errand has one.

@@ -33,7 +33,7 @@ pub(crate) async fn initialize(
     asker: Asker,
 ) -> Result<Response<ReplyBody>, Refusal> {
     // A stale session id is no hindrance (RELIABILITY I102), a live one is (I105).
-    if let Ok(Some(_)) = bind::bind(gateway, &call.server, &call.head).await {
+    if let Ok(Some(_)) = bind::bind(gateway, &call.server, &call.caller, &call.head).await {
         return Err(Fault::SecondInitialize.told(&asker));
     }
     let params = call.one().and_then(|message| message.params.span);
@@ -42,8 +42,8 @@ pub(crate) async fn initialize(
     let errand = Box::new(Errand {
         gateway: gateway.clone(),
         server: call.server,
+        headers: Outbound::of(call.head.headers, &call.caller),
         caller: call.caller,
-        headers: Outbound::of(call.head.headers),
         method: http::Method::POST,
         text: call.text,
         rewritten: Vec::new(),
@@ -102,8 +102,16 @@ async fn answer(
     };
     if let (Some(session), SkimKind::Response { failed: false }) = (&session, skim.kind) {
         let negotiated = mint::Negotiated { text: &text, skim: &skim };
-        let token = mint::mint(&errand.gateway, &errand.server, replica, session, &negotiated, packed)
-            .map_err(|fault| errand.refuse(fault))?;
+        let token = mint::mint(
+            &errand.gateway,
+            &errand.server,
+            errand.realm(),
+            replica,
+            session,
+            &negotiated,
+            packed,
+        )
+        .map_err(|fault| errand.refuse(fault))?;
         response.headers_mut().insert(MCP_SESSION_ID, token);
         errand.gateway.metrics.sessions_opened.inc();
     }

@@ -35,7 +35,7 @@ pub(crate) fn concerns(call: &Call, bound: &Bound) -> bool {
 /// The session as it is bound where the called tool is; bound there now if it was not.
 pub(crate) async fn seat(gateway: &Arc<Gateway>, call: &Call, bound: Bound) -> Result<Bound, Fault> {
     let Some((name, tool)) = tools::tool(call) else { return Ok(bound) };
-    let headers = Outbound::of(call.head.headers.clone());
+    let headers = Outbound::of(call.head.headers.clone(), &call.caller);
     let server = &call.server;
     // A session whose own replica left goes where it can live first: perhaps that place has the tool.
     let bound = match server.replica(bound.home.replica) {
@@ -148,7 +148,7 @@ async fn repeat_level(wish: &Wish<'_>, bound: &Bound, view: &ReplicaView, home: 
 /// Passes a client's notification on to all later homes, beside whatever waits for an answer: which of them a
 /// cancellation or progress is for, only they know.
 pub(crate) fn tell(call: &Call, bound: &Bound) {
-    let client = Outbound::of(call.head.headers.clone());
+    let client = Outbound::of(call.head.headers.clone(), &call.caller);
     for home in bound.later().iter().filter_map(seated) {
         let (server, client, text) = (call.server.clone(), client.clone(), call.text.clone());
         tokio::spawn(async move {

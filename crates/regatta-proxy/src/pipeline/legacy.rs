@@ -47,7 +47,9 @@ pub(crate) async fn post(
     if method == Some(Method::Initialize) {
         return Box::pin(initialize(gateway, call, asker)).await;
     }
-    let bound = bind::bind(gateway, &call.server, &call.head).await.map_err(|fault| fault.told(&asker))?;
+    let bound = bind::bind(gateway, &call.server, &call.caller, &call.head)
+        .await
+        .map_err(|fault| fault.told(&asker))?;
     if bound.is_some() {
         asker.place = Place::Session;
     }
@@ -86,7 +88,7 @@ pub(crate) async fn post(
 
 /// Who asks, for a call that is refused before it is bound: inside a live session its fault rides on HTTP 200.
 pub(crate) async fn placed(gateway: &Arc<Gateway>, call: &Call, asker: Asker) -> Asker {
-    match bind::bind(gateway, &call.server, &call.head).await {
+    match bind::bind(gateway, &call.server, &call.caller, &call.head).await {
         Ok(Some(_)) if call.era == Era::Legacy => Asker { place: Place::Session, ..asker },
         Ok(_) | Err(_) => asker,
     }
@@ -163,8 +165,8 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
     Box::new(Errand {
         gateway: gateway.clone(),
         server: call.server,
+        headers: Outbound::of(call.head.headers, &call.caller),
         caller: call.caller,
-        headers: Outbound::of(call.head.headers),
         method: Verb::POST,
         text: call.text,
         rewritten: Vec::new(),
@@ -214,7 +216,7 @@ async fn request(
     let mut errand = errand(gateway, call, asker.clone(), bound.clone());
     errand.upkeep = upkeep;
     errand.noted = noted;
-    let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller);
+    let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller.clone());
     let mut exchange = Detachable::new(errand);
     // Nothing to resume: no session that could hold a stream, or a batch.
     let (Some(bound), Some(id)) = (bound, asker.id.clone()) else {
@@ -317,7 +319,7 @@ fn judge(errand: &mut Errand, replica: regatta_policy::ReplicaId, text: Bytes) -
         id: errand.asker.id.as_ref(),
         replica,
         session: errand.bound().map(|bound| (bound.session.uuid, bound.home.etag)),
-        fleet: errand.server.fleet,
+        realm: errand.realm(),
         cursors: Cursors::Shared,
         handle_key: None,
         news: Some(&errand.gateway.rehoming),

@@ -89,7 +89,7 @@ async fn alone(
     let (sender, messages) = channel(WAITING_MAX);
     let (opened, mut answers) = channel(server.replicas.len().max(1));
     let mut legs = JoinSet::new();
-    let headers = Outbound::of(call.head.headers).compact();
+    let headers = Outbound::of(call.head.headers, &call.caller).compact();
     let speakers = server.replicas.iter().filter(|view| view.replica.eras.speaks_modern());
     let path: Arc<str> = server.server.path.as_str().into();
     let speakers: Vec<Own> = speakers

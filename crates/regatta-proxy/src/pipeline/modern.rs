@@ -67,8 +67,8 @@ pub(crate) async fn post(
         gateway: gateway.clone(),
         repeatability: repeatability(&call),
         server: call.server,
+        headers: Outbound::of(call.head.headers, &call.caller),
         caller: call.caller,
-        headers: Outbound::of(call.head.headers),
         method: Verb::POST,
         text: way.text,
         rewritten: way.rewritten,
@@ -128,7 +128,7 @@ fn relaying(
     replica: regatta_policy::ReplicaId,
     handle_key: Option<Fingerprint>,
 ) -> Option<Relaying> {
-    let fleet = errand.server.fleet;
+    let realm = errand.realm();
     let session = errand.bound().map(|bound| (bound.session.uuid, bound.home.etag));
     Some(Relaying {
         gateway: errand.gateway,
@@ -137,7 +137,7 @@ fn relaying(
         era: errand.era,
         session,
         replica,
-        fleet,
+        realm,
         cursors: errand.server.server.cursors,
         handle_key,
         permit: errand.permit?,
@@ -226,7 +226,7 @@ fn judge(
         id: errand.asker.id.as_ref(),
         replica,
         session: None,
-        fleet: errand.server.fleet,
+        realm: errand.realm(),
         cursors: errand.server.server.cursors,
         handle_key,
         news: None,
@@ -247,6 +247,10 @@ fn judge(
 pub(crate) async fn pass(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
     let Answered { mut errand, answer, kind, .. } = answered;
     let status = answer.head.status;
+    // What it does not take is ours, not the client's: that has been checked.
+    if status == StatusCode::UNAUTHORIZED && errand.server.guard.is_some() {
+        return Err(errand.refuse(Fault::CredentialRefused));
+    }
     // A refusal is about this request; one of a server that fails lets the next in line try.
     if let Some(upkeep) = errand.upkeep.as_mut().filter(|_| status.is_client_error()) {
         upkeep.pass();

@@ -23,7 +23,7 @@ use crate::callers::StreamPlace;
 use crate::encode;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::gateway::Gateway;
-use crate::handover::Call;
+use crate::handover::{Call, Caller};
 use crate::headers::Outbound;
 use crate::listen::agreed::Agreed;
 use crate::listen::body::{ListenBody, Source};
@@ -52,7 +52,7 @@ pub(super) async fn listen(
     let server = call.server.clone();
     let speakers: Vec<ReplicaId> = speakers(&server).collect();
     let Some(first) = speakers.first().copied() else { return Err(Fault::EraNotSpoken.told(&asker)) };
-    let headers = Outbound::of(who_asks(call.head.headers)).compact();
+    let headers = Outbound::of(who_asks(call.head.headers), &as_told(&server, call.caller)).compact();
     drop(call.text);
     let path: Arc<str> = server.server.path.as_str().into();
     let audience = Audience { path: path.clone(), identity: identity(&headers) };
@@ -125,8 +125,20 @@ fn identity(headers: &Outbound) -> [u8; 16] {
     let mut pairs: Vec<(&str, &[u8])> =
         headers.pairs().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     pairs.sort_by_key(|(name, _)| *name);
-    let parts: Vec<&[u8]> = pairs.into_iter().flat_map(|(name, value)| [name.as_bytes(), value]).collect();
+    let mut parts: Vec<&[u8]> =
+        pairs.into_iter().flat_map(|(name, value)| [name.as_bytes(), value]).collect();
+    if let Some(principal) = headers.principal() {
+        let claims = principal.claims.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+        parts.extend([&b"principal"[..], &principal.digest, &principal.scopes_digest]);
+        parts.extend(claims);
+    }
     regatta_seal::digest16(&parts)
+}
+
+/// The caller as far as the server is told of it: what it does not see need not part audiences, what it sees must.
+fn as_told(server: &ServerView, caller: Caller) -> Caller {
+    let is_told = server.guard.as_ref().is_some_and(|guard| guard.rules.identity_secret.is_some());
+    Caller { principal: caller.principal.filter(|_| is_told), ..caller }
 }
 
 /// Asks for every list: a client hears of those that it wants.
@@ -278,13 +290,36 @@ fn honoured(filter: &[u8]) -> Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handover::Account;
+    use crate::principal::Principal;
 
     fn who(pairs: &[(&'static str, &'static str)]) -> [u8; 16] {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        identity(&Outbound::of(who_asks(headers)))
+        identity(&Outbound::of(who_asks(headers), &somebody(None)))
+    }
+
+    fn somebody(principal: Option<Principal>) -> Caller {
+        let ip = std::net::Ipv4Addr::LOCALHOST.into();
+        Caller { context: [0; 16], account: Account([0; 16]), ip, principal: principal.map(Arc::new) }
+    }
+
+    #[test]
+    fn a_principal_that_the_server_is_told_of_shares_with_itself_only() {
+        let told = |subject: &str, scope: &str, tenant: &str| {
+            let claims = vec![("tenant".into(), tenant.into())];
+            let principal = Principal::new("https://a.example", subject, [scope.into()], claims);
+            identity(&Outbound::of(HeaderMap::new(), &somebody(Some(principal))))
+        };
+        let alice = told("alice", "read", "a");
+        assert_eq!(alice, told("alice", "read", "a"));
+        for other in
+            [told("bob", "read", "a"), told("alice", "write", "a"), told("alice", "read", "b"), who(&[])]
+        {
+            assert_ne!(alice, other);
+        }
     }
 
     #[test]

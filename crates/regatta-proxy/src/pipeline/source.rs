@@ -205,7 +205,7 @@ impl CallSource {
             id: self.asker.id.as_ref(),
             replica: open.replica,
             session: open.bound.as_ref().map(|bound| (bound.session.uuid, bound.home.etag)),
-            fleet: open.errand.server.fleet,
+            realm: open.errand.realm(),
             cursors: Cursors::Shared,
             handle_key: None,
             news: Some(&self.gateway.rehoming),

@@ -32,6 +32,7 @@ use crate::headers::Outbound;
 use crate::peers;
 use crate::peers::catch_up;
 use crate::peers::letter::Hold;
+use crate::realm::Realm;
 use crate::reply::ReplyBody;
 use crate::route::handles::Maker;
 use crate::route::tools::Among;
@@ -59,14 +60,14 @@ pub(crate) async fn get(
     let Identified { accepted: Accepted { server, arrival, .. }, caller } = identified;
     let head = arrival.head;
     let asker = Asker { era: Some(Era::Legacy), place: Place::Session, ..Asker::default() };
-    let bound = bind::bind(gateway, &server, &head).await.map_err(|fault| fault.told(&asker))?;
+    let bound = bind::bind(gateway, &server, &caller, &head).await.map_err(|fault| fault.told(&asker))?;
     if gateway.is_draining() {
         return Err(Fault::Draining.told(&asker));
     }
     let Some(bound) = bound else { return without_session(gateway, server, caller, head, asker).await };
     let cursor = head.headers.get(LAST_EVENT_ID).cloned();
     // Compact: a standing stream may stay for days.
-    let headers = Outbound::of(head.headers).compact();
+    let headers = Outbound::of(head.headers, &caller).compact();
     let listener = Listener { gateway: gateway.clone(), server, caller, headers, bound };
     match cursor {
         // Ours are text, so what is not text is not ours: no reason to take it for a new stream.
@@ -89,8 +90,8 @@ async fn without_session(
     let errand = Box::new(Errand {
         gateway: gateway.clone(),
         server,
+        headers: Outbound::of(head.headers, &caller),
         caller,
-        headers: Outbound::of(head.headers),
         method: Verb::GET,
         text: Bytes::new(),
         rewritten: Vec::new(),
@@ -113,6 +114,11 @@ async fn without_session(
 }
 
 impl Listener {
+    /// What its handles are bound to.
+    pub fn realm(&self) -> Realm {
+        Realm::of(&self.server, &self.caller)
+    }
+
     /// A place among the caller's open streams.
     fn place(&self, asker: &Asker) -> Result<StreamPlace, Refusal> {
         self.gateway.callers.stream(self.caller.account, &self.server.limits).map_err(|verdict| {
@@ -133,7 +139,7 @@ impl Listener {
         Box::new(Errand {
             gateway: self.gateway.clone(),
             server: self.server.clone(),
-            caller: self.caller,
+            caller: self.caller.clone(),
             headers: self.headers.clone(),
             method: Verb::GET,
             text: Bytes::new(),
@@ -203,7 +209,7 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
     let stream = Stream::new(
         number,
         uuid,
-        listener.caller,
+        listener.caller.clone(),
         Carries::Standing,
         label,
         ring_bytes_max,
@@ -277,7 +283,7 @@ fn go_on(listener: Listener, cut: Cut, place: StreamPlace, asker: Asker) -> Resp
     let carries = cut.label.id.clone().map_or(Carries::Standing, |id| Carries::Call { id });
     let (number, session, at) = (cut.label.number, listener.bound.session.uuid, cut.next);
     let (label, ring_bytes_max) = (cut.sealed.clone(), listener.server.limits.ring_bytes_max);
-    let (gateway, caller) = (listener.gateway.clone(), listener.caller);
+    let (gateway, caller) = (listener.gateway.clone(), listener.caller.clone());
     let source = RecalledSource::begin(listener.clone(), cut, asker);
     let stream = Stream::new(number, session, caller, carries, label, ring_bytes_max, Box::new(source));
     let stream = Arc::new(stream.going_on(at));

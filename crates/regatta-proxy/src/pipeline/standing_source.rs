@@ -162,7 +162,7 @@ impl StandingSource {
             id: None,
             replica: bound.home.replica,
             session: Some((bound.session.uuid, bound.home.etag)),
-            fleet: self.listener.server.fleet,
+            realm: self.listener.realm(),
             cursors: Cursors::Shared,
             handle_key: None,
             news: None,

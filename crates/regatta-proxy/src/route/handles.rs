@@ -17,6 +17,7 @@ use regatta_seal::{Fingerprint, KeyRing, Purpose, random_u64};
 use crate::fault::Fault;
 use crate::handles::open;
 use crate::handover::Call;
+use crate::realm::Realm;
 
 /// Where a modern request should go, and what it says there.
 pub(crate) struct Directions {
@@ -52,17 +53,17 @@ pub(crate) fn directions(call: &Call, ring: &KeyRing) -> Result<Directions, Faul
         key: None,
     };
     let Some(message) = call.one() else { return Ok(directions) };
-    let fleet = call.server.fleet;
+    let realm = Realm::of(&call.server, &call.caller);
     let mut cuts = Vec::new();
     if let Some(state) = message.params.request_state {
         let handle =
-            open(ring, Purpose::RequestState, fleet, &state.get(&call.text)).ok_or(Fault::BadHandle)?;
+            open(ring, Purpose::RequestState, realm, &state.get(&call.text)).ok_or(Fault::BadHandle)?;
         directions.maker = Maker::Preferred(handle.maker);
         cuts.push(cut(state, &handle.text));
     }
     let names_task = message.method.is_some_and(|name| name.method.name_source() == NameSource::TaskId);
     if let (true, Some(task)) = (names_task, message.params.task_id) {
-        let inner = match open(ring, Purpose::Task, fleet, &task.get(&call.text)) {
+        let inner = match open(ring, Purpose::Task, realm, &task.get(&call.text)) {
             Some(handle) => {
                 directions.maker = Maker::Only(handle.maker);
                 directions.key = Some(handle.key);
@@ -75,7 +76,7 @@ pub(crate) fn directions(call: &Call, ring: &KeyRing) -> Result<Directions, Faul
         directions.rewritten.push((MCP_NAME, encode_name(&inner)));
     }
     if let (Cursors::Replica, Some(cursor)) = (call.server.server.cursors, message.params.cursor) {
-        let handle = open(ring, Purpose::Cursor, fleet, &cursor.get(&call.text)).ok_or(Fault::BadHandle)?;
+        let handle = open(ring, Purpose::Cursor, realm, &cursor.get(&call.text)).ok_or(Fault::BadHandle)?;
         directions.maker = Maker::Only(handle.maker);
         cuts.push(cut(cursor, &handle.text));
     }

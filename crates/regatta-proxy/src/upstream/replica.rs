@@ -109,6 +109,11 @@ impl Upstream {
         let _ = lost.wait_for(|lost| *lost).await;
     }
 
+    /// What it is called in `Host`.
+    pub(crate) fn authority(&self) -> HeaderValue {
+        authority(&self.endpoint)
+    }
+
     /// Counts one more request in flight, until the lease is dropped.
     pub fn lease(self: &Arc<Self>) -> Lease {
         self.in_flight.fetch_add(1, Ordering::Relaxed);

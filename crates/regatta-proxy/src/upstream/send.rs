@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Method;
-use http::uri::PathAndQuery;
 use regatta_policy::Micros;
 use regatta_policy::eject::Outcome;
 use regatta_policy::snapshot::CallBounds;
@@ -19,7 +18,7 @@ use super::connect::connect;
 use super::error::{NotWritten, SendError, Written};
 use super::link::{Failed, Link};
 use super::pool::{Slot, Turn};
-use super::replica::{Lease, Upstream, authority};
+use super::replica::{Lease, Upstream};
 
 impl Upstream {
     /// Begins a request to this replica's endpoint; its `Host` is written already.
@@ -28,8 +27,8 @@ impl Upstream {
     }
 
     /// The same to another path of its.
-    pub fn request_to(&self, method: &Method, path: &PathAndQuery) -> RequestHead {
-        RequestHead::new(method, &codec::opening(path.as_str(), &authority(&self.endpoint)))
+    pub fn request_to(&self, method: &Method, path: &str) -> RequestHead {
+        RequestHead::new(method, &codec::opening(path, &self.authority()))
     }
 
     /// Sends `request`.

@@ -242,6 +242,10 @@ impl Plane {
         }
         let (views, snapshots) = (self.control.views(), self.control.snapshots());
         let (views, snapshot) = (views.borrow(), snapshots.borrow());
+        if let Some(access) = &snapshot.access {
+            let without = access.issuers.iter().filter(|issuer| issuer.keys.is_empty());
+            reasons.extend(without.map(|issuer| format!("no keys of the issuer {} yet", issuer.url)));
+        }
         for server in snapshot.servers.iter().map(|server| server.name.as_str()) {
             if !views.iter().any(|view| view.server == server && view.health == "healthy") {
                 reasons.push(format!("no replica of {server} is healthy"));

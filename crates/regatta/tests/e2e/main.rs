@@ -2,6 +2,12 @@
 //!
 //! One test binary for all, because only this crate's tests know where the binary is.
 
+mod auth_example;
+mod auth_keys;
+mod auth_metadata;
+mod auth_sessions;
+mod auth_tokens;
+mod auth_upstream;
 mod bad_http;
 mod bad_json;
 mod bad_legacy;
@@ -45,6 +51,7 @@ mod peers_questions;
 mod peers_sessions;
 mod peers_store;
 mod peers_streams;
+mod proxies;
 mod questions;
 mod rehome;
 mod reload;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use regatta_control::Control;
 use regatta_control::config::{Env, check};
+use regatta_policy::access::Asked;
 use regatta_policy::snapshot::Snapshot;
-use regatta_proxy::listener::{self, Drainer, Listener, ListenerStats, drain_signal};
+use regatta_proxy::listener::{self, Drainer, Listener, ListenerBounds, ListenerStats, drain_signal};
 use regatta_proxy::peers::{Company, KeyPlan, Keys};
-use regatta_proxy::{Gateway, Parts};
+use regatta_proxy::{AskKeys, Gateway, Parts};
 use regatta_seal::MasterKey;
 use regatta_store::{Bounds, Embedded, Registry, Store, embedded};
 use regatta_testkit::stub::answers;
@@ -50,23 +51,26 @@ impl Hosted {
         let snapshot = snapshots.borrow_and_update().clone();
         let plan = KeyPlan { configured: vec![MasterKey::new([7; 32])], wrap: None, rotation: None };
         let keys = Keys::start(plan, &*store, Company::Alone).await.expect("keys of the config");
+        let ask_keys: AskKeys = Arc::new(|_| Box::pin(async { Asked::Away }));
         let gateway = Gateway::new(Parts {
             snapshot,
             keys,
             store: store.clone(),
             company: Company::Alone,
             fleet: None,
+            ask_keys,
         });
         tokio::spawn(obey(gateway.clone(), snapshots.clone()));
         let listener = Listener::bind(&["127.0.0.1:0".parse().expect("an address")]).expect("a free port");
         let url = format!("http://{}/mcp", listener.local_addr().expect("a bound socket"));
         let (drainer, drain) = drain_signal();
-        let (handled, limits) = (gateway.clone(), gateway.shared_limits());
+        let bounds = ListenerBounds { limits: gateway.shared_limits(), proxies: gateway.shared_proxies() };
+        let handled = gateway.clone();
         let handler = move |arrival| regatta_proxy::serve(handled.clone(), arrival);
         tokio::spawn(listener::serve(
             listener,
             None,
-            limits,
+            bounds,
             handler,
             drain,
             Arc::<ListenerStats>::default(),

@@ -42,7 +42,7 @@ fn feeding() -> (Served, mpsc::UnboundedReceiver<(Feeder, oneshot::Receiver<()>)
         announce.send((feeder, has_left)).expect("the test listens");
         async { Response::new(Fed(frames, Some(left))) }
     };
-    let task = tokio::spawn(serve(listener, None, limits, handler, drain, Arc::clone(&stats)));
+    let task = tokio::spawn(serve(listener, None, super::bounds(limits), handler, drain, Arc::clone(&stats)));
     (Served { address, stats, drainer, task }, requests)
 }
 

@@ -74,7 +74,7 @@ fn read(stream: &Stream, reader: u64, at: Sequence, bell: &Arc<Bell>) -> Read {
 }
 
 fn nobody() -> Caller {
-    Caller { context: [0; 16], account: Account([2; 16]), ip: Ipv4Addr::LOCALHOST.into() }
+    Caller { context: [0; 16], account: Account([2; 16]), ip: Ipv4Addr::LOCALHOST.into(), principal: None }
 }
 
 fn stream() -> (Stream, Arc<Mutex<Script>>) {

@@ -152,6 +152,7 @@ pub(crate) fn server(replicas: Vec<Replica>) -> Server {
         breaker: Breaker::On,
         classes: Vec::new(),
         call: CallBounds::default(),
+        credential: None,
         replicas,
         leases: Leases::Unleased,
         catalogue: None,
@@ -165,6 +166,8 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         limits: Arc::new(Limits::default()),
         admission: Arc::new(Origins::default()),
         quotas: Arc::default(),
+        access: None,
+        proxies: Arc::default(),
     }
 }
 

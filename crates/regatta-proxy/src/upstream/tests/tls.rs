@@ -55,8 +55,9 @@ async fn a_certificate_is_verified_and_can_be_exchanged_while_serving() {
         Response::new(Full::from("{}"))
     };
     let limits = Arc::new(ArcSwap::from_pointee(Limits::default()));
+    let bounds = listener::ListenerBounds { limits, proxies: Arc::default() };
     let stats = Arc::new(ListenerStats::default());
-    let serving = tokio::spawn(serve(listener, Some(Arc::clone(&tls)), limits, handler, drain, stats));
+    let serving = tokio::spawn(serve(listener, Some(Arc::clone(&tls)), bounds, handler, drain, stats));
 
     let known = upstream("localhost", port, trusting(&first.cert));
     for _ in 0..3 {

@@ -52,6 +52,20 @@ pub(crate) struct Caller {
     pub principal: Option<Arc<Principal>>,
 }
 
+/// A claim of a verified token. What two issuers call the same need not be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claimed<'a> {
+    pub issuer: &'a str,
+    pub value: &'a str,
+}
+
+impl Claimed<'_> {
+    /// One for each value of each issuer.
+    pub fn digest(&self) -> [u8; 16] {
+        regatta_seal::digest16(&[b"claim", self.issuer.as_bytes(), self.value.as_bytes()])
+    }
+}
+
 /// The key under which quotas are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Account(pub [u8; 16]);
@@ -66,9 +80,10 @@ impl Caller {
     }
 
     /// What its token says under `name`, if `[auth]` keeps that claim.
-    pub fn claim(&self, name: &str) -> Option<&str> {
-        let claims = &self.principal.as_ref()?.claims;
-        claims.iter().find(|(kept, _)| **kept == *name).map(|(_, value)| &**value)
+    pub fn claim(&self, name: &str) -> Option<Claimed<'_>> {
+        let principal = self.principal.as_ref()?;
+        let (_, value) = principal.claims.iter().find(|(kept, _)| **kept == *name)?;
+        Some(Claimed { issuer: &principal.issuer, value })
     }
 
     /// One key per IPv4 address, one per IPv6 /64: a whole /64 belongs to one subscriber.

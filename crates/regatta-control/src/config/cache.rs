@@ -16,8 +16,8 @@ const TOOL: &str = "a tool name; * stands for any letters";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MS: Duration = Duration::from_millis(1);
 
-/// Reads one rule and gives it to its server.
-pub fn rule(section: &Section<'_>, servers: &mut [Arc<Server>]) {
+/// Reads one rule and gives it to its server. `claims` are those that are kept of tokens.
+pub fn rule(section: &Section<'_>, servers: &mut [Arc<Server>], claims: &[String]) {
     let rule = Rule {
         tool: tool(section),
         scope: section.get("scope", Scope::Principal, SCOPE, scope),
@@ -30,11 +30,11 @@ pub fn rule(section: &Section<'_>, servers: &mut [Arc<Server>]) {
             &[("on", Telling::Marked), ("off", Telling::Silent)],
         ),
     };
-    if let Scope::Claim(name) = &rule.scope {
-        section.note(format!(
-            "cache of \"{}\": no caller has a verified claim \"{name}\" in this build, so nothing is kept",
-            rule.tool.as_str()
-        ));
+    if let (Scope::Claim(name), Some(found)) = (&rule.scope, section.find("scope"))
+        && !claims.contains(name)
+    {
+        let hint = "list it under auth.claims: what is not kept of a token cannot be shared by";
+        section.refuse(&found, SCOPE, Some(hint));
     }
     let Some(server) = server(section, servers) else { return };
     if server.cache.iter().any(|other| other.tool == rule.tool) {

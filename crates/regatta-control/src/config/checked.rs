@@ -136,7 +136,7 @@ fn read<'a>(findings: &'a Findings, text: &'a str, tree: &'a DeTable<'a>, env: &
         servers(&top, findings, text, &store, &mut credentials).into_iter().unzip();
     let auth = auth(&top, env, servers.len());
     let claims = auth.as_ref().map_or(&[][..], |auth| &auth.access.claims);
-    caches(&top, findings, text, &mut servers);
+    caches((&top, findings, text), &mut servers, claims);
     let known = limit::Known { servers: &servers, claims };
     let quotas = limit::rules(&top, findings, text, known);
     top.finish();
@@ -179,14 +179,18 @@ fn table<'a>(
     }
 }
 
-fn caches<'a>(top: &Section<'a>, findings: &'a Findings, text: &'a str, servers: &mut [Arc<Server>]) {
+fn caches<'a>(
+    (top, findings, text): (&Section<'a>, &'a Findings, &'a str),
+    servers: &mut [Arc<Server>],
+    claims: &[String],
+) {
     let Some(found) = top.find("cache") else { return };
     let Some(tables) = found.tables() else {
         return top.refuse(&found, "[[cache]], once a rule", None);
     };
     for (index, (table, span)) in tables.into_iter().enumerate() {
         let section = Section::new(findings, text, &format!("cache[{}]", index + 1)).with_table(table, span);
-        cache::rule(&section, servers);
+        cache::rule(&section, servers, claims);
         section.finish();
     }
 }

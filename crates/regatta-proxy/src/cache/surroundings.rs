@@ -1,4 +1,4 @@
-//! Headers beside the body that may change a server's answer.
+//! What beside the body may change a server's answer: headers, and the caller's scopes.
 //!
 //! Servers read more than `Authorization`: an API key, a cookie, a tenant, a language. Whatever travels up and is not
 //! known to change nothing belongs to the key, so that no result crosses over to somebody who sent something else.
@@ -12,7 +12,8 @@ use regatta_seal::digest16;
 use crate::handover::Call;
 use crate::headers::travels_up;
 
-/// A digest of such headers; zero without any.
+/// A digest of such headers, and of the scopes of a caller that was checked: a server may answer by them, and what one set
+/// of them saw, another must not be shown (RELIABILITY T22). Zero without any.
 pub(crate) fn of(call: &Call, scope: &Scope) -> [u8; 16] {
     let counts = |name: &HeaderName| match scope {
         Scope::Public => repeats_an_argument(name),
@@ -24,12 +25,19 @@ pub(crate) fn of(call: &Call, scope: &Scope) -> [u8; 16] {
             found.push((name.as_str(), value.as_bytes()));
         }
     }
-    if found.is_empty() {
+    let scopes = match scope {
+        Scope::Public => None,
+        Scope::Principal | Scope::Session | Scope::Claim(_) => {
+            call.caller.principal.as_ref().map(|principal| &principal.scopes_digest)
+        }
+    };
+    if found.is_empty() && scopes.is_none() {
         return [0; 16];
     }
     // Values of one name keep their order, which may mean something.
     found.sort_by_key(|(name, _)| *name);
-    let parts: Vec<&[u8]> = found.iter().flat_map(|(name, value)| [name.as_bytes(), *value]).collect();
+    let mut parts: Vec<&[u8]> = found.iter().flat_map(|(name, value)| [name.as_bytes(), *value]).collect();
+    parts.extend(scopes.iter().flat_map(|digest| [&b""[..], digest.as_slice()]));
     digest16(&parts)
 }
 

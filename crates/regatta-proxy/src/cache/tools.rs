@@ -37,12 +37,15 @@ fn asked(call: &Call, bound: Option<&Bound>, message: &Message, tool: &str) -> O
     if is_personal(message) || is_unheard {
         return None;
     }
+    let claimed;
     let scope = match &view.rule.scope {
         Scope::Principal => ScopeValue::Principal(&call.caller.context),
         Scope::Public => ScopeValue::Public,
         Scope::Session => ScopeValue::Session(&bound?.session.uuid.0),
-        // Nobody verifies tokens here yet, so that no caller has claims.
-        Scope::Claim(_) => return None,
+        Scope::Claim(name) => {
+            claimed = call.caller.claim(name)?.digest();
+            ScopeValue::Claim(name, &claimed)
+        }
     };
     let params = canonical_params(message.params.span?.of(&call.text))?;
     let key = Key::of(&Fields {

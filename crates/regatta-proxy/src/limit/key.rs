@@ -7,7 +7,7 @@ use regatta_mcp::headers::MCP_SESSION_ID;
 use regatta_policy::quota::rule::Part;
 use regatta_seal::digest16;
 
-use crate::handover::Call;
+use crate::handover::{Call, Claimed};
 
 /// The key of `call` under a rule that counts by `per`.
 pub(super) fn of(per: &[Part], call: &Call, tool: Option<&str>) -> [u8; 16] {
@@ -41,10 +41,21 @@ fn add<'a>(
         Part::Principal => said.extend(marked(Some(&call.caller.account.0))),
         Part::Ip => said.extend(marked(Some(network))),
         Part::Tool => said.extend(marked(tool.map(str::as_bytes))),
-        Part::Claim(name) => said.extend(marked(call.caller.claim(name).map(str::as_bytes))),
+        Part::Claim(name) => match call.caller.claim(name) {
+            Some(Claimed { issuer, value }) => {
+                said.extend([b"claim".as_slice(), issuer.as_bytes(), value.as_bytes()]);
+            }
+            None => said.extend(marked(None)),
+        },
         // A token that does not open counts under a key of its own and is refused in *bind*.
         Part::Session => match call.head.headers.get(MCP_SESSION_ID) {
-            Some(token) => said.extend(marked(Some(token.as_bytes()))),
+            Some(token) => {
+                said.extend(marked(Some(token.as_bytes())));
+                // Who has somebody else's session id must not use up that session's quota (RELIABILITY T26).
+                said.extend(
+                    call.caller.principal.iter().flat_map(|principal| [b"of".as_slice(), &principal.digest]),
+                );
+            }
             None => said.extend([b"caller".as_slice(), &call.caller.account.0]),
         },
         // All of them: which one a server reads is not known here.

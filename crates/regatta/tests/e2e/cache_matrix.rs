@@ -23,10 +23,6 @@ tool = "here"
 ttl = "1h"
 scope = "session"
 [[cache]]
-tool = "tenant"
-ttl = "1h"
-scope = "claim:tenant"
-[[cache]]
 tool = "odd-*"
 ttl = "1h"
 max_bytes = "2KiB"
@@ -135,7 +131,6 @@ const IDENTITIES: &[Pair] = &[
     ("one session", HERE, HERE, SHARED),
     ("two sessions where one is the scope", HERE, in_session(HERE, 2), APART),
     ("no session where one is the scope", of(OWN, "here"), of(OWN, "here"), APART),
-    ("a claim that nobody verified", of(OWN, "tenant"), of(OWN, "tenant"), APART),
     ("a tool that no rule names", of(OWN, "work"), of(OWN, "work"), APART),
 ];
 

@@ -5,6 +5,7 @@
 mod auth_example;
 mod auth_keys;
 mod auth_metadata;
+mod auth_quotas;
 mod auth_sessions;
 mod auth_tokens;
 mod auth_upstream;

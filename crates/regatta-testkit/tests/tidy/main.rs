@@ -50,7 +50,7 @@ struct Wall {
     why: &'static str,
 }
 
-const WALLS: [Wall; 9] = [
+const WALLS: [Wall; 10] = [
     Wall {
         krate: "regatta-mcp",
         ours: &[],
@@ -92,6 +92,12 @@ const WALLS: [Wall; 9] = [
         ours: &["regatta_mcp", "regatta_policy", "regatta_seal", "regatta_store"],
         banned: &[],
         why: "the control plane hands a Snapshot down and never reaches into the data plane; join them in wiring.rs",
+    },
+    Wall {
+        krate: "regatta-node",
+        ours: &["regatta_mcp", "regatta_policy", "regatta_seal", "regatta_store", "regatta_cache"],
+        banned: &[],
+        why: "a node is useful without a gateway: it knows neither plane, only what both build on",
     },
     Wall {
         krate: "regatta-tools",

@@ -1,0 +1,101 @@
+//! Answers of the node itself, and what a request's answer holds on to until its last byte.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use tokio::time::Sleep;
+
+use crate::places::Place;
+
+/// An answer's body.
+pub(crate) type AnswerBody = BoxBody<Bytes, std::convert::Infallible>;
+/// An answer.
+pub(crate) type Answer = Response<AnswerBody>;
+
+/// A text with a status.
+pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()).boxed());
+    *answer.status_mut() = status;
+    answer
+}
+
+/// A JSON text with a status.
+pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
+    let mut answer = plain(status, value.to_string());
+    let json = http::HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    answer
+}
+
+/// A JSON-RPC error; `id` is null where it is not known.
+pub(crate) fn fault(status: StatusCode, id: &serde_json::Value, code: i32, why: &str) -> Answer {
+    let error = serde_json::json!({"code": code, "message": why});
+    json(status, &serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}))
+}
+
+/// One event of a stream.
+pub(crate) fn event(message: &str) -> Bytes {
+    Bytes::from(format!("data: {message}\n\n"))
+}
+
+/// A body that holds its place, and that ends with `last_word` when its time is over: dropping what is inside then
+/// cancels the handler.
+pub(crate) struct Held {
+    inner: Option<AnswerBody>,
+    /// `None`: a stream that is meant to stand.
+    deadline: Option<(Pin<Box<Sleep>>, Bytes)>,
+    _place: Option<Place>,
+}
+
+impl Held {
+    pub(crate) fn new(inner: AnswerBody, place: Place) -> Held {
+        Held { inner: Some(inner), deadline: None, _place: Some(place) }
+    }
+
+    pub(crate) fn until(mut self, left: Duration, last_word: Bytes) -> Held {
+        self.deadline = Some((Box::pin(tokio::time::sleep(left)), last_word));
+        self
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        match Pin::new(inner).poll_frame(context) {
+            Poll::Ready(None) => {
+                self.inner = None;
+                return Poll::Ready(None);
+            }
+            Poll::Ready(frame) => return Poll::Ready(frame),
+            Poll::Pending => {}
+        }
+        if let Some((sleep, last_word)) = &mut self.deadline
+            && sleep.as_mut().poll(context).is_ready()
+        {
+            let last_word = last_word.clone();
+            self.inner = None;
+            return Poll::Ready(Some(Ok(Frame::data(last_word))));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}

@@ -1,0 +1,19 @@
+//! A runtime for MCP servers that are written with `rmcp` and scaled out: a session is data, not a task, so that every
+//! node serves every request of every session, in any order, with nothing but the session's token and the store.
+//!
+//! Write a `rmcp::ServerHandler` as for one process, hand it to a [`Node`], and start as many as are needed, behind the
+//! gateway or behind any balancer that knows nothing of sessions. What holds and what does not yet: docs/node.md.
+
+mod answers;
+mod legacy;
+mod node;
+mod places;
+mod registry;
+mod sealing;
+mod serve;
+mod session;
+mod settings;
+
+pub use node::Node;
+pub use session::{Session, SessionRecord};
+pub use settings::{Settings, WhenFull};

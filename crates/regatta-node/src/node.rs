@@ -1,0 +1,251 @@
+//! The node from start to end: settings checked, keys learned, registered, serving, and gone in the right order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use regatta_store::{Bounds, Store, StoreError, embedded, redis};
+use rmcp::ServerHandler;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::places::Places;
+use crate::registry::{Identity, Registration, Status};
+use crate::sealing::Sealing;
+use crate::serve::{self, Factory, Shared};
+use crate::session::{LIFETIME_MAX, Sessions};
+use crate::settings::Settings;
+
+/// How long a start waits for the store, and between two attempts.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+const START_PAUSE: Duration = Duration::from_millis(50);
+/// How often the fleet's keys are read again.
+const KEYS_EVERY: Duration = Duration::from_secs(10);
+/// Two readings of the registry by gateways, with their defaults: then all know that this node is stopping.
+const KNOWN_AFTER: Duration = Duration::from_secs(2);
+
+/// A server about to be started.
+pub struct Node {
+    name: String,
+    version: String,
+    settings: Settings,
+}
+
+impl Node {
+    /// A node of the server `name`: all nodes of one name serve each other's sessions; the gateway knows it by this name.
+    pub fn named(name: &str) -> Node {
+        Node { name: name.to_owned(), version: String::new(), settings: Settings::default() }
+    }
+
+    /// The version, for people who read the registry.
+    pub fn version(mut self, version: &str) -> Node {
+        version.clone_into(&mut self.version);
+        self
+    }
+
+    /// All settings from code.
+    pub fn settings(mut self, settings: Settings) -> Node {
+        self.settings = settings;
+        self
+    }
+
+    /// All settings from a TOML file, in place of those so far.
+    ///
+    /// # Errors
+    /// Why the file is no use, for a person.
+    pub fn file(mut self, path: &Path) -> Result<Node, String> {
+        self.settings = Settings::from_file(path)?;
+        Ok(self)
+    }
+
+    /// Serves until SIGTERM or SIGINT, with a handler from `factory` for each request. The environment
+    /// (`REGATTA_NODE_…`) is over the settings.
+    ///
+    /// # Errors
+    /// Why it cannot start, for a person: nonsense in the settings, the address taken, the store away.
+    pub fn run<H: ServerHandler>(
+        self,
+        factory: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Result<(), String> {
+        let settings = self.settings.clone().with_environment(|name| std::env::var(name).ok())?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        settings.check(cores)?;
+        let threads = if settings.worker_threads == 0 { cores } else { settings.worker_threads };
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+        let runtime = runtime.map_err(|why| format!("the threads cannot be started: {why}"))?;
+        runtime.block_on(self.serve(settings, Arc::new(factory)))
+    }
+
+    async fn serve<H: ServerHandler>(self, settings: Settings, factory: Factory<H>) -> Result<(), String> {
+        let store = open(&settings)?;
+        let places = Arc::new(Places::new(settings.concurrent_max, settings.queue_max, settings.when_full));
+        let listener = TcpListener::bind(&settings.address).await;
+        let listener = listener.map_err(|why| format!("{}: {why}", settings.address))?;
+        let registration = self.register(&settings, &places)?;
+        let sealing = keys(&*store).await.map_err(|why| format!("the sealing keys cannot be had: {why}"))?;
+        let shared = Arc::new(Shared {
+            transport: serve::transport(&settings, factory.clone()),
+            sessions: Arc::new(Sessions { store, sealing, server: self.name }),
+            places,
+            ready: AtomicBool::new(true),
+            answered: AtomicU64::new(0),
+            timed_out: AtomicU64::new(0),
+            settings,
+            factory,
+        });
+        if let Some(registration) = &registration {
+            registration.say(Status::Running);
+        }
+        tracing::info!(address = %shared.settings.address, "the node serves");
+        let (stop, stopped) = watch::channel(());
+        let accepting = tokio::spawn(accept(listener, shared.clone(), stopped));
+        let tending = tokio::spawn(tend(shared.sessions.clone()));
+        asked_to_stop().await?;
+        shut_down(&shared, registration, stop).await;
+        accepting.abort();
+        tending.abort();
+        Ok(())
+    }
+
+    /// In the registry where there is a store that others read.
+    fn register(&self, settings: &Settings, places: &Arc<Places>) -> Result<Option<Registration>, String> {
+        if settings.store_url.is_empty() {
+            return Ok(None);
+        }
+        let url = settings.public_url();
+        let id = url.split('/').nth(2).unwrap_or(&settings.address).to_owned();
+        let identity = Identity { id, server: self.name.clone(), url, version: self.version.clone() };
+        let every = Duration::from_millis(settings.heartbeat_ms);
+        let started = Registration::start(redis_options(settings)?, identity, every, places.clone());
+        started.map(Some).map_err(|why| format!("the heartbeat cannot be started: {why}"))
+    }
+}
+
+fn redis_options(settings: &Settings) -> Result<redis::Options, String> {
+    // A change that could not be written is refused, so of two records the store's is the one that counts.
+    let merge = Arc::new(|_: &[u8], stored: &[u8]| Bytes::copy_from_slice(stored));
+    let mut options =
+        redis::Options::at(&settings.store_url, merge).map_err(|why| format!("store_url: {why}"))?;
+    options.prefix.clone_from(&settings.store_prefix);
+    options.limits.record_ttl = Duration::from_secs(settings.session_ttl_s);
+    options.limits.session_lifetime_max = LIFETIME_MAX;
+    Ok(options)
+}
+
+fn open(settings: &Settings) -> Result<Arc<dyn Store>, String> {
+    if !settings.store_url.is_empty() {
+        return Ok(Arc::new(redis::open(redis_options(settings)?)));
+    }
+    let record_ttl = Duration::from_secs(settings.session_ttl_s);
+    let bounds = Bounds { record_ttl, session_lifetime_max: LIFETIME_MAX, ..Bounds::default() };
+    embedded::open(None, bounds).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|why| why.to_string())
+}
+
+async fn keys(store: &dyn Store) -> Result<Sealing, StoreError> {
+    let end = tokio::time::Instant::now() + START_PATIENCE;
+    loop {
+        match Sealing::learn(store).await {
+            Err(_) if tokio::time::Instant::now() < end => tokio::time::sleep(START_PAUSE).await,
+            learned => return learned,
+        }
+    }
+}
+
+async fn tend(sessions: Arc<Sessions>) {
+    loop {
+        tokio::time::sleep(KEYS_EVERY).await;
+        sessions.store.tend();
+        if let Err(why) = sessions.sealing.refresh(&*sessions.store).await {
+            tracing::warn!(%why, "the sealing keys could not be read again");
+        }
+    }
+}
+
+async fn accept<H: ServerHandler>(
+    listener: TcpListener,
+    shared: Arc<Shared<H>>,
+    stopped: watch::Receiver<()>,
+) {
+    let connections = Arc::new(Semaphore::new(shared.settings.connections_max));
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let (shared, stopped) = (shared.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    connection(socket, shared, stopped).await;
+                    drop(permit);
+                });
+            }
+            // Out of descriptors, most likely: some will be given back.
+            Err(why) => {
+                tracing::warn!(%why, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection<H: ServerHandler>(
+    socket: TcpStream,
+    shared: Arc<Shared<H>>,
+    mut stopped: watch::Receiver<()>,
+) {
+    let _ = socket.set_nodelay(true);
+    let silence = Duration::from_secs(shared.settings.keep_alive_s.max(1));
+    let keep_alive = shared.settings.keep_alive_s > 0;
+    let service = service_fn(move |request| serve::answer(shared.clone(), request));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
+        .header_read_timeout(silence)
+        .serve_connection(TokioIo::new(socket), service);
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        // How a connection ends is the client's business.
+        _ = served.as_mut() => return,
+        _ = stopped.changed() => {}
+    }
+    served.as_mut().graceful_shutdown();
+    let _ = served.await;
+}
+
+async fn asked_to_stop() -> Result<(), String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(|why| why.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|why| why.to_string())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Not ready, then `stopping`, then what runs ends, connections close, off the registry.
+async fn shut_down<H: ServerHandler>(
+    shared: &Shared<H>,
+    registration: Option<Registration>,
+    stop: watch::Sender<()>,
+) {
+    shared.ready.store(false, Relaxed);
+    if let Some(registration) = &registration {
+        registration.say(Status::Stopping);
+        tokio::time::sleep(KNOWN_AFTER).await;
+    }
+    stop.send_replace(());
+    let patience = Duration::from_secs(shared.settings.drain_s);
+    if !serve::drained(&shared.places, patience).await {
+        tracing::warn!(running = shared.places.in_flight(), "stopping although requests still run");
+    }
+    if let Some(registration) = registration
+        && tokio::task::spawn_blocking(|| registration.leave()).await.is_err()
+    {
+        tracing::warn!("the node could not leave the registry");
+    }
+}

@@ -1,0 +1,115 @@
+//! Places for requests: so many run, so many wait, and one more is refused or waits on its connection.
+//!
+//! Stands between the connection and everything that costs. A place is held until the last byte of the answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::settings::WhenFull;
+
+/// All places of a node.
+#[derive(Debug)]
+pub(crate) struct Places {
+    free: Arc<Semaphore>,
+    number: usize,
+    waiting: AtomicUsize,
+    queue_max: usize,
+    when_full: WhenFull,
+    refused: AtomicU64,
+}
+
+/// A place; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Counts a waiting request for as long as it waits, also if it gives up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Places {
+    pub(crate) fn new(number: usize, queue_max: usize, when_full: WhenFull) -> Places {
+        let free = Arc::new(Semaphore::new(number));
+        Places {
+            free,
+            number,
+            waiting: AtomicUsize::new(0),
+            queue_max,
+            when_full,
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// A place, after a wait in the order of arrival; `None`: everything is full.
+    pub(crate) async fn take(&self) -> Option<Place> {
+        if let Ok(permit) = self.free.clone().try_acquire_owned() {
+            return Some(Place { _permit: permit });
+        }
+        let before = self.waiting.fetch_add(1, Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if before >= self.queue_max && self.when_full == WhenFull::Refuse {
+            self.refused.fetch_add(1, Relaxed);
+            return None;
+        }
+        let permit = self.free.clone().acquire_owned().await.ok()?;
+        Some(Place { _permit: permit })
+    }
+
+    /// Requests that run.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.number - self.free.available_permits().min(self.number)
+    }
+
+    /// Requests that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Requests refused so far.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// How many there are.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn refuses_what_finds_the_queue_full_and_serves_the_rest_in_turn() {
+        let places = Arc::new(Places::new(1, 1, WhenFull::Refuse));
+        let first = places.take().await.unwrap();
+        let mut second = Box::pin(places.take());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        assert_eq!((places.in_flight(), places.waiting()), (1, 1));
+        assert!(places.take().await.is_none());
+        assert_eq!(places.refused(), 1);
+        drop(first);
+        assert!(second.await.is_some());
+        assert_eq!((places.in_flight(), places.waiting()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn waits_on_the_connection_where_the_caller_bears_the_load() {
+        let places = Places::new(1, 0, WhenFull::CallerRuns);
+        let first = places.take().await.unwrap();
+        let mut second = Box::pin(places.take());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(second.await.is_some());
+        assert_eq!(places.refused(), 0);
+    }
+}

@@ -1,0 +1,219 @@
+//! Connections and requests: a request takes a place, goes to its era, and gives the place back with its last byte.
+//!
+//! Modern requests and the legacy handshake go to `rmcp`'s transport without sessions; what has a session token goes to
+//! `legacy`. Health and metrics take no place.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use regatta_mcp::codes;
+use rmcp::ServerHandler;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::answers::{Answer, AnswerBody, Held, event, fault, plain};
+use crate::legacy;
+use crate::places::Places;
+use crate::session::Sessions;
+use crate::settings::Settings;
+
+const SESSION: &str = "mcp-session-id";
+
+/// Makes a handler for each request.
+pub(crate) type Factory<H> = Arc<dyn Fn() -> H + Send + Sync>;
+
+/// What all requests share.
+pub(crate) struct Shared<H: ServerHandler> {
+    pub(crate) settings: Settings,
+    pub(crate) factory: Factory<H>,
+    pub(crate) transport: StreamableHttpService<H, NeverSessionManager>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) ready: AtomicBool,
+    pub(crate) answered: AtomicU64,
+    pub(crate) timed_out: AtomicU64,
+}
+
+/// What of a message decides where it goes.
+#[derive(Default, Deserialize)]
+struct Peek {
+    #[serde(default)]
+    id: Value,
+    #[serde(default)]
+    method: String,
+    params: Option<Box<serde_json::value::RawValue>>,
+}
+
+/// `rmcp`'s transport as it is used here.
+pub(crate) fn transport<H: ServerHandler>(
+    settings: &Settings,
+    factory: Factory<H>,
+) -> StreamableHttpService<H, NeverSessionManager> {
+    let config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        .with_allowed_hosts(settings.allowed_hosts.clone())
+        .with_max_request_body_bytes(settings.request_bytes_max);
+    StreamableHttpService::new(move || Ok(factory()), Arc::new(NeverSessionManager::default()), config)
+}
+
+/// Answers one HTTP request.
+pub(crate) async fn answer<H: ServerHandler>(
+    shared: Arc<Shared<H>>,
+    request: Request<Incoming>,
+) -> Result<http::Response<AnswerBody>, Infallible> {
+    let answer = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/health") => plain(StatusCode::OK, "ok\n"),
+        (&Method::GET, "/ready") if shared.ready.load(Relaxed) => plain(StatusCode::OK, "ready\n"),
+        (&Method::GET, "/ready") => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        (&Method::GET, "/metrics") => plain(StatusCode::OK, metrics(&shared)),
+        (_, "/mcp") => return Ok(mcp(shared, request).await),
+        _ => plain(StatusCode::NOT_FOUND, "MCP is at /mcp\n"),
+    };
+    Ok(answer)
+}
+
+async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming>) -> Answer {
+    let timeout = shared.settings.request_timeout();
+    let arrived = tokio::time::Instant::now();
+    let Ok(place) = tokio::time::timeout(timeout, shared.places.take()).await else {
+        return overloaded("no place became free in time");
+    };
+    let Some(place) = place else { return overloaded("every place and the queue are taken") };
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, shared.settings.request_bytes_max).collect();
+    let body = match tokio::time::timeout_at(arrived + timeout, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broken off\n"),
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
+    };
+    let peek: Peek = serde_json::from_slice(&body).unwrap_or_default();
+    let stands = peek.method == "subscriptions/listen";
+    let id = peek.id.clone();
+    let answer = tokio::time::timeout_at(arrived + timeout, route(&shared, parts, body, peek)).await;
+    let why = "the handler took longer than request_timeout; whether it did its work is unknown";
+    let Ok(answer) = answer else {
+        shared.timed_out.fetch_add(1, Relaxed);
+        return fault(StatusCode::OK, &id, codes::OUTCOME_UNKNOWN, why);
+    };
+    shared.answered.fetch_add(1, Relaxed);
+    let left = timeout.saturating_sub(arrived.elapsed());
+    let error = serde_json::json!({"code": codes::OUTCOME_UNKNOWN, "message": why});
+    let last_word = serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error});
+    let last_word = event(&last_word.to_string());
+    answer.map(|body| {
+        let held = Held::new(body, place);
+        if stands { held } else { held.until(left, last_word) }.boxed()
+    })
+}
+
+fn overloaded(why: &str) -> Answer {
+    let mut answer = fault(StatusCode::SERVICE_UNAVAILABLE, &Value::Null, codes::OVERLOADED, why);
+    answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+async fn route<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes, peek: Peek) -> Answer {
+    let token = parts.headers.get(SESSION).map(|token| token.to_str().unwrap_or_default().to_owned());
+    let Some(token) = token else {
+        if peek.method == "initialize" && parts.method == Method::POST {
+            return handshake(shared, parts, body, peek).await;
+        }
+        return through(shared, parts, body).await;
+    };
+    // The same check of `Host` that rmcp makes on its own way: a page of a browser must not reach a session.
+    if !host_is_allowed(&shared.settings.allowed_hosts, &parts) {
+        return plain(StatusCode::FORBIDDEN, "this host is not allowed\n");
+    }
+    let session = match shared.sessions.find(&token).await {
+        Ok(session) => session,
+        Err(refused) => return legacy::refusal(&refused, &peek.id),
+    };
+    match parts.method {
+        Method::DELETE => match shared.sessions.end(&session, &token).await {
+            Ok(()) => plain(StatusCode::NO_CONTENT, ""),
+            Err(refused) => legacy::refusal(&refused, &Value::Null),
+        },
+        Method::POST if !agrees(&parts, session.client.protocol_version.as_str()) => {
+            let why = "MCP-Protocol-Version is not the one that was agreed";
+            fault(StatusCode::BAD_REQUEST, &peek.id, -32600, why)
+        }
+        Method::POST => legacy::answer((shared.factory)(), &shared.sessions, session, parts, body).await,
+        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this node opens no standing streams\n"),
+    }
+}
+
+/// Absent is allowed: clients of 2025-03-26 do not know the header.
+fn agrees(parts: &Parts, agreed: &str) -> bool {
+    parts.headers.get("mcp-protocol-version").is_none_or(|version| version.as_bytes() == agreed.as_bytes())
+}
+
+fn host_is_allowed(allowed: &[String], parts: &Parts) -> bool {
+    let host = parts.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    allowed.is_empty()
+        || allowed
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host))
+}
+
+async fn through<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes) -> Answer {
+    shared.transport.handle(Request::from_parts(parts, Full::new(body))).await
+}
+
+/// `initialize`: rmcp answers, the session's token is made of the answer.
+async fn handshake<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes, peek: Peek) -> Answer {
+    let (head, body) = through(shared, parts, body).await.into_parts();
+    let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes);
+    let result =
+        serde_json::from_slice::<Value>(&body).ok().and_then(|mut said| match said["result"].take() {
+            Value::Null => None,
+            result => Some(result),
+        });
+    let mut answer = http::Response::from_parts(head, Full::new(body).boxed());
+    let (Some(result), Some(params)) = (result, peek.params) else { return answer };
+    match shared.sessions.begin(params.get().as_bytes(), &result) {
+        Ok(token) => {
+            let Ok(token) = HeaderValue::from_str(&token) else { return answer };
+            answer.headers_mut().insert(SESSION, token);
+            answer
+        }
+        Err(why) => fault(StatusCode::OK, &peek.id, -32602, why),
+    }
+}
+
+fn metrics<H: ServerHandler>(shared: &Shared<H>) -> String {
+    let places = &shared.places;
+    let rows = [
+        ("in_flight", "gauge", places.in_flight() as u64),
+        ("queue_depth", "gauge", places.waiting() as u64),
+        ("refused_total", "counter", places.refused()),
+        ("answered_total", "counter", shared.answered.load(Relaxed)),
+        ("timed_out_total", "counter", shared.timed_out.load(Relaxed)),
+    ];
+    let row =
+        |(name, kind, value)| format!("# TYPE regatta_node_{name} {kind}\nregatta_node_{name} {value}\n");
+    rows.map(row).concat()
+}
+
+/// Waits, at most `patience`, until no request runs.
+pub(crate) async fn drained(places: &Places, patience: Duration) -> bool {
+    let end = tokio::time::Instant::now() + patience;
+    while places.in_flight() + places.waiting() > 0 {
+        if tokio::time::Instant::now() >= end {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    true
+}

@@ -1,0 +1,185 @@
+//! A legacy session as data: what its token says, and what the store keeps beside it.
+//!
+//! No task, no memory: an idle session costs a node nothing, and every node that has the keys serves it. The record in
+//! the store holds what changed since the handshake (log level, subscriptions); most sessions have none.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use regatta_policy::lifetime::{IssueDay, Lifetime, judge};
+use regatta_policy::token::{Capabilities, LegacyVersion, PackedParams, SessionToken};
+use regatta_store::{Cas, Etag, Store, StoreError, Uuid16, Versioned};
+use rmcp::model::InitializeRequestParams;
+use serde::{Deserialize, Serialize};
+
+use crate::sealing::{Closed, Sealing, now_s};
+
+/// Characters of a token.
+const TOKEN_MAX: usize = 4096;
+/// From issue to end, whatever happens (SESSIONS 8).
+pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Resources a session may be subscribed to.
+const SUBSCRIPTIONS_MAX: usize = 256;
+/// Attempts to write a record that others write too.
+const ATTEMPTS_MAX: usize = 16;
+
+/// What changed in a session since its handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// The last `logging/setLevel`: `debug` to `emergency`, as on the wire.
+    pub level: Option<String>,
+    /// The URIs of `resources/subscribe`.
+    pub subscriptions: BTreeSet<String>,
+}
+
+/// A session that is being served; a handler finds it in the extensions of its request.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Its random name.
+    pub uuid: [u8; 16],
+    /// The client's `initialize` params, with the version that was agreed.
+    pub client: InitializeRequestParams,
+    /// What changed since, as of the arrival of this request.
+    pub record: SessionRecord,
+    pub(crate) issued_s: u32,
+    etag: Option<Etag>,
+}
+
+/// Why a session is not served.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It never was, or is over: 404.
+    Gone,
+    /// The store cannot say: 503.
+    StoreAway,
+    /// A bound of the session is reached, or too many write at once: told to the caller as an error.
+    Bound(&'static str),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Refused {
+        match error {
+            StoreError::Away(_) => Refused::StoreAway,
+            StoreError::Full(what) | StoreError::TooLarge(what) => Refused::Bound(what),
+        }
+    }
+}
+
+/// All sessions of a server.
+pub(crate) struct Sessions {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sealing: Sealing,
+    /// The server's name, in each seal: a token of another server on the same store is none of ours.
+    pub(crate) server: String,
+}
+
+impl Sessions {
+    /// A token for a session that begins: `params` as the client sent them, and the result that it gets.
+    ///
+    /// # Errors
+    /// What is wrong with the params, for the client.
+    pub(crate) fn begin(&self, params: &[u8], result: &serde_json::Value) -> Result<String, &'static str> {
+        let version = result["protocolVersion"].as_str().and_then(LegacyVersion::named);
+        let version = version.ok_or("the agreed protocol version has no sessions")?;
+        let room = SessionToken::params_room(regatta_seal::plain_max(TOKEN_MAX));
+        let (params, _) =
+            PackedParams::fit(params, room).map_err(|_| "the params are too large for a session")?;
+        let token = SessionToken {
+            uuid: regatta_seal::random16(),
+            fleet: [0; 8],
+            version,
+            capabilities: Capabilities::of_server(result["capabilities"].to_string().as_bytes()),
+            issued_s: u32::try_from(now_s()).unwrap_or(u32::MAX),
+            bindings: Vec::new(),
+            params,
+        };
+        Ok(self.sealing.seal(&self.associated(), &token.to_bytes()))
+    }
+
+    /// The session of a token; asks the store once when this process does not know it, and never again while it does.
+    pub(crate) async fn find(&self, token: &str) -> Result<Session, Refused> {
+        let plain = self.sealing.open(&*self.store, &self.associated(), token).await;
+        let plain = plain.map_err(|closed| match closed {
+            Closed::Foreign => Refused::Gone,
+            Closed::StoreAway => Refused::StoreAway,
+        })?;
+        let token_says = SessionToken::from_bytes(&plain).map_err(|_| Refused::Gone)?;
+        if judge(token_says.issued_s, now_s(), LIFETIME_MAX) == Lifetime::Past {
+            return Err(Refused::Gone);
+        }
+        let record = self.meet(&token_says, token).await?;
+        let params = token_says.params.unpack().map_err(|_| Refused::Gone)?;
+        let mut params: serde_json::Value = serde_json::from_slice(&params).map_err(|_| Refused::Gone)?;
+        params["protocolVersion"] = token_says.version.as_str().into();
+        let client = serde_json::from_value(params).map_err(|_| Refused::Gone)?;
+        let etag = record.as_ref().map(|record| record.etag);
+        let record = match &record {
+            Some(record) => serde_json::from_slice(&record.value).unwrap_or_default(),
+            None => SessionRecord::default(),
+        };
+        self.store.touch(&Uuid16(token_says.uuid));
+        Ok(Session { uuid: token_says.uuid, client, record, issued_s: token_says.issued_s, etag })
+    }
+
+    async fn meet(&self, says: &SessionToken, token: &str) -> Result<Option<Arc<Versioned>>, Refused> {
+        use regatta_store::{Buried, Grave, Warm};
+        let (day, digest) = (IssueDay::of(says.issued_s).0, digest(token));
+        let uuid = Uuid16(says.uuid);
+        match (self.store.buried(day, &digest), self.store.warm(&uuid)) {
+            (Buried::Yes, _) => Err(Refused::Gone),
+            (Buried::No, Warm::None) => Ok(None),
+            (Buried::No, Warm::Some(record)) => Ok(Some(record)),
+            (Buried::No | Buried::Ask, _) => {
+                let met = self.store.meet(&uuid, day, digest).await?;
+                if met.grave == Grave::Dug { Err(Refused::Gone) } else { Ok(met.record) }
+            }
+        }
+    }
+
+    /// Changes the record, whoever else does at the same time.
+    pub(crate) async fn change(
+        &self,
+        session: &Session,
+        change: impl Fn(&mut SessionRecord),
+    ) -> Result<(), Refused> {
+        let uuid = Uuid16(session.uuid);
+        let (mut record, mut etag) = (session.record.clone(), session.etag);
+        for _ in 0..ATTEMPTS_MAX {
+            change(&mut record);
+            if record.subscriptions.len() > SUBSCRIPTIONS_MAX {
+                return Err(Refused::Bound("too many subscriptions in this session"));
+            }
+            let value = Bytes::from(serde_json::to_vec(&record).map_err(|_| Refused::Bound("the record"))?);
+            let next = Versioned { etag: Etag(regatta_seal::random16()), value };
+            match self.store.compare_and_set(&uuid, etag, next).await? {
+                Cas::Done => return Ok(()),
+                // Another node would not see it: with a store that is away the session cannot change.
+                Cas::KeptHere => return Err(Refused::StoreAway),
+                Cas::Lost(now) => {
+                    etag = now.as_ref().map(|now| now.etag);
+                    let read = now.as_ref().map(|now| serde_json::from_slice(&now.value).unwrap_or_default());
+                    record = read.unwrap_or_default();
+                }
+            }
+        }
+        Err(Refused::Bound("too many changes of this session at once"))
+    }
+
+    /// Ends a session for all nodes.
+    pub(crate) async fn end(&self, session: &Session, token: &str) -> Result<(), Refused> {
+        self.store.bury(IssueDay::of(session.issued_s).0, digest(token)).await?;
+        // The tombstone is what counts; a record that stays goes by itself.
+        let _ = self.store.forget(&Uuid16(session.uuid)).await;
+        Ok(())
+    }
+
+    fn associated(&self) -> [&[u8]; 2] {
+        [b"regatta-node", self.server.as_bytes()]
+    }
+}
+
+fn digest(token: &str) -> [u8; 16] {
+    regatta_seal::digest16(&[b"node session", token.as_bytes()])
+}

@@ -1,0 +1,217 @@
+//! What an operator tunes: from code, then a file, then the environment, each over the one before; checked at start.
+//!
+//! Complains about everything that is wrong at once, in words for a person. Never reads anything after the start.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// What becomes of a request that finds every place taken and the queue full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// It waits on its connection, which nothing else is read from meanwhile: backpressure. Bounded by `connections_max`.
+    CallerRuns,
+    /// It is refused: 503 and −31002.
+    Refuse,
+}
+
+/// Everything that can be tuned. The names are those of the file; the environment has them in capitals after
+/// `REGATTA_NODE_`. Durations are whole milliseconds or seconds, as the name says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where it listens: `HOST:PORT`.
+    pub address: String,
+    /// Where others reach it, for the registry; empty: `http://ADDRESS/mcp`.
+    pub url: String,
+    /// Names in `Host` that are answered; empty: any. Keep the default where browsers could be sent here.
+    pub allowed_hosts: Vec<String>,
+    /// Threads that serve; 0: one for each core. At most two for each core.
+    pub worker_threads: usize,
+    /// Requests served at the same time.
+    pub concurrent_max: usize,
+    /// Requests that wait for a place.
+    pub queue_max: usize,
+    /// What becomes of one more.
+    pub when_full: WhenFull,
+    /// Connections at the same time; one more waits in the system's backlog.
+    pub connections_max: usize,
+    /// Bytes of a request's body.
+    pub request_bytes_max: usize,
+    /// From a request's arrival to the end of its answer, waiting included.
+    pub request_timeout_ms: u64,
+    /// How long a connection may be silent between requests.
+    pub keep_alive_s: u64,
+    /// How long what is kept of a session (its log level) stays after its last use.
+    pub session_ttl_s: u64,
+    /// `redis://…`, as in the gateway's config; empty: sessions end with this process.
+    pub store_url: String,
+    /// What the store's keys begin with.
+    pub store_prefix: String,
+    /// Between two heartbeats; at most a quarter of the gateways' `registry_lease`.
+    pub heartbeat_ms: u64,
+    /// How long a shutdown waits for what runs.
+    pub drain_s: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            address: "127.0.0.1:3000".to_owned(),
+            url: String::new(),
+            allowed_hosts: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
+            worker_threads: 0,
+            concurrent_max: 100,
+            queue_max: 1000,
+            when_full: WhenFull::Refuse,
+            connections_max: 10_000,
+            request_bytes_max: 1 << 20,
+            request_timeout_ms: 5000,
+            keep_alive_s: 75,
+            session_ttl_s: 3600,
+            store_url: String::new(),
+            store_prefix: "mcp:".to_owned(),
+            heartbeat_ms: 2000,
+            drain_s: 30,
+        }
+    }
+}
+
+impl Settings {
+    /// The settings of a TOML file.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no such file, in words for a person.
+    pub fn from_file(path: &Path) -> Result<Settings, String> {
+        let text = std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
+        toml::from_str(&text).map_err(|why| format!("{}: {why}", path.display()))
+    }
+
+    /// The same settings with those over them that `look_up` has, by their names in the environment.
+    ///
+    /// # Errors
+    /// All values that cannot be understood, a line each.
+    pub fn with_environment(self, look_up: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
+        let mut all = self;
+        let mut wrong = Vec::new();
+        let mut take = |name: &str, into: &mut dyn FnMut(&str) -> bool| {
+            let name = format!("REGATTA_NODE_{name}");
+            if let Some(value) = look_up(&name)
+                && !into(&value)
+            {
+                wrong.push(format!("{name} = {value:?} cannot be understood"));
+            }
+        };
+        take("ADDRESS", &mut text(&mut all.address));
+        take("URL", &mut text(&mut all.url));
+        take("STORE_URL", &mut text(&mut all.store_url));
+        take("STORE_PREFIX", &mut text(&mut all.store_prefix));
+        take("WORKER_THREADS", &mut number(&mut all.worker_threads));
+        take("CONCURRENT_MAX", &mut number(&mut all.concurrent_max));
+        take("QUEUE_MAX", &mut number(&mut all.queue_max));
+        take("CONNECTIONS_MAX", &mut number(&mut all.connections_max));
+        take("REQUEST_BYTES_MAX", &mut number(&mut all.request_bytes_max));
+        take("REQUEST_TIMEOUT_MS", &mut number(&mut all.request_timeout_ms));
+        take("KEEP_ALIVE_S", &mut number(&mut all.keep_alive_s));
+        take("SESSION_TTL_S", &mut number(&mut all.session_ttl_s));
+        take("HEARTBEAT_MS", &mut number(&mut all.heartbeat_ms));
+        take("DRAIN_S", &mut number(&mut all.drain_s));
+        take("ALLOWED_HOSTS", &mut |value| {
+            all.allowed_hosts = value.split(',').map(str::trim).map(str::to_owned).collect();
+            true
+        });
+        take("WHEN_FULL", &mut |value| {
+            all.when_full = match value {
+                "caller-runs" => WhenFull::CallerRuns,
+                "refuse" => WhenFull::Refuse,
+                _ => return false,
+            };
+            true
+        });
+        if wrong.is_empty() { Ok(all) } else { Err(wrong.join("\n")) }
+    }
+
+    /// Whether all this makes sense together on a machine of so many cores.
+    ///
+    /// # Errors
+    /// All that does not, a line each.
+    pub fn check(&self, cores: usize) -> Result<(), String> {
+        let ceiling = cores.max(1) * 2;
+        let rules = [
+            (self.worker_threads > ceiling, format!("worker_threads is over {ceiling}, two for each core")),
+            (self.concurrent_max == 0, "concurrent_max is 0: nothing would ever be served".to_owned()),
+            (
+                self.request_bytes_max == 0,
+                "request_bytes_max is 0: every request would be refused".to_owned(),
+            ),
+            (
+                self.request_timeout_ms == 0,
+                "request_timeout_ms is 0: no request could be answered".to_owned(),
+            ),
+            (self.heartbeat_ms == 0, "heartbeat_ms is 0: the store would be flooded".to_owned()),
+            (self.session_ttl_s == 0, "session_ttl_s is 0: no session would keep anything".to_owned()),
+            (
+                self.connections_max < self.concurrent_max,
+                "connections_max is below concurrent_max: the places could never be filled".to_owned(),
+            ),
+            (
+                self.drain_s * 1000 < self.request_timeout_ms,
+                "drain_s is shorter than request_timeout_ms: a shutdown would cut off sound requests"
+                    .to_owned(),
+            ),
+        ];
+        let wrong: Vec<String> = rules.into_iter().filter_map(|(is, why)| is.then_some(why)).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// Where others reach it.
+    pub(crate) fn public_url(&self) -> String {
+        if self.url.is_empty() { format!("http://{}/mcp", self.address) } else { self.url.clone() }
+    }
+}
+
+fn text(into: &mut String) -> impl FnMut(&str) -> bool + '_ {
+    |value| {
+        value.clone_into(into);
+        true
+    }
+}
+
+fn number<T: std::str::FromStr>(into: &mut T) -> impl FnMut(&str) -> bool + '_ {
+    |value| value.parse().map(|value| *into = value).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_sense() {
+        assert_eq!(Settings::default().check(1), Ok(()));
+    }
+
+    #[test]
+    fn complains_about_everything_at_once() {
+        let settings = Settings { concurrent_max: 0, worker_threads: 9, drain_s: 1, ..Settings::default() };
+        let told = settings.check(4).unwrap_err();
+        assert_eq!(told.lines().count(), 3, "{told}");
+        assert!(told.contains("worker_threads is over 8"), "{told}");
+    }
+
+    #[test]
+    fn the_environment_is_over_the_file() {
+        let file: Settings = toml::from_str("queue_max = 5\nwhen_full = \"caller-runs\"").unwrap();
+        assert_eq!((file.queue_max, file.when_full), (5, WhenFull::CallerRuns));
+        let environment = |name: &str| (name == "REGATTA_NODE_QUEUE_MAX").then(|| "7".to_owned());
+        assert_eq!(file.clone().with_environment(environment).unwrap().queue_max, 7);
+        let nonsense = |name: &str| (name == "REGATTA_NODE_WHEN_FULL").then(|| "perhaps".to_owned());
+        assert!(file.with_environment(nonsense).unwrap_err().contains("perhaps"));
+        assert!(toml::from_str::<Settings>("queue_maxx = 5").is_err());
+    }
+}

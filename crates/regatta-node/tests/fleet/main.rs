@@ -1,0 +1,171 @@
+//! Nodes as real processes on a real Redis: any of them serves any session, and the death of one costs none.
+
+use std::process::Command;
+use std::time::Duration;
+
+use http::StatusCode;
+use regatta_testkit::process::free_port;
+use regatta_testkit::redis::Server;
+use regatta_testkit::{Client, Process, eventually};
+use serde_json::{Value, json};
+
+struct Running {
+    process: Process,
+    port: u16,
+}
+
+impl Running {
+    async fn start(example: &str, port: u16, more: &[(&str, &str)]) -> Running {
+        // The test is in `deps`, examples are beside it.
+        let mut path = std::env::current_exe().expect("the test knows its own path");
+        path.pop();
+        path.pop();
+        let mut command = Command::new(path.join("examples").join(example));
+        command.env("REGATTA_NODE_ADDRESS", format!("127.0.0.1:{port}"));
+        command.envs(more.iter().copied());
+        let running = Running { process: Process::spawn(&mut command), port };
+        running.wait_ready().await;
+        running
+    }
+
+    async fn with_store(port: u16, redis: &Server) -> Running {
+        let url = redis.url();
+        Running::start("mirror", port, &[("REGATTA_NODE_STORE_URL", &url)]).await
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&format!("http://127.0.0.1:{}/mcp", self.port))
+    }
+
+    async fn status(&self, path: &str) -> Option<StatusCode> {
+        let client = Client::new(&format!("http://127.0.0.1:{}{path}", self.port));
+        client.send(http::Method::GET, &[], "").await.ok().map(|answer| answer.status)
+    }
+
+    async fn wait_ready(&self) {
+        let end = tokio::time::Instant::now() + Duration::from_secs(30);
+        while self.status("/ready").await != Some(StatusCode::OK) {
+            let told = self.process.stderr().join("\n");
+            assert!(tokio::time::Instant::now() < end, "the node is not ready: {told}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn text(result: &Value) -> &str {
+    result["content"][0]["text"].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn any_node_serves_any_session_and_the_death_of_one_ends_none() {
+    let redis = Server::start(&[]).await;
+    let mut first = Running::with_store(free_port(), &redis).await;
+    let second = Running::with_store(free_port(), &redis).await;
+    let here = first.client().initialize().await.unwrap();
+    let there = here.through(&second.client());
+    for session in [&here, &there, &here, &there] {
+        assert_eq!(
+            text(&session.call("client", json!({})).await.unwrap().result().unwrap()),
+            "regatta-testkit"
+        );
+    }
+    here.request("logging/setLevel", json!({"level": "error"}))
+        .await
+        .unwrap()
+        .outcome()
+        .await
+        .unwrap()
+        .result()
+        .unwrap();
+    first.process.kill();
+    assert_eq!(text(&there.call("level", json!({})).await.unwrap().result().unwrap()), "error");
+    assert_eq!(
+        there.request("ping", json!({})).await.unwrap().outcome().await.unwrap().result().unwrap(),
+        json!({})
+    );
+}
+
+#[tokio::test]
+async fn a_session_that_ended_at_one_node_is_over_at_all() {
+    let redis = Server::start(&[]).await;
+    let first = Running::with_store(free_port(), &redis).await;
+    let second = Running::with_store(free_port(), &redis).await;
+    let here = first.client().initialize().await.unwrap();
+    let there = here.through(&second.client());
+    there.call("client", json!({})).await.unwrap().result().unwrap();
+    assert_eq!(here.end().await.unwrap(), StatusCode::NO_CONTENT);
+    assert_eq!(here.request("ping", json!({})).await.unwrap().status, StatusCode::NOT_FOUND);
+    // The other one knew the session: it hears of the end by a notice.
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    while there.request("ping", json!({})).await.unwrap().status != StatusCode::NOT_FOUND {
+        assert!(tokio::time::Instant::now() < end, "the other node never heard that the session is over");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn progress_comes_as_events_and_a_handler_without_an_end_is_given_up() {
+    let node = Running::start("mirror", free_port(), &[("REGATTA_NODE_REQUEST_TIMEOUT_MS", "1000")]).await;
+    let session = node.client().initialize().await.unwrap();
+    let answer = session.call_with_progress("progress", json!({}), json!("p")).await.unwrap();
+    assert!(answer.is_sse());
+    let outcome = answer.outcome().await.unwrap();
+    assert_eq!(outcome.events.len(), 2);
+    assert_eq!(text(&outcome.result().unwrap()), "done");
+    let slow = session.call("slow", json!({})).await.unwrap();
+    assert_eq!(slow.message["error"]["code"], json!(-31001));
+    assert_eq!(node.client().modern().call("progress", json!({})).await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn refuses_what_is_too_large_too_much_or_foreign() {
+    let few = [("REGATTA_NODE_CONCURRENT_MAX", "1"), ("REGATTA_NODE_QUEUE_MAX", "0")];
+    let node = Running::start("mirror", free_port(), &few).await;
+    let session = node.client().initialize().await.unwrap();
+    let slow = tokio::spawn({
+        let session = session.clone();
+        async move { session.call("slow", json!({})).await }
+    });
+    let metrics = Client::new(&format!("http://127.0.0.1:{}/metrics", node.port));
+    eventually("the only place is taken", Duration::from_secs(4), async || {
+        let answer = metrics.send(http::Method::GET, &[], "").await.ok()?;
+        let text = answer.bytes().await.ok()?;
+        String::from_utf8_lossy(&text).contains("regatta_node_in_flight 1").then_some(())
+    })
+    .await;
+    let refused = session.request("ping", json!({})).await.unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    slow.await.unwrap().unwrap();
+    let large = json!({"text": "x".repeat(2 << 20)});
+    assert_eq!(session.request("tools/call", large).await.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
+    let mut foreign = session.clone();
+    foreign.id = "made-up".to_owned();
+    assert_eq!(foreign.request("ping", json!({})).await.unwrap().status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn registers_again_after_a_wipe_and_leaves_when_it_stops() {
+    let redis = Server::start(&[]).await;
+    let mut node = Running::with_store(free_port(), &redis).await;
+    let key = format!("mcp:node:127.0.0.1:{}", node.port);
+    let status = || redis.say(&["HGET", &key, "status"]);
+    wait_for("running", status).await;
+    redis.say(&["FLUSHALL"]);
+    wait_for("running", status).await;
+    node.process.terminate();
+    wait_for("stopping", status).await;
+    wait_for("", status).await;
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    while node.process.exited().is_none() {
+        assert!(tokio::time::Instant::now() < end, "the node does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn wait_for(expected: &str, now: impl Fn() -> String) {
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    while now().trim() != expected {
+        assert!(tokio::time::Instant::now() < end, "never {expected:?}, but {:?}", now());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

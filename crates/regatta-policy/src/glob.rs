@@ -6,12 +6,15 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     pattern: String,
+    /// Whether it is a plain name: most are, and are then compared with every request.
+    is_plain: bool,
 }
 
 impl Glob {
     /// A pattern as written.
     pub fn new(pattern: impl Into<String>) -> Glob {
-        Glob { pattern: pattern.into() }
+        let pattern = pattern.into();
+        Glob { is_plain: !pattern.contains('*'), pattern }
     }
 
     /// The pattern as written.
@@ -21,6 +24,9 @@ impl Glob {
 
     /// Whether the whole of `name` fits the pattern.
     pub fn matches(&self, name: &str) -> bool {
+        if self.is_plain {
+            return self.pattern == name;
+        }
         let Some((head, mut rest)) = self.pattern.split_once('*') else { return self.pattern == name };
         let Some(mut name) = name.strip_prefix(head) else { return false };
         // The leftmost fit of every inner piece leaves the most room for the rest, so greed is never wrong.

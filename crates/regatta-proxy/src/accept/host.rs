@@ -23,14 +23,15 @@ pub(super) fn check(head: &Parts, admitted: &Origins) -> Result<(), Fault> {
 
 /// The host without port. User info is refused: `localhost:80@evil` is a trick, not an address.
 fn plain_host(authority: &str) -> Result<&str, Fault> {
-    if authority.is_empty() || authority.bytes().any(|byte| byte == b'@' || byte <= b' ' || byte >= 0x7f) {
-        return Err(Fault::BadHost);
-    }
     if let Some(inner) = authority.strip_prefix('[') {
+        if inner.bytes().any(|byte| byte == b'@' || byte <= b' ' || byte >= 0x7f) {
+            return Err(Fault::BadHost);
+        }
         let (host, rest) = inner.split_once(']').ok_or(Fault::BadHost)?;
         return port(rest).map(|()| host);
     }
-    let end = authority.find(':').unwrap_or(authority.len());
+    // Neither a name nor a port has room for user info.
+    let end = authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len());
     let (host, rest) = authority.split_at(end);
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if host.is_empty() || !host.bytes().all(is_name) {

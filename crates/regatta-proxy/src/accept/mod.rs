@@ -45,7 +45,10 @@ pub(crate) fn accept(view: &View, arrival: Box<Arrival>) -> Result<Accepted, Fau
 pub(crate) fn form(accepted: &Accepted) -> Result<Verb, Fault> {
     let head = &accepted.arrival.head;
     let verb = verb(head)?;
-    framing(&head.headers)?;
+    // A body of known length has no transfer coding: hyper goes by the coding where both are named (RFC 9112 6.3).
+    if accepted.arrival.body.size_hint().exact().is_none() {
+        framing(&head.headers)?;
+    }
     once(&head.headers, &headers::MCP_SESSION_ID, "Mcp-Session-Id")?;
     match verb {
         Verb::Post => post(&head.headers)?,

@@ -26,8 +26,8 @@ pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 }
 
 /// A JSON text with a status.
-pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
-    let mut answer = plain(status, value.to_string());
+pub(crate) fn json(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = plain(status, text);
     let json = http::HeaderValue::from_static("application/json");
     answer.headers_mut().insert(http::header::CONTENT_TYPE, json);
     answer
@@ -36,7 +36,7 @@ pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
 /// A JSON-RPC error; `id` is null where it is not known.
 pub(crate) fn fault(status: StatusCode, id: &serde_json::Value, code: i32, why: &str) -> Answer {
     let error = serde_json::json!({"code": code, "message": why});
-    json(status, &serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}))
+    json(status, serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string())
 }
 
 /// One event of a stream.

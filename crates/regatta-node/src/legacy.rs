@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use regatta_mcp::codes;
 use rmcp::model::{
     ClientJsonRpcMessage, ClientRequest, GetExtensions as _, JsonRpcRequest, ServerJsonRpcMessage,
 };
@@ -20,7 +21,7 @@ use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 
-use crate::answers::{Answer, event, fault, plain};
+use crate::answers::{Answer, event, fault, json, plain};
 use crate::session::{Refused, Session, Sessions};
 
 /// What a request changes in its session once the handler has said yes.
@@ -41,7 +42,9 @@ pub(crate) async fn answer<H: ServerHandler>(
 ) -> Answer {
     let message: ClientJsonRpcMessage = match serde_json::from_slice(&body) {
         Ok(message) => message,
-        Err(why) => return fault(StatusCode::BAD_REQUEST, &Value::Null, -32700, &why.to_string()),
+        Err(why) => {
+            return fault(StatusCode::BAD_REQUEST, &Value::Null, codes::PARSE_ERROR, &why.to_string());
+        }
     };
     match message {
         ClientJsonRpcMessage::Request(request) => run(handler, sessions, session, parts, request).await,
@@ -50,7 +53,7 @@ pub(crate) async fn answer<H: ServerHandler>(
         ClientJsonRpcMessage::Response(_) | ClientJsonRpcMessage::Error(_) => fault(
             StatusCode::BAD_REQUEST,
             &Value::Null,
-            -32600,
+            codes::INVALID_REQUEST,
             "no request of this server waits for an answer",
         ),
     }
@@ -73,7 +76,7 @@ async fn run<H: ServerHandler>(
     // Dropped with the answer, which cancels a handler that still runs.
     let service = serve_directly(handler, transport, Some(client));
     let Some(first) = messages.recv().await else {
-        return fault(StatusCode::OK, &id, -32603, "the handler ended without an answer");
+        return fault(StatusCode::OK, &id, codes::INTERNAL_ERROR, "the handler ended without an answer");
     };
     if !is_last(&first) {
         return stream(first, messages, service);
@@ -115,14 +118,16 @@ async fn keep(sessions: &Sessions, session: &Session, change: Change) -> Result<
 /// Why a session is not served, as an answer.
 pub(crate) fn refusal(refused: &Refused, id: &Value) -> Answer {
     match refused {
-        Refused::Gone => fault(StatusCode::NOT_FOUND, id, -32600, "no such session: initialize again"),
+        Refused::Gone => {
+            fault(StatusCode::NOT_FOUND, id, codes::INVALID_REQUEST, "no such session: initialize again")
+        }
         Refused::StoreAway => fault(
             StatusCode::SERVICE_UNAVAILABLE,
             id,
-            regatta_mcp::codes::STORE_UNAVAILABLE,
+            codes::STORE_UNAVAILABLE,
             "the session cannot be looked up or changed now",
         ),
-        Refused::Bound(why) => fault(StatusCode::OK, id, regatta_mcp::codes::RATE_LIMITED, why),
+        Refused::Bound(why) => fault(StatusCode::OK, id, codes::RATE_LIMITED, why),
     }
 }
 
@@ -131,10 +136,7 @@ fn is_last(message: &ServerJsonRpcMessage) -> bool {
 }
 
 fn one(message: &ServerJsonRpcMessage) -> Answer {
-    let mut answer = plain(StatusCode::OK, serde_json::to_vec(message).unwrap_or_default());
-    let json = HeaderValue::from_static("application/json");
-    answer.headers_mut().insert(header::CONTENT_TYPE, json);
-    answer
+    json(StatusCode::OK, serde_json::to_vec(message).unwrap_or_default())
 }
 
 /// Progress and the like come first: everything as events, to the response. `service` lives as long as the stream.

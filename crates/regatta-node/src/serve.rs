@@ -145,7 +145,7 @@ async fn route<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes, 
         },
         Method::POST if !agrees(&parts, session.client.protocol_version.as_str()) => {
             let why = "MCP-Protocol-Version is not the one that was agreed";
-            fault(StatusCode::BAD_REQUEST, &peek.id, -32600, why)
+            fault(StatusCode::BAD_REQUEST, &peek.id, codes::INVALID_REQUEST, why)
         }
         Method::POST => legacy::answer((shared.factory)(), &shared.sessions, session, parts, body).await,
         _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this node opens no standing streams\n"),
@@ -188,7 +188,7 @@ async fn handshake<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Byt
             answer.headers_mut().insert(SESSION, token);
             answer
         }
-        Err(why) => fault(StatusCode::OK, &peek.id, -32602, why),
+        Err(why) => fault(StatusCode::OK, &peek.id, codes::INVALID_PARAMS, why),
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Made of the `Host` that *accept* has checked. Only used to name ourselves; nothing is decided by it.
 
+use http::HeaderValue;
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Uri};
 use regatta_policy::access;
 
 use crate::listener::Peer;
@@ -23,13 +23,9 @@ pub(crate) struct Door {
 impl Door {
     /// The door of a request.
     pub fn of(head: &Parts, peer: &Peer) -> Door {
-        Door::at(&head.uri, &head.headers, peer)
-    }
-
-    /// The same from its parts.
-    pub fn at(uri: &Uri, headers: &HeaderMap, peer: &Peer) -> Door {
+        let headers = &head.headers;
         // The absolute form's authority wins over `Host` (RFC 9112 3.2.2).
-        let absolute = uri.authority().and_then(|authority| authority.as_str().parse().ok());
+        let absolute = head.uri.authority().and_then(|authority| authority.as_str().parse().ok());
         let host = absolute.or_else(|| headers.get(HOST).cloned());
         let is_https = |value: &HeaderValue| value.as_bytes() == b"https";
         let was_tls = peer.tls || (peer.proxied && headers.get(X_FORWARDED_PROTO).is_some_and(is_https));

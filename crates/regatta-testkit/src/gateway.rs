@@ -210,6 +210,16 @@ impl Gateway {
     pub fn log(&self) -> String {
         [self.process.stdout(), self.process.stderr()].concat().join("\n")
     }
+
+    /// Its log and the pages of its admin listener, and then, killed, all of its log.
+    pub async fn all_it_said(&mut self) -> String {
+        let mut said = self.log();
+        for page in ["/metrics", "/status", "/ready", "/health"] {
+            said += &self.admin(page).await.expect("the admin listener answers").1;
+        }
+        self.process.kill();
+        said + &self.log()
+    }
 }
 
 /// Adds up the series of one metric in the Prometheus text format.

@@ -187,16 +187,15 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
 pub(crate) fn repeatability(call: &Call) -> Repeatability {
     let Some(message) = call.one() else { return Repeatability::Harmful };
     let Some(name) = message.method else { return Repeatability::Harmful };
-    if call.server.server.repeatable_tools.is_empty() {
-        return if name.method.is_read() { Repeatability::Harmless } else { Repeatability::Harmful };
-    }
-    let tool =
-        message.params.name.filter(|_| name.method == Method::ToolsCall).map(|name| name.get(&call.text));
-    let is_listed = |tool: &str| call.server.server.repeatable_tools.iter().any(|glob| glob.matches(tool));
-    if name.method.is_read() || tool.is_some_and(|tool| is_listed(&tool)) {
-        Repeatability::Harmless
-    } else {
-        Repeatability::Harmful
+    let listed = &call.server.server.repeatable_tools;
+    let is_listed = || {
+        let tool = message.params.name.filter(|_| name.method == Method::ToolsCall && !listed.is_empty());
+        tool.map(|tool| tool.get(&call.text))
+            .is_some_and(|tool| listed.iter().any(|glob| glob.matches(&tool)))
+    };
+    match name.method.is_read() || is_listed() {
+        true => Repeatability::Harmless,
+        false => Repeatability::Harmful,
     }
 }
 

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use regatta_mcp::era::Era;
-use regatta_mcp::{SkimKind, skim, write};
+use regatta_mcp::{Skim, write};
 use regatta_policy::catalogue::{Catalogue, List, Spread};
 use regatta_policy::snapshot::Snapshot;
 use tokio::sync::watch;
@@ -99,16 +99,9 @@ pub(crate) fn is_ours(gateway: &Gateway, path: &str) -> bool {
     })
 }
 
-/// Whether a message is a replica's own word on its list of tools, in place of which the gateway gives one.
-pub(crate) fn is_replaced(gateway: &Gateway, path: &str, message: &[u8]) -> bool {
-    let mentions = || memchr::memmem::find(message, METHOD.as_bytes()).is_some();
-    let says = || {
-        skim(message).is_ok_and(|seen| {
-            let method = seen.method.map(|method| method.get(message));
-            seen.kind == SkimKind::Notification && method.as_deref() == Some(METHOD)
-        })
-    };
-    mentions() && says() && is_ours(gateway, path)
+/// Whether a server's message, which was `seen` to be a notification, says that its list of tools changed.
+pub(crate) fn is_told(seen: &Skim, message: &[u8]) -> bool {
+    seen.method.is_some_and(|method| method.get(message) == METHOD)
 }
 
 /// The gateway's own word on it, for a legacy client.

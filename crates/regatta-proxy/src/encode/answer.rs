@@ -14,6 +14,7 @@ use regatta_store::Uuid16;
 use crate::gateway::Rehoming;
 use crate::handles;
 use crate::realm::Realm;
+use crate::tool_news;
 
 /// What a message is for the request that waits.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +25,9 @@ pub(crate) enum Role {
     Question { sealed: String },
     /// A server takes its question back.
     Withdrawal { sealed: String },
-    /// Anything that may be said meanwhile.
+    /// The server's list of tools changed; where the gateway is the author of that list, the news is its own to tell.
+    ToolsChanged,
+    /// Anything else that may be said meanwhile.
     Said,
     /// Nothing that this client may get: it is dropped and counted.
     Foreign,
@@ -62,6 +65,7 @@ pub(crate) fn mark(marks: &Marks<'_>, text: &Bytes) -> Option<(Role, Bytes)> {
         // A modern server MUST NOT ask on a stream (2026-07-28 streamable-http, *Receiving Messages*).
         (SkimKind::Request, Era::Modern) => (Role::Foreign, Bytes::new()),
         (SkimKind::Request, Era::Legacy) => question(marks, text, &seen),
+        (SkimKind::Notification, _) if tool_news::is_told(&seen, text) => (Role::ToolsChanged, text.clone()),
         (SkimKind::Notification, Era::Legacy) => cancellation(marks, text, &seen),
         (SkimKind::Notification, Era::Modern) => (Role::Said, modern_handles(marks, text, &seen, Vec::new())),
     })

@@ -304,11 +304,18 @@ fn pass(to: &mut Relaying, event: Event) -> Passed {
             to.gateway.metrics.dropped_messages.inc();
             Passed::Nothing
         }
-        Some((role @ (Role::Said | Role::Question { .. } | Role::Withdrawal { .. }), text)) => {
+        Some((
+            role @ (Role::Said | Role::ToolsChanged | Role::Question { .. } | Role::Withdrawal { .. }),
+            text,
+        )) => {
             if let Some(upkeep) = &mut to.upkeep {
                 match role {
                     Role::Question { .. } => upkeep.pass(),
-                    Role::Said | Role::Withdrawal { .. } | Role::Final | Role::Foreign => upkeep.heard(),
+                    Role::Said
+                    | Role::ToolsChanged
+                    | Role::Withdrawal { .. }
+                    | Role::Final
+                    | Role::Foreign => upkeep.heard(),
                 }
             }
             Passed::On(again(&event, data, text))

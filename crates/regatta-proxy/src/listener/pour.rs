@@ -208,9 +208,16 @@ fn chunk(out: &mut Vec<u8>, data: &[u8]) {
 /// The size line of a chunk: hexadecimal without leading zeros.
 fn size(out: &mut Vec<u8>, length: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);
-    out.extend((0..digits).rev().map(|at| DIGITS[length >> (at * 4) & 15]));
-    out.extend_from_slice(b"\r\n");
+    let mut line = [0; 18];
+    let mut at = line.len() - 2;
+    line[at..].copy_from_slice(b"\r\n");
+    let mut rest = length;
+    while rest > 0 {
+        at -= 1;
+        line[at] = DIGITS[rest & 15];
+        rest >>= 4;
+    }
+    out.extend_from_slice(&line[at..]);
 }
 
 fn write_head(out: &mut Vec<u8>, head: &Parts, after: After) {

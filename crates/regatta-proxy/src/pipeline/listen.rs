@@ -32,7 +32,7 @@ use crate::listen::body::{ListenBody, Source};
 use crate::listen::lists::{Lists, lists_alone};
 use crate::listen::shared::Refused;
 use crate::reply::ReplyBody;
-use crate::tool_news::{self, is_replaced};
+use crate::tool_news;
 
 /// How long the first acknowledgement waits for the slower replicas.
 const ACKNOWLEDGE_WAIT: Duration = Duration::from_secs(2);
@@ -245,7 +245,7 @@ impl Own {
             if let Some(server) = self.leg.server() {
                 server.results.hear(&seen, &data);
             }
-            if is_replaced(&self.leg.gateway, &self.leg.path, &data) {
+            if tool_news::is_told(&seen, &data) && tool_news::is_ours(&self.leg.gateway, &self.leg.path) {
                 continue;
             }
             self.messages.send(data).await.map_err(|_| ())?;

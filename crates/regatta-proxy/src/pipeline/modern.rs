@@ -236,7 +236,11 @@ fn judge(
             Some(upkeep) => upkeep.answered(&errand.gateway, text, outgoing),
             None => outgoing,
         }),
-        Some((Role::Said | Role::Question { .. } | Role::Withdrawal { .. } | Role::Foreign, _)) | None => {
+        Some((
+            Role::Said | Role::ToolsChanged | Role::Question { .. } | Role::Withdrawal { .. } | Role::Foreign,
+            _,
+        ))
+        | None => {
             errand.gateway.metrics.bad_answers.inc();
             Err(errand.refuse(Fault::BadAnswer { why: "it is not the response to the request" }))
         }

@@ -31,7 +31,7 @@ use crate::session::Bound;
 use crate::slots::Permit;
 use crate::streams::pace::{Due, Pace, Pacemaker};
 use crate::streams::stream::{Produced, Source};
-use crate::tool_news::is_replaced;
+use crate::tool_news::is_ours;
 use crate::upstream::UpstreamBody;
 
 /// Where a call's messages come from.
@@ -216,12 +216,10 @@ impl CallSource {
                 self.gateway.metrics.dropped_messages.inc();
                 return true;
             }
-            Some((Role::Said, data))
-                if is_replaced(&self.gateway, &open.errand.server.server.path, &data) =>
-            {
+            Some((Role::ToolsChanged, _)) if is_ours(&self.gateway, &open.errand.server.server.path) => {
                 return true;
             }
-            Some((Role::Said, data)) => {
+            Some((Role::Said | Role::ToolsChanged, data)) => {
                 if let Some(upkeep) = &open.errand.upkeep {
                     upkeep.heard();
                 }

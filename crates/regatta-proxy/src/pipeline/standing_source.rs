@@ -28,7 +28,7 @@ use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id;
 use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::streams::stream::{Produced, Source};
-use crate::tool_news::{self, Ears, is_replaced};
+use crate::tool_news::{self, Ears, is_ours};
 use crate::upstream::UpstreamBody;
 
 /// Waits between two openings.
@@ -177,8 +177,8 @@ impl StandingSource {
                 gateway.pending.withdraw(&sealed);
                 self.ready.push_back(Produced::Event { name: event.event, data });
             }
-            Some((Role::Said, data)) if is_replaced(gateway, &self.listener.server.server.path, &data) => {}
-            Some((Role::Said | Role::Final, data)) => {
+            Some((Role::ToolsChanged, _)) if is_ours(gateway, &self.listener.server.server.path) => {}
+            Some((Role::Said | Role::ToolsChanged | Role::Final, data)) => {
                 // Before the client hears of it and asks.
                 if let Ok(seen) = skim(&data) {
                     self.listener.server.results.hear(&seen, &data);

@@ -60,6 +60,16 @@ impl Sentinels {
         ask(self.sentinels[0].1, command)
     }
 
+    /// SIGSTOP for all sentinels: they say nothing, and keep their connections.
+    pub fn stop(&self) {
+        self.sentinels.iter().for_each(|(process, _)| process.stop());
+    }
+
+    /// SIGCONT for all sentinels.
+    pub fn go_on(&self) {
+        self.sentinels.iter().for_each(|(process, _)| process.go_on());
+    }
+
     /// What each sentinel answers.
     pub fn say_to_all(&self, command: &[&str]) -> Vec<String> {
         self.sentinels.iter().map(|(_, port)| ask(*port, command)).collect()

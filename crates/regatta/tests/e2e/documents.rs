@@ -84,3 +84,18 @@ fn every_file_and_every_identifier_that_a_document_names_exists() {
     }
     assert!(missing.is_empty(), "named and not there:\n{}", missing.join("\n"));
 }
+
+#[test]
+fn every_test_that_the_table_of_faults_names_exists() {
+    let mut tree = Vec::new();
+    paths(&root(), &mut tree);
+    let read = |path: &String| std::fs::read_to_string(root().join(path)).expect("a source");
+    let sources: String = tree.iter().filter(|path| path.ends_with(".rs")).map(read).collect();
+    let text = std::fs::read_to_string(root().join("docs/faults.md")).expect("the table");
+    let names =
+        text.lines().filter(|line| line.starts_with("| F")).flat_map(|row| row.split('`').skip(1).step_by(2));
+    let tests: Vec<&str> = names.filter_map(|name| Some(name.split_once("::")?.1)).collect();
+    assert!(tests.len() > 50, "{} tests", tests.len());
+    let missing = tests.iter().filter(|name| !sources.contains(&format!("fn {name}(")));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&&str>::new());
+}

@@ -30,8 +30,9 @@ async fn before(pair: &Pair) -> Nginx {
     let path = folder.path().display();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary = temporary.map(|kind| format!("{kind}_temp_path {path}/{kind};\n")).concat();
+    // One process: a master that is killed leaves its workers behind.
     let whole = format!(
-        "daemon off;\nworker_processes 1;\npid {path}/pid;\nerror_log stderr;\nevents {{}}\n\
+        "daemon off;\nmaster_process off;\npid {path}/pid;\nerror_log stderr;\nevents {{}}\n\
          http {{\naccess_log off;\n{temporary}{site}}}\n"
     );
     let file = folder.path().join("nginx.conf");

@@ -31,7 +31,11 @@ def run(options, programs):
     """Strict upstreams behind two gateways over one Redis; gate: 0 x 404, nothing twice, no event doubled or lost in silence."""
     if shutil.which("redis-server") is None:
         return ["redis-server is not installed"]
-    rows = [measure(options, programs, round_) for round_ in range(options.repeats)]
+    rows = []
+    for round_ in range(options.repeats):
+        # A round takes some twenty seconds: who waits should see that it goes on.
+        print(f"round {round_ + 1} of {options.repeats}", flush=True)
+        rows.append(measure(options, programs, round_))
     title = f"kill -9 of one of two gateways and one of three nodes under {SESSIONS} sessions, {MODERN} modern clients, {STREAMS} streams"
     head = ["round", "calls", "next right", "p50 ms", "p99 ms", "max ms", "-31001", "cut", "404", "other", "twice", "streams", "whole", "told unknown", "event lost", "event twice", "silent"]
     table.show(title, head, rows)

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use regatta_seal::RegistrationSecret;
 use regatta_store::{NodeFields, Registry as _, redis};
 
 use crate::places::Places;
@@ -42,8 +41,6 @@ pub(crate) struct Identity {
     pub(crate) server: String,
     pub(crate) url: String,
     pub(crate) version: String,
-    /// Signs what decides where traffic goes (docs/registry.md).
-    pub(crate) secret: Option<RegistrationSecret>,
 }
 
 impl Registration {
@@ -94,7 +91,7 @@ async fn beat_until_left(
             }
             return;
         }
-        let fields = fields(&identity, &boot, said, every, &places);
+        let fields = fields(&identity, &boot, said, &places);
         let pause = match store.register(&identity.id, fields, every * 16).await {
             Ok(()) => {
                 failures = 0;
@@ -113,7 +110,7 @@ async fn beat_until_left(
     }
 }
 
-fn fields(identity: &Identity, boot: &str, status: u8, every: Duration, places: &Places) -> NodeFields {
+fn fields(identity: &Identity, boot: &str, status: u8, places: &Places) -> NodeFields {
     let status = match status {
         0 => "starting",
         1 => "running",
@@ -122,7 +119,6 @@ fn fields(identity: &Identity, boot: &str, status: u8, every: Duration, places: 
     let fields = [
         ("status", status.to_owned()),
         ("lastHeartbeat", now_s().to_string()),
-        ("heartbeatMs", every.as_millis().to_string()),
         ("load", places.in_flight().to_string()),
         ("maxLoad", places.number().to_string()),
         ("url", identity.url.clone()),
@@ -132,18 +128,5 @@ fn fields(identity: &Identity, boot: &str, status: u8, every: Duration, places: 
         ("sessionState", "external".to_owned()),
         ("version", identity.version.clone()),
     ];
-    let mut fields = BTreeMap::from(fields.map(|(name, value)| (name.to_owned(), value)));
-    if let Some(secret) = &identity.secret {
-        let sig = signature(secret, &identity.id, &fields);
-        fields.insert("sig".to_owned(), sig);
-    }
-    fields
-}
-
-/// Over the id and these fields as they are written, those that are not there as empty.
-fn signature(secret: &RegistrationSecret, id: &str, fields: &NodeFields) -> String {
-    let field = |name: &str| fields.get(name).map(String::as_bytes).unwrap_or_default();
-    let signed = ["boot", "url", "server", "tools", "sessionState"].map(field);
-    let parts: Vec<&[u8]> = std::iter::once(id.as_bytes()).chain(signed).collect();
-    secret.sign(&parts)
+    BTreeMap::from(fields.map(|(name, value)| (name.to_owned(), value)))
 }

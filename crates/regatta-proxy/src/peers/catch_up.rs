@@ -37,7 +37,7 @@ pub(crate) fn fetch(gateway: Arc<Gateway>, stream: Arc<Stream>, at: Sequence) ->
         let (began, mut pause) = (Instant::now(), LOOK_FIRST);
         while began.elapsed() <= gateway.limits().resume_window {
             // Asked before the look: what was on its way then is there afterwards, or comes no more.
-            let is_written = !gateway.peers.spilling.is_running(stream.number);
+            let is_written = !gateway.peers.spilling.is_running(&stream);
             match gateway.store.recall(name, at, BATCH_MAX).await {
                 Ok(Some(recalled)) if recalled.first > at => return None,
                 Ok(Some(recalled)) if !recalled.events.is_empty() => {

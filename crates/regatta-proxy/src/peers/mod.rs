@@ -4,20 +4,21 @@
 //! one than it was cut from, and tells them only what a client waits for. Letters get lost: whoever waits asks again.
 
 pub(crate) mod catch_up;
+pub(crate) mod kept;
 pub(crate) mod keys;
 pub(crate) mod letter;
 pub(crate) mod recall;
 pub(crate) mod release;
 pub(crate) mod spill;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use regatta_store::{Arrival, GatewayId, Mailbox, Notice, Uuid16};
 
 use crate::gateway::Gateway;
+use kept::Kept;
 pub use keys::{KeyPlan, Keys, Rotation};
 use letter::{Context, Letter, Received, Unread};
 use recall::Searches;
@@ -28,8 +29,6 @@ use spill::Spilling;
 const LEASE: Duration = Duration::from_secs(3);
 /// Before a mailbox that ended is opened again.
 const ENLIST_PAUSE: Duration = Duration::from_millis(500);
-/// Re-homings remembered that only this gateway knows of, because the store was away.
-const KEPT_MAX: usize = 65_536;
 
 /// Whether other gateways use the same store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +47,7 @@ pub(crate) struct Peers {
     pub searches: Searches,
     pub spilling: Spilling,
     pub tickets: Tickets,
-    /// The etags of bindings that were made while the store was away.
-    kept: Mutex<HashMap<Uuid16, [u8; 16]>>,
+    pub kept: Kept,
 }
 
 impl Peers {
@@ -62,18 +60,6 @@ impl Peers {
     /// Whether there may be others.
     pub fn are_many(&self) -> bool {
         self.company == Company::Many
-    }
-
-    /// Notes a re-homing that the store does not know of.
-    pub fn keep(&self, session: Uuid16, etag: [u8; 16]) {
-        let mut kept = self.kept();
-        if kept.len() < KEPT_MAX {
-            kept.insert(session, etag);
-        }
-    }
-
-    fn kept(&self) -> MutexGuard<'_, HashMap<Uuid16, [u8; 16]>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -207,12 +193,12 @@ pub(crate) fn end_streams(gateway: &Gateway, session: Uuid16) {
 /// A binding that only we knew lost against another gateway's: the client must hear that its session moved once more
 /// (SESSIONS 4).
 fn changed(gateway: &Arc<Gateway>, session: Uuid16) {
-    let Some(etag) = gateway.peers.kept().remove(&session) else { return };
+    let Some(etag) = gateway.peers.kept.take(session) else { return };
     let gateway = gateway.clone();
     tokio::spawn(async move {
         let Ok(record) = gateway.store.read(&session).await else {
             // Asked again with the next notice.
-            return gateway.peers.keep(session, etag);
+            return gateway.peers.kept.keep(session, etag);
         };
         let record = record.and_then(|record| crate::bind::recorded(&record).ok());
         let is_ours = |record: crate::session::Recorded| {

@@ -3,6 +3,7 @@
 //! In this order: what the gateway that has it writes for us, as long as its lease lives; what it wrote before it died;
 //! the server's own cursor. What cannot be had is said once. Every event comes once, in order, under its old id.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -230,7 +231,7 @@ impl Search {
             return Some(Found::Lost);
         }
         let Some(begin) = events.first().map(|event| event.sequence) else {
-            return (course == Course::Ended && next <= self.wanted.at).then_some(Found::Ended);
+            return ending(course, next, self.wanted.at, self.wanted.gaps);
         };
         self.wanted.at = events.last().map_or(self.wanted.at, |event| event.sequence + 1);
         (self.fed, self.pause) = (Instant::now(), LOOK_FIRST);
@@ -245,11 +246,42 @@ impl Search {
     }
 }
 
+/// What it means that the store holds nothing from `at` on, where it would have `next` to come.
+fn ending(course: Course, next: Sequence, at: Sequence, gaps: Gaps) -> Option<Found> {
+    match (course, next.cmp(&at), gaps) {
+        (Course::Open, ..) | (Course::Ended, Ordering::Greater, _) => None,
+        (Course::Ended, Ordering::Equal, _) | (Course::Ended, Ordering::Less, Gaps::Allowed) => {
+            Some(Found::Ended)
+        }
+        // The reader has seen more than the store knows of: it lost the stream and was told of the end alone.
+        (Course::Ended, Ordering::Less, Gaps::Refused) => Some(Found::Lost),
+    }
+}
+
 impl Drop for Search {
     fn drop(&mut self) {
         let mut open = self.gateway.peers.searches.lock();
         if open.get(&self.wanted.stream).is_some_and(|hints| Arc::ptr_eq(hints, &self.hints)) {
             open.remove(&self.wanted.stream);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_before_what_the_reader_has_seen_is_a_loss_and_no_end() {
+        let of_a_call = |course, next| ending(course, next, 5, Gaps::Refused);
+        assert_eq!(of_a_call(Course::Ended, 5), Some(Found::Ended));
+        assert_eq!(
+            of_a_call(Course::Ended, 0),
+            Some(Found::Lost),
+            "the store was wiped, and told of the end"
+        );
+        assert_eq!(of_a_call(Course::Open, 5), None);
+        assert_eq!(of_a_call(Course::Open, 0), None, "more may come");
+        assert_eq!(ending(Course::Ended, 0, 5, Gaps::Allowed), Some(Found::Ended));
     }
 }

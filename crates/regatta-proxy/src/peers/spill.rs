@@ -5,6 +5,7 @@
 //! stay in their ring and are tried again; what the ring loses meanwhile is a gap that the reader is told of.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,10 +31,29 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Attempts at a store that is full.
 const FULL_MAX: u32 = 5;
 
-/// The spillings under way, by the number of their stream. Bounded by the streams.
+/// The spillings under way, by stream. Bounded by the streams.
+///
+/// Not by the stream's number: one that goes on here under the number it had elsewhere is another one.
 #[derive(Default)]
 pub(crate) struct Spilling {
-    running: Mutex<HashMap<u64, Arc<Order>>>,
+    running: Mutex<HashMap<ByIdentity, Arc<Order>>>,
+}
+
+/// A stream as itself. It is held, so no other one can come to lie where it lies.
+struct ByIdentity(Arc<Stream>);
+
+impl PartialEq for ByIdentity {
+    fn eq(&self, other: &ByIdentity) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ByIdentity {}
+
+impl Hash for ByIdentity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 /// Why a stream is written.
@@ -83,12 +103,12 @@ impl Order {
 }
 
 impl Spilling {
-    /// Whether events of the stream with this number may still be on their way into the store.
-    pub(super) fn is_running(&self, number: u64) -> bool {
-        self.lock().contains_key(&number)
+    /// Whether events of `stream` may still be on their way into the store.
+    pub(super) fn is_running(&self, stream: &Arc<Stream>) -> bool {
+        self.lock().contains_key(&ByIdentity(stream.clone()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Order>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ByIdentity, Arc<Order>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,12 +120,13 @@ pub(crate) fn begin(gateway: &Arc<Gateway>, stream: &Arc<Stream>, from: Sequence
     }
     let order = {
         let mut running = gateway.peers.spilling.lock();
-        if let Some(order) = running.get(&stream.number) {
+        let key = ByIdentity(stream.clone());
+        if let Some(order) = running.get(&key) {
             return order.add(from, cause);
         }
         let order = Arc::new(Order { rewind: AtomicU64::new(u64::MAX), ..Order::default() });
         order.add(from, cause);
-        running.insert(stream.number, order.clone());
+        running.insert(key, order.clone());
         order
     };
     tokio::spawn(run(gateway.clone(), stream.clone(), order));
@@ -158,7 +179,7 @@ async fn run(gateway: Arc<Gateway>, stream: Arc<Stream>, order: Arc<Order>) {
         let mut running = gateway.peers.spilling.lock();
         // An order that came just now would find nobody.
         if order.rewind.load(Ordering::Acquire) == u64::MAX {
-            running.remove(&stream.number);
+            running.remove(&ByIdentity(stream.clone()));
             return;
         }
     }
@@ -187,7 +208,10 @@ async fn write_all(gateway: &Arc<Gateway>, stream: &Stream, order: &Order) {
             Phase::Live | Phase::Paused { .. } | Phase::Ended => Course::Open,
         };
         if !peek.events.is_empty() || (course == Course::Ended && !ended) {
-            if !write(gateway, stream, name, &peek, course).await {
+            // An end by itself would not tell a store that lost the stream that there was anything before it.
+            let peek =
+                if peek.events.is_empty() { &stream.peek(upto.saturating_sub(1), 1, 0) } else { &peek };
+            if !write(gateway, stream, name, peek, course).await {
                 return;
             }
             stream.note_spilled(upto);

@@ -32,7 +32,7 @@ pub(crate) async fn change(gateway: &Gateway, bound: &Bound, change: Change<'_>)
         let record = match written.map_err(|_| Fault::StoreAway)? {
             written @ (Cas::Done | Cas::KeptHere) => {
                 if let (Cas::KeptHere, Change::Rehome { etag, .. }) = (written, change) {
-                    gateway.peers.keep(bound.session.uuid, etag);
+                    gateway.peers.kept.keep(bound.session.uuid, etag);
                 }
                 return Ok(bind::at_home(bound.session, Some(bind::recorded(&next)?)));
             }

@@ -51,6 +51,7 @@ async fn sweep(gateway: &Arc<Gateway>) {
         gateway.upstreams.sweep();
         gateway.quotas.sweep(gateway.clock.now());
         gateway.streams.sweep(gateway.clock.now(), gateway.limits().resume_window);
+        gateway.peers.kept.sweep(gateway.store.stats().link.unpublished_records);
         if beats.is_multiple_of(60) {
             gateway.store.tend();
         }

@@ -117,6 +117,27 @@ async fn a_call_that_died_with_its_gateway_ends_in_one_honest_error_at_the_other
 }
 
 #[tokio::test]
+async fn a_call_of_which_the_store_knows_but_the_end_does_not_end_in_silence() -> Result<()> {
+    let (_demos, mut pair) = pair().await;
+    let [one, two] = pair.session().await?;
+    let mut events = sleep(&one, 350).await?.events();
+    let id = events.until("notifications/progress").await?.id.expect("an id to resume from");
+    drop(events);
+    let key = eventually("the call is written down whole", SOON, async || {
+        let key = pair.redis.say(&["KEYS", "mcp:events:*"]);
+        (pair.redis.say(&["HGET", &key, "ended"]) == "1").then_some(key)
+    })
+    .await;
+    pair.one.process.kill();
+    // The store lost the stream before its end was written.
+    pair.redis.say(&["DEL", &key]);
+    pair.redis.say(&["HSET", &key, "first", "0", "next", "0", "bytes", "0", "ended", "1"]);
+    let last = two.resume(&id).await?.events().rest().await?.pop().expect("a last word").json();
+    assert_eq!((&last["id"], &last["error"]["code"]), (&json!(1), &json!(-31001)), "{last}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_server_that_can_resume_goes_on_when_the_gateway_is_killed() -> Result<()> {
     let base = answers::legacy();
     let id = std::sync::Mutex::new(Value::Null);

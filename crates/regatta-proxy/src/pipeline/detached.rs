@@ -162,6 +162,7 @@ async fn hear_out(answered: Answered) {
             Produced::Event { .. }
             | Produced::Recorded { .. }
             | Produced::Mark { .. }
+            | Produced::Priming
             | Produced::Retry { .. } => {}
         }
     }

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::detached::Exchange;
 use super::exchange::{Answered, Errand};
+use super::initialize::is_primed;
 use super::notes::Word;
 use crate::content::Kind;
 use crate::encode::answer::{Marks, Role, mark};
@@ -294,12 +295,16 @@ impl CallSource {
 
     fn take_event(&mut self, event: Event) {
         let State::Open(open) = &mut self.state else { return };
+        let is_priming = is_priming(&event);
         if let Some(id) = event.id.filter(|id| !id.is_empty()) {
             if let (UpstreamResume::Supported, Some(bound)) =
                 (open.errand.server.server.upstream_resume, &open.bound)
             {
                 let cursor = event_id::seal_cursor(&self.gateway.ring.load(), bound.session.uuid, &id);
                 self.ready.push_back(Produced::Mark { cursor });
+                if is_priming && is_primed(bound.session.content.version) {
+                    self.ready.push_back(Produced::Priming);
+                }
             }
             open.cursor = Some(id);
             self.has_ids = true;
@@ -347,6 +352,12 @@ impl CallSource {
         }
         Poll::Ready(())
     }
+}
+
+/// Whether a server's event is there for its id alone (2025-11-25 basic/transports, *Sending Messages* 6). One with a wish
+/// for reconnects is passed on as such, under an id like any other.
+pub(super) fn is_priming(event: &Event) -> bool {
+    event.data.as_ref().is_none_or(Bytes::is_empty) && event.retry_ms.is_none()
 }
 
 impl CallSource {

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 use super::detached::Exchange;
 use super::exchange::{Answered, exchange};
+use super::initialize::is_primed;
+use super::source::is_priming;
 use super::standing::Listener;
 use crate::bind;
 use crate::encode::answer::{Marks, Role, mark};
@@ -145,12 +147,16 @@ impl StandingSource {
     }
 
     fn take_event(&mut self, event: Event) {
+        let is_priming = is_priming(&event);
         let resumes = self.listener.server.server.upstream_resume == UpstreamResume::Supported;
         if let Some(id) = event.id.filter(|id| resumes && !id.is_empty()) {
             self.cursor = HeaderValue::from_bytes(&id).ok();
             let (gateway, session) = (&self.listener.gateway, self.listener.bound.session.uuid);
             let cursor = event_id::seal_cursor(&gateway.ring.load(), session, &id);
             self.ready.push_back(Produced::Mark { cursor });
+            if is_priming && is_primed(self.listener.bound.session.content.version) {
+                self.ready.push_back(Produced::Priming);
+            }
         }
         let Some(data) = event.data.filter(|data| !data.is_empty()) else { return };
         let gateway = &self.listener.gateway;

@@ -50,6 +50,8 @@ pub(crate) enum Produced {
     Recorded { event: Bytes },
     /// From here on the server can be asked to go on from this cursor, sealed: it rides in the ids of what follows.
     Mark { cursor: String },
+    /// The server gave an id to resume from and said nothing: so do we, under an id that holds its cursor.
+    Priming,
     /// Nothing will follow.
     End,
 }
@@ -374,6 +376,7 @@ impl Stream {
                 state.ring_watch();
             }
             Produced::Mark { cursor } => state.mark = Some(cursor),
+            Produced::Priming => self.push_priming(state),
             Produced::Pause { cursor } => {
                 state.source = None;
                 return Poll::Ready(state.come_to_rest(Phase::Paused { cursor }));
@@ -419,6 +422,15 @@ impl Stream {
     fn push_retry(&self, state: &mut State, milliseconds: u64) {
         let mut out = BytesMut::with_capacity(self.label.len() + 64);
         out.put_slice(format!("id: {}\nretry: {milliseconds}\ndata: \n\n", self.next_id(state)).as_bytes());
+        state.ring.push(out.freeze(), self.ring_bytes_max);
+        state.ring_watch();
+    }
+
+    /// The same without a wish.
+    fn push_priming(&self, state: &mut State) {
+        let id = self.next_id(state);
+        let mut out = BytesMut::with_capacity(id.len() + 16);
+        regatta_mcp::events::write_priming(&mut out, &id);
         state.ring.push(out.freeze(), self.ring_bytes_max);
         state.ring_watch();
     }

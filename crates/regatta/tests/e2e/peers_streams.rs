@@ -178,6 +178,46 @@ async fn a_server_that_can_resume_goes_on_when_the_gateway_is_killed() -> Result
 }
 
 #[tokio::test]
+async fn a_server_that_said_nothing_but_an_id_goes_on_when_the_gateway_is_killed() -> Result<()> {
+    let base = answers::legacy();
+    let id = std::sync::Mutex::new(Value::Null);
+    let stub = Stub::start(move |seen| {
+        let mut id = id.lock().expect("nobody panics");
+        match (seen.tool(), seen.header("last-event-id")) {
+            ("long", _) => {
+                *id = seen.id().clone();
+                Reply::sse().priming("cursor-0").hold()
+            }
+            (_, "cursor-0") => {
+                let result = json!({"content": [{"type": "text", "text": "done"}]});
+                Reply::sse().event_id("cursor-1", &json!({"jsonrpc": "2.0", "id": *id, "result": result}))
+            }
+            _ => base(seen),
+        }
+    })
+    .await;
+    let plan = Plan::over([stub.url()]).on_server("upstream_resume = \"supported\"");
+    let mut pair = Pair::start(plan).await;
+    let [one, two] = pair.session().await?;
+    let mut events = one.call_with_progress("long", json!({}), json!("t")).await?.events();
+    // Ours, given before the server had said anything, and the one that holds the server's.
+    let mut id = String::new();
+    for _ in 0..2 {
+        let priming = events.next().await?.expect("a priming event");
+        assert!(priming.json().is_null());
+        id = priming.id.expect("an id");
+    }
+    pair.one.process.kill();
+    let rest = two.resume(&id).await?.outcome().await?;
+    assert_eq!(rest.text(), "done", "{}", rest.message);
+    // Clients of older versions know no event without content.
+    let old = Session::open(&pair.two.client(), "2025-06-18", json!({})).await?;
+    let mut events = old.call_with_progress("long", json!({}), json!("t")).await?.events();
+    assert!(events.next_within(Duration::from_millis(300)).await.is_err(), "nothing was said yet");
+    Ok(())
+}
+
+#[tokio::test]
 async fn nobody_else_gets_a_stream_at_the_other_gateway_either() -> Result<()> {
     let (_demos, pair) = pair().await;
     let mine = |gateway: &regatta_testkit::Gateway| gateway.client().header("authorization", "Bearer mine");

@@ -171,6 +171,11 @@ impl Gateway {
         self.applied.send_replace(snapshot.version);
     }
 
+    /// Tells of each snapshot that was applied.
+    pub(crate) fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
     /// The metrics of the data plane, gauges brought up to date.
     pub fn metrics_text(&self) -> String {
         let counts = self.slots.counts();

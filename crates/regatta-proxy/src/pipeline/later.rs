@@ -129,8 +129,10 @@ async fn settle(
         gateway.metrics.later_bindings.inc();
         tracing::info!(replica = %home.replica, tool = wish.tool, "session bound at a second replica for its tool");
         match wish.left {
-            Some((left, reason)) => gateway.rehoming.moved(&Bound { home: left.clone(), ..bound }, reason),
-            None if is_one_lost => gateway.rehoming.moved(&bound, Reason::Removed),
+            Some((left, reason)) => {
+                gateway.rehoming.moved(&Bound { home: left.clone(), ..bound }, reason, wish.client);
+            }
+            None if is_one_lost => gateway.rehoming.moved(&bound, Reason::Removed, wish.client),
             None => {}
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use regatta_mcp::{Method, write};
 use regatta_policy::ReplicaId;
 use regatta_policy::deviation::Change;
@@ -40,6 +40,8 @@ pub(crate) enum Reason {
 pub(crate) struct Retired {
     pub session: Arc<Session>,
     pub home: Home,
+    /// As whom it is ended: its server may let nobody else.
+    client: Outbound,
 }
 
 /// Sessions that moved and whose client was not told yet.
@@ -117,7 +119,7 @@ async fn settle(
     let change = Change::Rehome { issued, to: &to, etag: home.etag };
     let moved = record::change(gateway, bound, change).await.map_err(Unsettled::Fault)?;
     if moved.home.etag == home.etag {
-        gateway.rehoming.moved(bound, reason);
+        gateway.rehoming.moved(bound, reason, client);
         gateway.metrics.rehomed.inc();
         tracing::info!(from = %bound.home.replica, to = %home.replica, ?reason, "session re-homed");
     } else {
@@ -184,20 +186,22 @@ impl Rehoming {
         flights.entry(session).or_default().clone()
     }
 
-    pub(super) fn moved(&self, bound: &Bound, reason: Reason) {
+    pub(super) fn moved(&self, bound: &Bound, reason: Reason, client: &Outbound) {
         self.untold.add(bound.session.uuid);
         if reason == Reason::OutOfReach {
-            self.retire(Retired { session: bound.session.clone(), home: bound.home.clone() });
+            let (session, home, client) = (bound.session.clone(), bound.home.clone(), client.compact());
+            self.retire(Retired { session, home, client });
         }
     }
 
-    /// Homes that the record of a session says were left: by us before a restart, or by another gateway.
+    /// Homes that the record of a session says were left: by us before a restart, or by another gateway. As whom they could
+    /// be ended, no record says.
     pub fn retire_all(&self, session: &Arc<Session>, left: &[Binding]) {
         for binding in left {
             let Some(upstream_session) = &binding.upstream_session else { continue };
             let Ok(upstream_session) = HeaderValue::try_from(&upstream_session[..]) else { continue };
             let home = Home { replica: binding.replica, upstream_session, etag: [0; 16] };
-            self.retire(Retired { session: session.clone(), home });
+            self.retire(Retired { session: session.clone(), home, client: Outbound::default() });
         }
     }
 
@@ -232,12 +236,16 @@ impl Retired {
     }
 }
 
+/// Whether nothing is left to end: it was ended, is not known there, or nobody may end sessions of this server.
+fn is_over(status: StatusCode) -> bool {
+    status.is_success() || status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED
+}
+
 /// Ends what was left at a replica that is back, and strikes it from the session's record.
 pub(crate) async fn end_retired(gateway: &Arc<Gateway>, server: &ServerView, view: &ReplicaView) {
-    for Retired { session, home } in gateway.rehoming.take_retired(view.replica.id) {
-        let ended =
-            probe::delete(view, &Outbound::default(), &home.upstream_session, &server.server.call).await;
-        if ended.is_err() {
+    for Retired { session, home, client } in gateway.rehoming.take_retired(view.replica.id) {
+        let told = probe::delete(view, &client, &home.upstream_session, &server.server.call).await;
+        if !told.is_ok_and(is_over) {
             continue;
         }
         let Ok(Some(record)) = bind::look_up(gateway, &session).await else { continue };

@@ -58,10 +58,15 @@ async fn sweep(gateway: &Arc<Gateway>) {
     }
 }
 
-/// Ends sessions that were left at a replica which is back (SESSIONS 4).
+/// Ends sessions that were left at a replica which is back (SESSIONS 4): at once when it comes back, since from then on it
+/// gets requests, and again every second for what is left over.
 async fn end_retired(gateway: &Arc<Gateway>) {
+    let mut applied = gateway.watch_applied();
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::select! {
+            _ = applied.changed() => {}
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
         for server in &gateway.view().servers {
             for view in server.replicas.iter().filter(|view| view.replica.health == Health::Healthy) {
                 rehome::end_retired(gateway, server, view).await;

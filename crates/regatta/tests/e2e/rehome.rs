@@ -58,7 +58,7 @@ async fn a_session_outlives_one_replica_after_the_other_and_the_gateway_in_betwe
 async fn the_new_home_hears_what_is_still_wished_for() -> Result<()> {
     let stubs = [Stub::start(answers::legacy()).await, Stub::start(answers::legacy()).await];
     let gateway = Gateway::start(REGATTA, Plan::over(stubs.each_ref().map(Stub::url))).await;
-    let session = gateway.client().initialize().await?;
+    let session = gateway.client().header("authorization", "Bearer mine").initialize().await?;
     for (method, params) in [
         ("resources/subscribe", json!({"uri": "a://kept"})),
         ("resources/subscribe", json!({"uri": "a://dropped"})),
@@ -95,7 +95,7 @@ async fn the_new_home_hears_what_is_still_wished_for() -> Result<()> {
             .seen()
             .into_iter()
             .find(|seen| seen.method == "DELETE" && seen.header("mcp-session-id") == home);
-        ends.map(|_| ())
+        ends.map(|end| assert_eq!(end.header("authorization"), "Bearer mine", "as who opened it"))
     })
     .await;
     session.call("work", json!({"op": "stays"})).await?.result()?;

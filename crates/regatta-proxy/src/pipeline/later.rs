@@ -114,7 +114,7 @@ async fn settle(
     let Some(home) = shake_hands(wish.server, bound, view, wish.client, Capabilities::TOOLS).await else {
         return Ok(None);
     };
-    repeat_level(wish, bound, view, &home).await;
+    tell_level(wish.server, bound, wish.client, &home).await;
     let (to, left) = (binding(&home), wish.left.map(|(left, _)| binding(left)));
     // Its place may have left the registry before anybody called there: lost all the same.
     let is_known = |home: Home| wish.server.replica(home.replica).is_some();
@@ -139,12 +139,23 @@ async fn settle(
     Ok(seated)
 }
 
-/// A later home says no less and no more than the client asked for.
-async fn repeat_level(wish: &Wish<'_>, bound: &Bound, view: &ReplicaView, home: &Home) {
-    let Some(level) = bound.record.as_ref().and_then(|record| record.deviation.log_level) else { return };
+/// Tells all later homes which level the client wants: what they say is no less and no more. Whoever waits for this waits for
+/// all of them no longer than for one.
+pub(crate) async fn repeat_level(server: &ServerView, bound: &Bound, client: &Outbound) {
+    let all = async {
+        for home in bound.later().iter().filter_map(seated) {
+            tell_level(server, bound, client, &home).await;
+        }
+    };
+    let _ = tokio::time::timeout(probe::PATIENCE, all).await;
+}
+
+async fn tell_level(server: &ServerView, bound: &Bound, client: &Outbound, home: &Home) {
+    let level = bound.record.as_ref().and_then(|record| record.deviation.log_level);
+    let (Some(level), Some(view)) = (level, server.replica(home.replica)) else { return };
     let params = format!(r#"{{"level":{}}}"#, write::json_string(level.as_str()));
     let text = write::request(&own_id(), Method::LoggingSetLevel.as_str(), Some(&params));
-    let _ = probe::tell(view, wish.client, &home.upstream_session, text, &wish.server.server.call).await;
+    let _ = probe::tell(view, client, &home.upstream_session, text, &server.server.call).await;
 }
 
 /// Passes a client's notification on to all later homes, beside whatever waits for an answer: which of them a

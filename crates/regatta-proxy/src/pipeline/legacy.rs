@@ -122,7 +122,8 @@ async fn noted(
     note: notes::Note,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let bound = notes::before(gateway, bound, &note).await.map_err(|fault| fault.told(&asker))?;
-    let noted = Noted { gateway: gateway.clone(), bound: bound.clone(), note };
+    let (server, client) = (call.server.clone(), Outbound::of(call.head.headers.clone(), &call.caller));
+    let noted = Noted { gateway: gateway.clone(), server, client, bound: bound.clone(), note };
     request(gateway, call, asker, Some(bound), Some(Box::new(noted))).await
 }
 

@@ -11,12 +11,14 @@ use regatta_mcp::{Method, SkimKind, documents, skim};
 use regatta_policy::deviation::{Change, LogLevel};
 use tokio::task::JoinHandle;
 
-use super::record;
+use super::{later, record};
 use crate::encode::answer::same_id;
 use crate::fault::Fault;
 use crate::gateway::Gateway;
 use crate::handover::Call;
+use crate::headers::Outbound;
 use crate::session::Bound;
+use crate::view::ServerView;
 
 /// What is written down of a call.
 pub(crate) enum Note {
@@ -48,6 +50,8 @@ pub(crate) async fn before(gateway: &Arc<Gateway>, bound: Bound, note: &Note) ->
 /// A note whose server has not answered yet.
 pub(crate) struct Noted {
     pub gateway: Arc<Gateway>,
+    pub server: Arc<ServerView>,
+    pub client: Outbound,
     pub bound: Bound,
     pub note: Note,
 }
@@ -84,7 +88,7 @@ impl Noted {
     /// Settles the note, in a task of its own: who waits for it may go away.
     pub fn settle(self: Box<Self>, word: Word) -> JoinHandle<()> {
         tokio::spawn(async move {
-            let Noted { gateway, bound, note } = *self;
+            let Noted { gateway, server, client, bound, note } = *self;
             let change = match (&note, word) {
                 (Note::Subscribed(_), Word::Yes) | (Note::Level(_) | Note::Unsubscribed(_), Word::No) => {
                     return;
@@ -94,8 +98,12 @@ impl Noted {
                     Change::Unsubscribe(uri)
                 }
             };
-            if record::change(&gateway, &bound, change).await.is_err() {
+            let Ok(bound) = record::change(&gateway, &bound, change).await else {
                 tracing::warn!("a session's note could not be stored: a later home will not be told of it");
+                return;
+            };
+            if let Change::SetLogLevel(_) = change {
+                later::repeat_level(&server, &bound, &client).await;
             }
         })
     }

@@ -128,3 +128,21 @@ async fn a_cancellation_reaches_the_node_that_runs_the_call() -> Result<()> {
     assert_eq!(seen.json["params"]["requestId"], 77);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_level_that_is_set_later_reaches_the_later_home_too() -> Result<()> {
+    let mut gateway = Hosted::start("").await;
+    let (one, two) = two_nodes(&mut gateway).await;
+    let session = gateway.client().initialize().await?;
+    session.call("one", json!({"op": "a"})).await?.result()?;
+    session.call("two", json!({"op": "b"})).await?.result()?;
+    let set = session.request("logging/setLevel", json!({"level": "error"})).await?;
+    set.outcome().await?.result()?;
+    for node in [&one, &two] {
+        let told = node.stub.wait_for("logging/setLevel", 1).await;
+        let called = node.stub.seen_rpc("tools/call").pop().expect("a call");
+        assert_eq!(told.json["params"]["level"], "error");
+        assert_eq!(told.header("mcp-session-id"), called.header("mcp-session-id"));
+    }
+    Ok(())
+}

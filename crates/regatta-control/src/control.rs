@@ -59,6 +59,7 @@ pub struct ControlStats {
 pub struct Control {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     views: watch::Receiver<Arc<Vec<ReplicaView>>>,
+    store_url: watch::Receiver<Option<String>>,
     orders: mpsc::Sender<Order>,
     asking: Asking,
     stats: Arc<ControlStats>,
@@ -80,12 +81,14 @@ impl Control {
         let (reading, readings) = mpsc::channel(1);
         let stats = Arc::new(ControlStats::default());
         let (identity, asking) = Identity::new(&config);
+        let (store_renewed, store_url) = watch::channel(config.store.url.clone());
         let mut worker = Worker {
             watched: source.as_ref().map(|source| Watched::new(vec![source.path.clone()])),
             source,
             config,
             prober: Prober::new(report),
             identity,
+            store_renewed,
             reports,
             readings,
             every,
@@ -106,7 +109,7 @@ impl Control {
         let (snapshot, snapshots) = watch::channel(Arc::new(worker.snapshot()));
         let (view, views) = watch::channel(Arc::new(worker.view()));
         tokio::spawn(worker.run(inbox, snapshot, view));
-        Control { snapshots, views, orders, asking, stats }
+        Control { snapshots, views, store_url, orders, asking, stats }
     }
 
     /// The snapshots: the newest at once, and each later one.
@@ -117,6 +120,11 @@ impl Control {
     /// The replicas as people want to see them, in the order of the config.
     pub fn views(&self) -> watch::Receiver<Arc<Vec<ReplicaView>>> {
         self.views.clone()
+    }
+
+    /// The URL of the shared store, and each later one at the same place: with other credentials.
+    pub fn store_url(&self) -> watch::Receiver<Option<String>> {
+        self.store_url.clone()
     }
 
     /// The way to ask for newer keys of an issuer; who asks hears in which snapshot they are.
@@ -154,6 +162,7 @@ struct Worker {
     watched: Option<Watched>,
     prober: Prober,
     identity: Identity,
+    store_renewed: watch::Sender<Option<String>>,
     reports: mpsc::Receiver<(ReplicaId, Seen)>,
     readings: mpsc::Receiver<Registered>,
     /// How often the registry is read; not at all while no server is open to nodes.
@@ -311,10 +320,17 @@ impl Worker {
                 return false;
             }
         };
-        if config.process != self.config.process || config.store != self.config.store {
+        let is_same_store = config.store.differs_in_credentials_only(&self.config.store);
+        if config.process != self.config.process || !is_same_store {
             tracing::warn!(
                 "addresses, TLS files, threads, state_dir, the store, log and drain settings change at a restart only"
             );
+        }
+        if is_same_store {
+            self.store_renewed.send_if_modified(|url| {
+                let before = std::mem::replace(url, config.store.url.clone());
+                before != *url
+            });
         }
         self.config = config;
         let doors = self.config.servers.iter().zip(&self.config.doors);

@@ -10,7 +10,6 @@ mod expiring;
 mod key_file;
 mod log;
 mod mail;
-mod quotas;
 mod registry;
 mod results;
 mod sessions;
@@ -105,9 +104,7 @@ pub struct Embedded {
     mailboxes: Mailboxes,
     claims: Mutex<Expiring<[u8; 16], ()>>,
     shared: Mutex<results::Shared>,
-    quotas: Mutex<quotas::Shared>,
     nodes: Mutex<Expiring<String, NodeFields>>,
-    opened: Instant,
     bounds: Bounds,
     clock: Clock,
     counters: Counters,
@@ -176,9 +173,7 @@ pub fn open_with_clock(dir: Option<&Path>, bounds: Bounds, clock: Clock) -> Resu
         mailboxes: Mailboxes::new(bounds.mailbox),
         claims: Mutex::new(Expiring::new(bounds.claims_max)),
         shared: Mutex::default(),
-        quotas: Mutex::default(),
         nodes: Mutex::new(Expiring::new(bounds.registry.nodes_max)),
-        opened: Instant::now(),
         bounds,
         clock,
         counters,

@@ -21,7 +21,6 @@ mod mail;
 mod names;
 mod notices;
 mod options;
-mod quotas;
 mod refusal;
 mod registry;
 mod remembered;

@@ -95,7 +95,7 @@ async fn serve(
     let listen = listener.local_addresses();
     let certs = process.tls.as_ref().map(Certs::load).transpose().map_err(Failed)?;
     let port = listen.first().map_or(0, SocketAddr::port);
-    let Opened { store, company, warning } = store::open(&settings, port, data).map_err(Failed)?;
+    let Opened { store, company, warning, renew } = store::open(&settings, port, data).map_err(Failed)?;
     let plan = KeyPlan {
         configured: settings.config.sealing_keys.to_vec(),
         wrap: settings.config.store.key.clone(),
@@ -120,15 +120,12 @@ async fn serve(
     let snapshot = snapshots.borrow_and_update().clone();
     let gateway = {
         let _entered = data.enter();
-        let asking = control.asking();
-        let ask_keys: AskKeys = Arc::new(move |issuer| {
-            let asking = asking.clone();
-            Box::pin(async move { asking.ask(issuer).await })
-        });
+        let ask_keys = ask_keys(&control);
         Gateway::new(Parts { snapshot, keys, store: store.clone(), company, fleet: None, ask_keys })
     };
     data.spawn(obey(gateway.clone(), snapshots));
     data.spawn(regatta_proxy::tend(gateway.clone()));
+    tokio::spawn(follow_credentials(control.store_url(), renew));
     let stats = Arc::new(ListenerStats::default());
     let views = control.views();
     let shown = Plane {
@@ -183,11 +180,32 @@ async fn admin(
     Ok(address)
 }
 
+/// How the data plane asks for an issuer's newer keys.
+fn ask_keys(control: &Control) -> AskKeys {
+    let asking = control.asking();
+    Arc::new(move |issuer| {
+        let asking = asking.clone();
+        Box::pin(async move { asking.ask(issuer).await })
+    })
+}
+
 /// The data plane serves by each new snapshot.
 async fn obey(gateway: Arc<Gateway>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
     while snapshots.changed().await.is_ok() {
         let snapshot = snapshots.borrow_and_update().clone();
         gateway.apply(snapshot);
+    }
+}
+
+/// The store is used with the credentials that the config has now.
+async fn follow_credentials(
+    mut url: watch::Receiver<Option<String>>,
+    renew: Box<dyn Fn(&str) + Send + Sync>,
+) {
+    while url.changed().await.is_ok() {
+        if let Some(url) = &*url.borrow_and_update() {
+            renew(url);
+        }
     }
 }
 

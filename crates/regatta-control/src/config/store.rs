@@ -31,6 +31,14 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
+    /// Whether all but who we are there is the same: a password may be rotated while we run.
+    pub(crate) fn differs_in_credentials_only(&self, other: &Store) -> bool {
+        let place = |store: &Store| store.url.as_deref().map(without_credentials);
+        let Store { url: _, prefix, key, operation_timeout } = self;
+        place(self) == place(other)
+            && (prefix, key, operation_timeout) == (&other.prefix, &other.key, &other.operation_timeout)
+    }
+
     /// Where it is, for people.
     pub fn shown(&self) -> Option<String> {
         self.url.as_deref().map(without_password)
@@ -80,5 +88,34 @@ fn without_password(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
         (_, _) => url.to_owned(),
+    }
+}
+
+/// A URL as anybody may use it.
+fn without_credentials(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        (_, _) => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(url: &str) -> Store {
+        let (prefix, operation_timeout) = ("mcp:".to_owned(), Duration::from_millis(250));
+        Store { url: Some(url.to_owned()), prefix, key: None, operation_timeout }
+    }
+
+    #[test]
+    fn another_password_is_the_same_place_and_another_host_is_not() {
+        let is_same = |one, two| at(one).differs_in_credentials_only(&at(two));
+        assert!(is_same("redis://a:b@h:1/2", "redis://a:c@h:1/2"));
+        assert!(is_same("redis://h:1", "redis://a:c@h:1"));
+        assert!(!is_same("redis://a:b@h:1", "redis://a:b@h:2"));
+        assert!(!is_same("redis://a:b@h:1", "rediss://a:b@h:1"));
+        let moved = Store { prefix: "other:".to_owned(), ..at("redis://h:1") };
+        assert!(!at("redis://h:1").differs_in_credentials_only(&moved));
     }
 }

@@ -9,18 +9,12 @@ use regatta_policy::snapshot::Health;
 
 use super::rehome;
 use crate::gateway::Gateway;
-use crate::{peers, quotas};
+use crate::peers;
 
 /// Does what is due every second, for as long as the gateway lives.
 pub async fn tend(gateway: Arc<Gateway>) {
     // Side by side: a replica that is slow to end sessions must not hold up the sweeping.
-    tokio::join!(
-        sweep(&gateway),
-        end_retired(&gateway),
-        peers::tend(&gateway),
-        follow_purges(&gateway),
-        quotas::attend::attend(&gateway)
-    );
+    tokio::join!(sweep(&gateway), end_retired(&gateway), peers::tend(&gateway), follow_purges(&gateway));
 }
 
 /// How often the purges of other gateways are looked for: a purge is heard of everywhere within 100 ms.

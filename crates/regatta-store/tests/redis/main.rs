@@ -8,5 +8,4 @@ mod cluster;
 mod conformance;
 mod connections;
 mod kit;
-mod quotas;
 mod sentinel;

@@ -20,6 +20,8 @@ pub struct Opened {
     pub company: Company,
     /// What its operator should change there, once that is known.
     pub warning: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Takes the credentials of a URL of the same place, for every connection from then on.
+    pub renew: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 /// Opens what the settings name. `data` is the runtime on which the way to a shared store lives.
@@ -33,8 +35,8 @@ pub fn open(settings: &Settings, port: u16, data: &Runtime) -> Result<Opened, St
         let store = embedded::open(settings.state.path(port).as_deref(), bounds).map_err(|why| {
             format!("{why}\nhint: give each gateway a state_dir of its own, or stop the other one")
         })?;
-        let warning = Box::new(|| None);
-        return Ok(Opened { store: Arc::new(store), company: Company::Alone, warning });
+        let (warning, renew) = (Box::new(|| None), Box::new(|_: &str| {}));
+        return Ok(Opened { store: Arc::new(store), company: Company::Alone, warning, renew });
     };
     let plan = &settings.config.store;
     let options = redis::Options::at(url, merge(limits.subscriptions_max));
@@ -46,7 +48,15 @@ pub fn open(settings: &Settings, port: u16, data: &Runtime) -> Result<Opened, St
     let store = Arc::new(redis::open(options));
     let told = store.clone();
     let warning = Box::new(move || told.policy_warning());
-    Ok(Opened { store, company: Company::Many, warning })
+    let renewed = store.clone();
+    let renew = Box::new(move |url: &str| {
+        // The config was checked before it was taken.
+        if let Ok(url) = url.parse::<redis::Url>() {
+            renewed.renew_credentials(url.credentials);
+            tracing::info!("the store is given other credentials");
+        }
+    });
+    Ok(Opened { store, company: Company::Many, warning, renew })
 }
 
 /// How a record that was kept here while the store was away and the store's own become one.

@@ -150,7 +150,7 @@ async fn f60_notices_and_letters_are_cut_off_and_no_end_and_no_event_is_missed()
 }
 
 #[tokio::test]
-async fn f61_a_user_who_is_shut_out_costs_no_call_and_says_no_secret() -> Result<()> {
+async fn f61_a_user_who_is_shut_out_or_has_another_password_costs_no_call_and_says_no_secret() -> Result<()> {
     let server = Forgetful::start().await;
     let redis = Server::start(&[]).await;
     let rules = ["on", ">hidden-word", "~mcp:*", "&mcp:*", "+@all"];
@@ -159,27 +159,40 @@ async fn f61_a_user_who_is_shut_out_costs_no_call_and_says_no_secret() -> Result
         assert_eq!(said, "OK");
     };
     user(&rules);
-    let url = format!("redis://regatta:hidden-word@{}", redis.address());
-    let mut gateway = Gateway::start(REGATTA, on_store(Plan::over([server.stub.url()]), &url)).await;
+    let plan = |password| {
+        let url = format!("redis://regatta:{password}@{}", redis.address());
+        on_store(Plan::over([server.stub.url()]), &url)
+    };
+    let mut gateway = Gateway::start(REGATTA, plan("hidden-word")).await;
     linked(&gateway).await;
     let session = gateway.client().initialize().await?;
     session.call("work", json!({})).await?.result()?;
+    let shut_out = async |gateway: &Gateway| {
+        redis.say(&["CLIENT", "KILL", "USER", "regatta"]);
+        eventually("it is degraded, and says why", SOON, async || {
+            let (status, text) = gateway.admin("/ready").await?;
+            assert_eq!(status, 200, "{text}");
+            text.contains("the store is away").then_some(())
+        })
+        .await;
+    };
     user(&["off"]);
-    redis.say(&["CLIENT", "KILL", "USER", "regatta"]);
-    eventually("it is degraded, and says why", SOON, async || {
-        let (status, text) = gateway.admin("/ready").await?;
-        assert_eq!(status, 200, "{text}");
-        text.contains("the store is away").then_some(())
-    })
-    .await;
+    shut_out(&gateway).await;
     session.call("work", json!({})).await?.result()?;
     gateway.client().modern().call("work", json!({})).await?.result()?;
     gateway.client().initialize().await?.call("work", json!({})).await?.result()?;
     user(&["on"]);
     linked(&gateway).await;
+    user(&["resetpass", ">other-word"]);
+    shut_out(&gateway).await;
+    session.call("work", json!({})).await?.result()?;
+    gateway.rewrite(plan("other-word"));
+    gateway.process.hang_up();
+    linked(&gateway).await;
     assert!(session.end().await?.is_success());
     let said = gateway.all_it_said().await;
-    assert!(!said.contains("hidden-word"), "{said}");
+    assert!(!said.contains("hidden-word") && !said.contains("other-word"), "{said}");
+    assert!(!said.contains("change at a restart only"), "{said}");
     Ok(())
 }
 

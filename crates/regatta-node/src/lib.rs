@@ -5,6 +5,8 @@
 //! gateway or behind any balancer that knows nothing of sessions. What holds and what does not yet: docs/node.md.
 
 mod answers;
+mod caller;
+mod door;
 mod legacy;
 mod node;
 mod places;
@@ -16,4 +18,4 @@ mod settings;
 
 pub use node::Node;
 pub use session::{Session, SessionRecord};
-pub use settings::{Settings, WhenFull};
+pub use settings::{Secret, SessionBinding, Settings, WhenFull};

@@ -24,8 +24,10 @@ use crate::settings::Settings;
 /// How long a start waits for the store, and between two attempts.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 const START_PAUSE: Duration = Duration::from_millis(50);
-/// How often the fleet's keys are read again.
-const KEYS_EVERY: Duration = Duration::from_secs(10);
+/// How often the fleet's keys are read again, and given back to a store that lost them.
+const KEYS_EVERY: Duration = Duration::from_secs(2);
+/// Housekeeping once in so many readings of the keys.
+const TEND_EVERY: u32 = 30;
 /// Two readings of the registry by gateways, with their defaults: then all know that this node is stopping.
 const KNOWN_AFTER: Duration = Duration::from_secs(2);
 
@@ -120,7 +122,9 @@ impl Node {
         }
         let url = settings.public_url();
         let id = url.split('/').nth(2).unwrap_or(&settings.address).to_owned();
-        let identity = Identity { id, server: self.name.clone(), url, version: self.version.clone() };
+        let secret = settings.registration_secret();
+        let (server, version) = (self.name.clone(), self.version.clone());
+        let identity = Identity { id, server, url, version, secret };
         let every = Duration::from_millis(settings.heartbeat_ms);
         let started = Registration::start(redis_options(settings)?, identity, every, places.clone());
         started.map(Some).map_err(|why| format!("the heartbeat cannot be started: {why}"))
@@ -158,9 +162,11 @@ async fn keys(store: &dyn Store) -> Result<Sealing, StoreError> {
 }
 
 async fn tend(sessions: Arc<Sessions>) {
-    loop {
+    for round in 1_u32.. {
         tokio::time::sleep(KEYS_EVERY).await;
-        sessions.store.tend();
+        if round.is_multiple_of(TEND_EVERY) {
+            sessions.store.tend();
+        }
         if let Err(why) = sessions.sealing.refresh(&*sessions.store).await {
             tracing::warn!(%why, "the sealing keys could not be read again");
         }

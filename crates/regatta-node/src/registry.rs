@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use regatta_seal::RegistrationSecret;
 use regatta_store::{NodeFields, Registry as _, redis};
 
 use crate::places::Places;
@@ -41,6 +42,8 @@ pub(crate) struct Identity {
     pub(crate) server: String,
     pub(crate) url: String,
     pub(crate) version: String,
+    /// Signs what decides where traffic goes (docs/registry.md).
+    pub(crate) secret: Option<RegistrationSecret>,
 }
 
 impl Registration {
@@ -91,7 +94,7 @@ async fn beat_until_left(
             }
             return;
         }
-        let fields = fields(&identity, &boot, said, &places);
+        let fields = fields(&identity, &boot, said, every, &places);
         let pause = match store.register(&identity.id, fields, every * 16).await {
             Ok(()) => {
                 failures = 0;
@@ -110,7 +113,7 @@ async fn beat_until_left(
     }
 }
 
-fn fields(identity: &Identity, boot: &str, status: u8, places: &Places) -> NodeFields {
+fn fields(identity: &Identity, boot: &str, status: u8, every: Duration, places: &Places) -> NodeFields {
     let status = match status {
         0 => "starting",
         1 => "running",
@@ -119,6 +122,7 @@ fn fields(identity: &Identity, boot: &str, status: u8, places: &Places) -> NodeF
     let fields = [
         ("status", status.to_owned()),
         ("lastHeartbeat", now_s().to_string()),
+        ("heartbeatMs", every.as_millis().to_string()),
         ("load", places.in_flight().to_string()),
         ("maxLoad", places.number().to_string()),
         ("url", identity.url.clone()),
@@ -128,5 +132,18 @@ fn fields(identity: &Identity, boot: &str, status: u8, places: &Places) -> NodeF
         ("sessionState", "external".to_owned()),
         ("version", identity.version.clone()),
     ];
-    BTreeMap::from(fields.map(|(name, value)| (name.to_owned(), value)))
+    let mut fields = BTreeMap::from(fields.map(|(name, value)| (name.to_owned(), value)));
+    if let Some(secret) = &identity.secret {
+        let sig = signature(secret, &identity.id, &fields);
+        fields.insert("sig".to_owned(), sig);
+    }
+    fields
+}
+
+/// Over the id and these fields as they are written, those that are not there as empty.
+fn signature(secret: &RegistrationSecret, id: &str, fields: &NodeFields) -> String {
+    let field = |name: &str| fields.get(name).map(String::as_bytes).unwrap_or_default();
+    let signed = ["boot", "url", "server", "tools", "sessionState"].map(field);
+    let parts: Vec<&[u8]> = std::iter::once(id.as_bytes()).chain(signed).collect();
+    secret.sign(&parts)
 }

@@ -1,23 +1,42 @@
-//! The sealing keys of the fleet, learned from the store: whoever comes first makes one, all others open with it.
+//! The sealing keys of the fleet: learned from the store, given back to it when it lost them.
 //!
-//! Which one seals is `regatta_policy::keys`'s rule, the same as the gateways'. An unknown key is looked for at most ten
-//! times a second, whoever makes them up.
+//! Whoever comes first makes one, all others open with it. Which one seals, and which one nobody needs any more, are
+//! `regatta_policy::keys`'s rules, the same as the gateways'. A key is never dropped because the store lacks it. An unknown
+//! key is looked for once for all who wait, and then known to be nobody's for a moment.
 
-use std::sync::{Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use regatta_policy::keys::{Published, sealing};
-use regatta_seal::{Fingerprint, KeyRing, MasterKey, Purpose, claimed_key};
+use regatta_policy::keys::{Published, outlived, sealing};
+use regatta_seal::{Fingerprint, KEYS_MAX, KeyRing, MasterKey, Purpose, claimed_key};
 use regatta_store::{Store, StoreError, StoredKey};
+use tokio::time::Instant;
+
+use crate::session::LIFETIME_MAX;
 
 /// A key seals when everybody has had the time to learn it, as at the gateways.
 const RIPE_AFTER: Duration = Duration::from_secs(60);
+/// Between two looks for unknown keys, whoever makes them up.
 const LOOK_GAP: Duration = Duration::from_millis(100);
+/// How long a key that was looked for in vain counts as nobody's, and how many such keys are remembered.
+const NOBODYS_FOR: Duration = Duration::from_secs(3);
+const NOBODYS_MAX: usize = 1024;
 
 /// The keys.
 pub(crate) struct Sealing {
+    known: Mutex<Vec<StoredKey>>,
     ring: RwLock<KeyRing>,
-    looked: Mutex<Option<Instant>>,
+    look: tokio::sync::Mutex<Looks>,
+    nobodys: Mutex<HashMap<Fingerprint, Instant>>,
+}
+
+/// When unknown keys were looked for.
+#[derive(Default)]
+struct Looks {
+    tried: Option<Instant>,
+    /// The beginning of the last look that saw the store's keys.
+    seen: Option<Instant>,
 }
 
 /// Why a text does not open.
@@ -41,11 +60,13 @@ impl Sealing {
             // Another node may have been as quick: with the same keys all choose the same one.
             stored = store.keys().await?;
         }
-        let ring =
-            ring_of(&stored).ok_or_else(|| StoreError::Away("it lost the key just kept".to_owned()))?;
-        Ok(Sealing { ring: RwLock::new(ring), looked: Mutex::new(None) })
+        let known = merged(Vec::new(), &stored);
+        let ring = ring_of(&known).ok_or_else(|| StoreError::Away("it lost the key just kept".to_owned()))?;
+        let (look, nobodys) = Default::default();
+        Ok(Sealing { known: Mutex::new(known), ring: RwLock::new(ring), look, nobodys })
     }
 
+    /// Seals for the fleet.
     pub(crate) fn seal(&self, associated: &[&[u8]], plain: &[u8]) -> String {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).seal(Purpose::Session, associated, plain)
     }
@@ -58,17 +79,56 @@ impl Sealing {
         text: &str,
     ) -> Result<Vec<u8>, Closed> {
         let key = claimed_key(text).ok_or(Closed::Foreign)?;
-        if !self.knows(key) && self.may_look() {
-            self.refresh(store).await.map_err(|_| Closed::StoreAway)?;
+        if !self.knows(key) {
+            self.look_for(store, key).await.map_err(|_| Closed::StoreAway)?;
         }
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         ring.open(Purpose::Session, associated, text).map(|opened| opened.plain).map_err(|_| Closed::Foreign)
     }
 
-    /// Reads the store's keys: new ones are learned, and may seal by now.
+    /// Reads the store's keys, and publishes those that it lacks: a store that was wiped ends no session.
     pub(crate) async fn refresh(&self, store: &dyn Store) -> Result<(), StoreError> {
-        if let Some(ring) = ring_of(&store.keys().await?) {
-            *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring;
+        let stored = store.keys().await?;
+        let lost = {
+            let mut known = self.known();
+            *known = merged(std::mem::take(&mut known), &stored);
+            if let Some(ring) = ring_of(&known) {
+                *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring;
+            }
+            let is_lost =
+                |known: &&StoredKey| stored.iter().all(|stored| stored.fingerprint != known.fingerprint);
+            known.iter().filter(is_lost).cloned().collect::<Vec<_>>()
+        };
+        for key in lost {
+            store.put_key(key).await?;
+        }
+        Ok(())
+    }
+
+    /// One look for all who ask at the same time.
+    async fn look_for(&self, store: &dyn Store, key: Fingerprint) -> Result<(), StoreError> {
+        let asked = Instant::now();
+        if self.nobodys().get(&key).is_some_and(|since| asked < *since + NOBODYS_FOR) {
+            return Ok(());
+        }
+        let mut look = self.look.lock().await;
+        // Only a look that began after we asked, and that saw the store, can have missed nothing.
+        if look.seen.is_none_or(|began| began < asked) {
+            if let Some(tried) = look.tried {
+                tokio::time::sleep_until(tried + LOOK_GAP).await;
+            }
+            let began = Instant::now();
+            look.tried = Some(began);
+            self.refresh(store).await?;
+            look.seen = Some(began);
+        }
+        drop(look);
+        if !self.knows(key) {
+            let mut nobodys = self.nobodys();
+            if nobodys.len() >= NOBODYS_MAX {
+                nobodys.clear();
+            }
+            nobodys.insert(key, Instant::now());
         }
         Ok(())
     }
@@ -77,25 +137,39 @@ impl Sealing {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).knows(key)
     }
 
-    fn may_look(&self) -> bool {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = looked.is_none_or(|at| at.elapsed() >= LOOK_GAP);
-        if may {
-            *looked = Some(Instant::now());
-        }
-        may
+    fn known(&self) -> MutexGuard<'_, Vec<StoredKey>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nobodys(&self) -> MutexGuard<'_, HashMap<Fingerprint, Instant>> {
+        self.nobodys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn ring_of(stored: &[StoredKey]) -> Option<KeyRing> {
-    let published = |key: &StoredKey| Published { at_s: key.published_s, fingerprint: key.fingerprint };
+/// What is known after a look at the store: all that was, what is new and readable, without what nobody needs.
+fn merged(mut known: Vec<StoredKey>, stored: &[StoredKey]) -> Vec<StoredKey> {
     // What a gateway wrapped with a key of its config is not readable here, and its name says so.
-    let stored: Vec<&StoredKey> = stored.iter().filter(|key| is_clear(key)).collect();
-    let all: Vec<Published> = stored.iter().map(|key| published(key)).collect();
+    for key in stored.iter().filter(|key| is_clear(key)) {
+        if known.len() < KEYS_MAX && known.iter().all(|known| known.fingerprint != key.fingerprint) {
+            known.push(key.clone());
+        }
+    }
+    let all: Vec<Published> = known.iter().map(published).collect();
+    let over: Vec<Published> = outlived(&all, now_s(), RIPE_AFTER, LIFETIME_MAX).collect();
+    known.retain(|key| !over.contains(&published(key)));
+    known
+}
+
+fn ring_of(known: &[StoredKey]) -> Option<KeyRing> {
+    let all: Vec<Published> = known.iter().map(published).collect();
     let current = sealing(&all, now_s(), RIPE_AFTER)?;
-    let current = stored.iter().find(|key| published(key) == current)?;
-    let others = stored.iter().map(|key| MasterKey::new(key.secret));
+    let current = known.iter().find(|key| published(key) == current)?;
+    let others = known.iter().map(|key| MasterKey::new(key.secret));
     Some(others.fold(KeyRing::new(&MasterKey::new(current.secret)), |ring, key| ring.add(&key)))
+}
+
+fn published(key: &StoredKey) -> Published {
+    Published { at_s: key.published_s, fingerprint: key.fingerprint }
 }
 
 fn is_clear(key: &StoredKey) -> bool {
@@ -105,4 +179,42 @@ fn is_clear(key: &StoredKey) -> bool {
 /// Seconds since 1970.
 pub(crate) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use regatta_store::{Bounds, Embedded, Keys as _, embedded};
+
+    use super::*;
+
+    fn empty() -> Embedded {
+        embedded::open(None, Bounds::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_wiped_gets_the_keys_back_and_no_token_is_lost() {
+        let (before, wiped) = (empty(), empty());
+        let node = Sealing::learn(&before).await.unwrap();
+        let token = node.seal(&[b"a"], b"plain");
+        // Another node started on the empty store, with a key of its own.
+        let newcomer = Sealing::learn(&wiped).await.unwrap();
+        let foreign = newcomer.seal(&[b"a"], b"other");
+        node.refresh(&wiped).await.unwrap();
+        assert_eq!(wiped.keys().await.unwrap().len(), 2);
+        assert_eq!(node.open(&wiped, &[b"a"], &token).await.unwrap(), b"plain");
+        assert_eq!(node.open(&wiped, &[b"a"], &foreign).await.unwrap(), b"other");
+        assert_eq!(newcomer.open(&wiped, &[b"a"], &token).await.unwrap(), b"plain");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_nobody_has_is_looked_for_once_in_a_while() {
+        let (store, elsewhere) = (empty(), empty());
+        let node = Sealing::learn(&store).await.unwrap();
+        let foreign = Sealing::learn(&elsewhere).await.unwrap().seal(&[], b"x");
+        assert_eq!(node.open(&store, &[], &foreign).await, Err(Closed::Foreign));
+        let looked = node.look.lock().await.seen;
+        assert!(looked.is_some());
+        assert_eq!(node.open(&store, &[], &foreign).await, Err(Closed::Foreign));
+        assert_eq!(node.look.lock().await.seen, looked);
+    }
 }

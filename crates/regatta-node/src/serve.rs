@@ -21,10 +21,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::answers::{Answer, AnswerBody, Held, event, fault, plain};
-use crate::legacy;
+use crate::caller::Caller;
 use crate::places::Places;
 use crate::session::Sessions;
 use crate::settings::Settings;
+use crate::{door, legacy};
 
 const SESSION: &str = "mcp-session-id";
 
@@ -83,13 +84,16 @@ pub(crate) async fn answer<H: ServerHandler>(
 }
 
 async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming>) -> Answer {
+    let (parts, body) = request.into_parts();
+    if let Err(turned) = door::check(&shared.settings, &parts) {
+        return turned.answer();
+    }
     let timeout = shared.settings.request_timeout();
     let arrived = tokio::time::Instant::now();
     let Ok(place) = tokio::time::timeout(timeout, shared.places.take()).await else {
         return overloaded("no place became free in time");
     };
     let Some(place) = place else { return overloaded("every place and the queue are taken") };
-    let (parts, body) = request.into_parts();
     let body = Limited::new(body, shared.settings.request_bytes_max).collect();
     let body = match tokio::time::timeout_at(arrived + timeout, body).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -130,11 +134,8 @@ async fn route<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes, 
         }
         return through(shared, parts, body).await;
     };
-    // The same check of `Host` that rmcp makes on its own way: a page of a browser must not reach a session.
-    if !host_is_allowed(&shared.settings.allowed_hosts, &parts) {
-        return plain(StatusCode::FORBIDDEN, "this host is not allowed\n");
-    }
-    let session = match shared.sessions.find(&token).await {
+    let caller = Caller::of(shared.settings.session_binding, &parts.headers);
+    let session = match shared.sessions.find(caller, &token).await {
         Ok(session) => session,
         Err(refused) => return legacy::refusal(&refused, &peek.id),
     };
@@ -157,22 +158,13 @@ fn agrees(parts: &Parts, agreed: &str) -> bool {
     parts.headers.get("mcp-protocol-version").is_none_or(|version| version.as_bytes() == agreed.as_bytes())
 }
 
-fn host_is_allowed(allowed: &[String], parts: &Parts) -> bool {
-    let host = parts.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
-    let name = authority.host().trim_matches(['[', ']']);
-    allowed.is_empty()
-        || allowed
-            .iter()
-            .any(|allowed| allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host))
-}
-
 async fn through<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes) -> Answer {
     shared.transport.handle(Request::from_parts(parts, Full::new(body))).await
 }
 
 /// `initialize`: rmcp answers, the session's token is made of the answer.
 async fn handshake<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes, peek: Peek) -> Answer {
+    let caller = Caller::of(shared.settings.session_binding, &parts.headers);
     let (head, body) = through(shared, parts, body).await.into_parts();
     let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes);
     let result =
@@ -182,7 +174,7 @@ async fn handshake<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Byt
         });
     let mut answer = http::Response::from_parts(head, Full::new(body).boxed());
     let (Some(result), Some(params)) = (result, peek.params) else { return answer };
-    match shared.sessions.begin(params.get().as_bytes(), &result) {
+    match shared.sessions.begin(caller, params.get().as_bytes(), &result) {
         Ok(token) => {
             let Ok(token) = HeaderValue::from_str(&token) else { return answer };
             answer.headers_mut().insert(SESSION, token);

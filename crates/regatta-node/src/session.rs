@@ -14,6 +14,7 @@ use regatta_store::{Cas, Etag, Store, StoreError, Uuid16, Versioned};
 use rmcp::model::InitializeRequestParams;
 use serde::{Deserialize, Serialize};
 
+use crate::caller::Caller;
 use crate::sealing::{Closed, Sealing, now_s};
 
 /// Characters of a token.
@@ -76,11 +77,16 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// A token for a session that begins: `params` as the client sent them, and the result that it gets.
+    /// A token for a session that `caller` begins: `params` as the client sent them, and the result that it gets.
     ///
     /// # Errors
     /// What is wrong with the params, for the client.
-    pub(crate) fn begin(&self, params: &[u8], result: &serde_json::Value) -> Result<String, &'static str> {
+    pub(crate) fn begin(
+        &self,
+        caller: Caller,
+        params: &[u8],
+        result: &serde_json::Value,
+    ) -> Result<String, &'static str> {
         let version = result["protocolVersion"].as_str().and_then(LegacyVersion::named);
         let version = version.ok_or("the agreed protocol version has no sessions")?;
         let room = SessionToken::params_room(regatta_seal::plain_max(TOKEN_MAX));
@@ -95,12 +101,12 @@ impl Sessions {
             bindings: Vec::new(),
             params,
         };
-        Ok(self.sealing.seal(&self.associated(), &token.to_bytes()))
+        Ok(self.sealing.seal(&self.associated(&caller), &token.to_bytes()))
     }
 
-    /// The session of a token; asks the store once when this process does not know it, and never again while it does.
-    pub(crate) async fn find(&self, token: &str) -> Result<Session, Refused> {
-        let plain = self.sealing.open(&*self.store, &self.associated(), token).await;
+    /// The session of a token, if it is this caller's; asks the store once when this process does not know it, and never again while it does.
+    pub(crate) async fn find(&self, caller: Caller, token: &str) -> Result<Session, Refused> {
+        let plain = self.sealing.open(&*self.store, &self.associated(&caller), token).await;
         let plain = plain.map_err(|closed| match closed {
             Closed::Foreign => Refused::Gone,
             Closed::StoreAway => Refused::StoreAway,
@@ -175,8 +181,8 @@ impl Sessions {
         Ok(())
     }
 
-    fn associated(&self) -> [&[u8]; 2] {
-        [b"regatta-node", self.server.as_bytes()]
+    fn associated<'a>(&'a self, caller: &'a Caller) -> [&'a [u8]; 3] {
+        [b"regatta-node", self.server.as_bytes(), &caller.0]
     }
 }
 

@@ -5,7 +5,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use regatta_seal::{RegistrationSecret, SECRET_MIN};
 use serde::Deserialize;
+
+/// The longest pause between heartbeats that gateways bear with (`regatta_policy::registry`).
+const HEARTBEAT_MS_MAX: u64 = 60_000;
 
 /// What becomes of a request that finds every place taken and the queue full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -15,6 +19,27 @@ pub enum WhenFull {
     CallerRuns,
     /// It is refused: 503 and −31002.
     Refuse,
+}
+
+/// To whom a legacy session belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionBinding {
+    /// To whoever shows the same `Authorization` as at its beginning; of a JWT, the same issuer and subject.
+    Caller,
+    /// To whoever has its id.
+    Nobody,
+}
+
+/// A secret of the settings. Hidden in `Debug`.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 /// Everything that can be tuned. The names are those of the file; the environment has them in capitals after
@@ -28,6 +53,10 @@ pub struct Settings {
     pub url: String,
     /// Names in `Host` that are answered; empty: any. Keep the default where browsers could be sent here.
     pub allowed_hosts: Vec<String>,
+    /// Origins (`https://app.example`) whose pages may send requests, beside those of this machine.
+    pub allowed_origins: Vec<String>,
+    /// To whom a legacy session belongs.
+    pub session_binding: SessionBinding,
     /// Threads that serve; 0: one for each core. At most two for each core.
     pub worker_threads: usize,
     /// Requests served at the same time.
@@ -50,7 +79,9 @@ pub struct Settings {
     pub store_url: String,
     /// What the store's keys begin with.
     pub store_prefix: String,
-    /// Between two heartbeats; at most a quarter of the gateways' `registry_lease`.
+    /// The gateways' `registry_secret`, at least 16 bytes; empty: the registration is not signed.
+    pub registry_secret: Secret,
+    /// Between two heartbeats. It is announced: gateways hold a node for gone after four of them at the earliest.
     pub heartbeat_ms: u64,
     /// How long a shutdown waits for what runs.
     pub drain_s: u64,
@@ -62,6 +93,8 @@ impl Default for Settings {
             address: "127.0.0.1:3000".to_owned(),
             url: String::new(),
             allowed_hosts: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
+            allowed_origins: Vec::new(),
+            session_binding: SessionBinding::Caller,
             worker_threads: 0,
             concurrent_max: 100,
             queue_max: 1000,
@@ -73,7 +106,8 @@ impl Default for Settings {
             session_ttl_s: 3600,
             store_url: String::new(),
             store_prefix: "mcp:".to_owned(),
-            heartbeat_ms: 2000,
+            registry_secret: Secret::default(),
+            heartbeat_ms: 5000,
             drain_s: 30,
         }
     }
@@ -108,6 +142,7 @@ impl Settings {
         take("URL", &mut text(&mut all.url));
         take("STORE_URL", &mut text(&mut all.store_url));
         take("STORE_PREFIX", &mut text(&mut all.store_prefix));
+        take("REGISTRY_SECRET", &mut text(&mut all.registry_secret.0));
         take("WORKER_THREADS", &mut number(&mut all.worker_threads));
         take("CONCURRENT_MAX", &mut number(&mut all.concurrent_max));
         take("QUEUE_MAX", &mut number(&mut all.queue_max));
@@ -118,8 +153,14 @@ impl Settings {
         take("SESSION_TTL_S", &mut number(&mut all.session_ttl_s));
         take("HEARTBEAT_MS", &mut number(&mut all.heartbeat_ms));
         take("DRAIN_S", &mut number(&mut all.drain_s));
-        take("ALLOWED_HOSTS", &mut |value| {
-            all.allowed_hosts = value.split(',').map(str::trim).map(str::to_owned).collect();
+        take("ALLOWED_HOSTS", &mut list(&mut all.allowed_hosts));
+        take("ALLOWED_ORIGINS", &mut list(&mut all.allowed_origins));
+        take("SESSION_BINDING", &mut |value| {
+            all.session_binding = match value {
+                "caller" => SessionBinding::Caller,
+                "nobody" => SessionBinding::Nobody,
+                _ => return false,
+            };
             true
         });
         take("WHEN_FULL", &mut |value| {
@@ -150,6 +191,14 @@ impl Settings {
                 self.request_timeout_ms == 0,
                 "request_timeout_ms is 0: no request could be answered".to_owned(),
             ),
+            (
+                !self.registry_secret.0.is_empty() && self.registry_secret.0.len() < SECRET_MIN,
+                format!("registry_secret is shorter than {SECRET_MIN} bytes: it could be guessed"),
+            ),
+            (
+                self.heartbeat_ms > HEARTBEAT_MS_MAX,
+                format!("heartbeat_ms is over {HEARTBEAT_MS_MAX}: gateways wait no longer for a node"),
+            ),
             (self.heartbeat_ms == 0, "heartbeat_ms is 0: the store would be flooded".to_owned()),
             (self.session_ttl_s == 0, "session_ttl_s is 0: no session would keep anything".to_owned()),
             (
@@ -170,6 +219,11 @@ impl Settings {
         Duration::from_millis(self.request_timeout_ms)
     }
 
+    /// What the registration is signed with.
+    pub(crate) fn registration_secret(&self) -> Option<RegistrationSecret> {
+        RegistrationSecret::new(&self.registry_secret.0).ok()
+    }
+
     /// Where others reach it.
     pub(crate) fn public_url(&self) -> String {
         if self.url.is_empty() { format!("http://{}/mcp", self.address) } else { self.url.clone() }
@@ -179,6 +233,13 @@ impl Settings {
 fn text(into: &mut String) -> impl FnMut(&str) -> bool + '_ {
     |value| {
         value.clone_into(into);
+        true
+    }
+}
+
+fn list(into: &mut Vec<String>) -> impl FnMut(&str) -> bool + '_ {
+    |value| {
+        *into = value.split(',').map(str::trim).map(str::to_owned).collect();
         true
     }
 }

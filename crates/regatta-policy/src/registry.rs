@@ -18,7 +18,8 @@ use crate::ids::{Micros, ReplicaId};
 /// How patiently nodes are judged. Nodes should beat four times in a lease, and be read eight times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Without a new heartbeat for so long, a node is gone: its sessions may move at once.
+    /// Without a new heartbeat for so long, a node is gone: its sessions may move at once. A node that says that it beats
+    /// more seldom has four of its own beats.
     pub lease: Duration,
     /// Nodes that are known at one time, the gone ones that are still listed included.
     pub nodes_max: usize,
@@ -104,6 +105,12 @@ struct Seen {
 }
 
 impl Terms {
+    /// The terms for a node that says how often it beats.
+    fn of(self, entry: &Entry) -> Terms {
+        let own = entry.beat_every.map_or(Duration::ZERO, |every| every * 4);
+        Terms { lease: self.lease.max(own), ..self }
+    }
+
     /// One heartbeat missed: counts as missing when it is asked whether most are.
     fn late_after(&self) -> Duration {
         self.lease / 2
@@ -205,7 +212,7 @@ impl Nodes {
         let (mut all, mut missing) = (0usize, 0usize);
         for seen in self.seen.values().filter(|seen| !seen.is_gone && seen.entry.status != Status::Stopping) {
             all += 1;
-            missing += usize::from(now.since(seen.changed) > terms.late_after());
+            missing += usize::from(now.since(seen.changed) > terms.of(&seen.entry).late_after());
         }
         if missing * 2 > all { Mood::Glitch } else { Mood::Calm }
     }
@@ -230,7 +237,7 @@ impl Seen {
     }
 
     fn is_over(&self, terms: Terms, mood: Mood, reach: &impl Fn(ReplicaId) -> Reach, now: Micros) -> bool {
-        let lease_over = now.since(self.changed) > terms.lease;
+        let lease_over = now.since(self.changed) > terms.of(&self.entry).lease;
         match (self.entry.status, mood) {
             // It said that it would go.
             (Status::Stopping, _) => !self.is_listed || lease_over,
@@ -245,7 +252,7 @@ impl Seen {
         match self.entry.status {
             Status::Stopping => Standing::Stopping,
             Status::Starting | Status::Running
-                if mood == Mood::Calm && now.since(self.changed) > terms.suspect_after() =>
+                if mood == Mood::Calm && now.since(self.changed) > terms.of(&self.entry).suspect_after() =>
             {
                 Standing::Suspect
             }

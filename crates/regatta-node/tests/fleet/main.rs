@@ -4,10 +4,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use http::StatusCode;
+use regatta_testkit::gateway::Plan;
 use regatta_testkit::process::free_port;
 use regatta_testkit::redis::Server;
-use regatta_testkit::{Client, Process, eventually};
+
+use regatta_testkit::{Client, Gateway, Process, eventually};
 use serde_json::{Value, json};
+
+/// What was built beside this test, which is in `deps`.
+fn built(name: &str) -> String {
+    let path = std::env::current_exe().expect("the test knows its own path");
+    let beside = path.ancestors().nth(2).expect("it is in a folder");
+    beside.join(name).to_str().expect("a plain path").to_owned()
+}
 
 struct Running {
     process: Process,
@@ -16,11 +25,7 @@ struct Running {
 
 impl Running {
     async fn start(example: &str, port: u16, more: &[(&str, &str)]) -> Running {
-        // The test is in `deps`, examples are beside it.
-        let mut path = std::env::current_exe().expect("the test knows its own path");
-        path.pop();
-        path.pop();
-        let mut command = Command::new(path.join("examples").join(example));
+        let mut command = Command::new(built(&format!("examples/{example}")));
         command.env("REGATTA_NODE_ADDRESS", format!("127.0.0.1:{port}"));
         command.envs(more.iter().copied());
         let running = Running { process: Process::spawn(&mut command), port };
@@ -160,6 +165,65 @@ async fn registers_again_after_a_wipe_and_leaves_when_it_stops() {
         assert!(tokio::time::Instant::now() < end, "the node does not end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn a_wiped_store_ends_no_session_not_even_at_a_node_that_starts_after_it() {
+    let redis = Server::start(&[]).await;
+    let first = Running::with_store(free_port(), &redis).await;
+    let here = first.client().initialize().await.unwrap();
+    redis.say(&["FLUSHALL"]);
+    let second = Running::with_store(free_port(), &redis).await;
+    let there = here.through(&second.client());
+    eventually("the newcomer has the fleet's keys", Duration::from_secs(20), async || {
+        let answer = there.request("ping", json!({})).await.ok()?;
+        (answer.status == StatusCode::OK).then_some(())
+    })
+    .await;
+    assert_eq!(here.request("ping", json!({})).await.unwrap().status, StatusCode::OK);
+    let late = second.client().initialize().await.unwrap();
+    assert_eq!(
+        late.through(&first.client()).request("ping", json!({})).await.unwrap().status,
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_who_began_it_and_pages_of_others_get_nowhere() {
+    let node = Running::start("mirror", free_port(), &[]).await;
+    let ann = node.client().header("authorization", "Bearer ann").initialize().await.unwrap();
+    let bob = ann.through(&node.client().header("authorization", "Bearer bob"));
+    assert_eq!(ann.request("ping", json!({})).await.unwrap().status, StatusCode::OK);
+    assert_eq!(bob.request("ping", json!({})).await.unwrap().status, StatusCode::NOT_FOUND);
+    assert_eq!(bob.end().await.unwrap(), StatusCode::NOT_FOUND);
+    let page =
+        ann.through(&node.client().header("authorization", "Bearer ann").header("origin", "http://evil"));
+    assert_eq!(page.request("ping", json!({})).await.unwrap().status, StatusCode::FORBIDDEN);
+    let blind =
+        ann.through(&node.client().header("authorization", "Bearer ann").header("accept", "text/html"));
+    assert_eq!(blind.request("ping", json!({})).await.unwrap().status, StatusCode::NOT_ACCEPTABLE);
+}
+
+#[tokio::test]
+async fn a_gateway_with_a_secret_takes_a_node_that_signs_and_no_other() {
+    let redis = Server::start(&[]).await;
+    let secret = "a secret of the fleet";
+    let url = redis.url();
+    let store = format!(
+        "[store]\nurl = {url:?}\nregistry_poll = \"100ms\"\nregistry_lease = \"1200ms\"\nregistry_secret = {secret:?}\n"
+    );
+    let none: [String; 0] = [];
+    let plan = Plan::default().server("mirror", none, "registry = true\n").tables(&store);
+    let gateway = Gateway::start(&built("regatta"), plan).await;
+    let store = ("REGATTA_NODE_STORE_URL", url.as_str());
+    let _unsigned = Running::start("mirror", free_port(), &[store]).await;
+    gateway.metric_reaches("regatta_registry_refused_total", 1.0).await;
+    let signing = [store, ("REGATTA_NODE_REGISTRY_SECRET", secret)];
+    let _signed = Running::start("mirror", free_port(), &signing).await;
+    gateway.metric_reaches("regatta_replica_healthy", 1.0).await;
+    let session = gateway.client().initialize().await.unwrap();
+    let told = session.call("client", json!({})).await.unwrap().result().unwrap();
+    assert_eq!(text(&told), "regatta-testkit");
 }
 
 async fn wait_for(expected: &str, now: impl Fn() -> String) {

@@ -3,6 +3,8 @@
 //! Text in, facts out. Whether its signature is right, its URL may be used and its server exists is asked elsewhere;
 //! what does not fit is refused with a word, never repaired.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::ids::{ReplicaId, stable_hash};
@@ -14,6 +16,8 @@ const ID_MAX: usize = 256;
 const WORD_MAX: usize = 64;
 /// Bytes of a URL.
 const URL_MAX: usize = 2048;
+/// The longest pause between heartbeats that is borne with.
+const BEAT_MAX: Duration = Duration::from_secs(60);
 /// Tools that a node can report.
 pub const TOOLS_MAX: usize = 1024;
 /// Bytes of a tool's name.
@@ -48,6 +52,8 @@ pub struct Entry {
     pub status: Status,
     /// `lastHeartbeat` as written: only ever compared with itself.
     pub heartbeat: String,
+    /// How often it means to beat, if it says so; at most [`BEAT_MAX`].
+    pub beat_every: Option<Duration>,
     /// Its load, if it reports one.
     pub load: Option<Load>,
     /// The name of the server that it is a replica of.
@@ -111,6 +117,7 @@ impl Entry {
             boot: text("boot", WORD_MAX)?.map(str::to_owned),
             status: status(must("status", WORD_MAX)?)?,
             heartbeat: must("lastHeartbeat", WORD_MAX)?.to_owned(),
+            beat_every: number("heartbeatMs").and_then(beat_every),
             load: number("load").zip(number("maxLoad")).and_then(|(load, max)| Load::of(load, max)),
             server: must("server", WORD_MAX)?.to_owned(),
             url: must("url", URL_MAX)?.to_owned(),
@@ -135,6 +142,11 @@ impl Entry {
     pub fn is_same_process(&self, later: &Entry) -> bool {
         (&self.boot, &self.server, &self.url) == (&later.boot, &later.server, &later.url)
     }
+}
+
+fn beat_every(milliseconds: f64) -> Option<Duration> {
+    let every = Duration::try_from_secs_f64(milliseconds / 1000.0).ok()?;
+    (!every.is_zero()).then_some(every.min(BEAT_MAX))
 }
 
 fn status(text: &str) -> Result<Status, Unfit> {
@@ -207,6 +219,7 @@ mod tests {
     #[test]
     fn reads_what_may_be_there() {
         let entry = read(&[
+            ("heartbeatMs", "5000"),
             ("load", "30"),
             ("maxLoad", "40"),
             ("tools", r#"["b", {"name":"a","inputSchema":{}}, "b"]"#),
@@ -215,6 +228,10 @@ mod tests {
         ]);
         let entry = entry.expect("fits");
         assert_eq!(entry.load, Some(Load { permille: 750 }));
+        assert_eq!(entry.beat_every, Some(Duration::from_secs(5)));
+        let beat_every = |text| read(&[("heartbeatMs", text)]).expect("fits").beat_every;
+        assert_eq!(["0", "-1", "soon"].map(beat_every), [None; 3]);
+        assert_eq!(beat_every("9e12"), Some(BEAT_MAX), "nobody stays forever by saying so");
         assert_eq!(entry.tools, Some(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(entry.session_state, Some(SessionState::External));
     }

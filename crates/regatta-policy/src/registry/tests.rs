@@ -17,6 +17,7 @@ fn node(id: &str, beat: u64) -> Entry {
         boot: None,
         status: Status::Running,
         heartbeat: beat.to_string(),
+        beat_every: None,
         load: Some(Load { permille: 500 }),
         server: "shop".to_owned(),
         url: format!("http://{id}:1/mcp"),
@@ -56,6 +57,27 @@ fn a_node_joins_with_its_first_reading_and_runs_with_its_next_heartbeat() {
     read(&mut nodes, &[node("a", 2)], Reach::Unknown, 1);
     assert_eq!(standings(&nodes), [("a", Standing::Running)]);
     assert!(Standing::Running.takes_new_work(Reach::Unknown));
+}
+
+#[test]
+fn a_node_that_beats_seldom_and_says_so_has_four_of_its_beats() {
+    let slow = |beat| Entry { beat_every: Some(Duration::from_secs(5)), ..node("slow", beat) };
+    let mut nodes = running();
+    let read_at = |nodes: &mut Nodes, second: u64| {
+        let mut entries = fleet(&[], second);
+        entries.push(slow(2));
+        read(nodes, &entries, Reach::Reached, second);
+        let found = standings(nodes).into_iter().find(|(id, _)| *id == "slow");
+        found.map(|(_, standing)| standing)
+    };
+    for second in 2..=24 {
+        let expected = match second {
+            0..=17 => Some(Standing::Joining),
+            18..=22 => Some(Standing::Suspect),
+            _ => None,
+        };
+        assert_eq!(read_at(&mut nodes, second), expected, "second {second}");
+    }
 }
 
 #[test]

@@ -120,6 +120,7 @@ impl Node {
             boot: Some(boot.to_string()),
             status: if self.is_stopping(step) { Status::Stopping } else { Status::Running },
             heartbeat: (1_764_000_000 + step as i64 / 10 + jump).to_string(),
+            beat_every: None,
             load: None,
             server: "shop".to_owned(),
             url: format!("http://{}:1/mcp", self.id),

@@ -121,7 +121,7 @@ impl Gateway {
         let with = (&metrics, &results, clock);
         Arc::new(Gateway {
             view: ArcSwap::from_pointee(View::new(&snapshot, &upstreams, with, None)),
-            quotas: Quotas::new(limits.limit_keys_max),
+            quotas: Quotas::new(company, limits.limit_keys_max),
             applied: watch::Sender::new(snapshot.version),
             ask_keys,
             slots: Arc::new(Slots::new(bounds(&limits))),
@@ -190,6 +190,12 @@ impl Gateway {
         self.metrics
             .limit_keys_displaced
             .inc_by(displaced.saturating_sub(self.metrics.limit_keys_displaced.get()));
+        let (asked, alone, gateways) = self.quotas.counts();
+        let counters = [(&self.metrics.limit_asked, asked), (&self.metrics.limit_alone, alone)];
+        counters.into_iter().for_each(|(counter, now)| {
+            counter.inc_by(now.saturating_sub(counter.get()));
+        });
+        self.metrics.limit_gateways.set(i64::from(gateways));
         self.metrics.clear_servers();
         for server in &self.view().servers {
             if let Some(limit) = server.gate.limit() {

@@ -33,6 +33,9 @@ pub struct Metrics {
     servers: Servers,
     pub(crate) limit_keys: Gauge,
     pub(crate) limit_keys_displaced: Counter,
+    pub(crate) limit_asked: Counter,
+    pub(crate) limit_alone: Counter,
+    pub(crate) limit_gateways: Gauge,
     pub(crate) unauthorized: Counter,
     pub(crate) keys_asked: Counter,
     pub(crate) retries: Counter,
@@ -106,6 +109,9 @@ impl Metrics {
             servers: Servers::default(),
             limit_keys: Gauge::default(),
             limit_keys_displaced: Counter::default(),
+            limit_asked: Counter::default(),
+            limit_alone: Counter::default(),
+            limit_gateways: Gauge::default(),
             unauthorized: Counter::default(),
             keys_asked: Counter::default(),
             retries: Counter::default(),
@@ -190,6 +196,7 @@ impl Metrics {
         self.register_families(registry);
         let gauges = [
             ("limit_keys", "Keys under which requests are counted", &self.limit_keys),
+            ("limit_gateways", "Gateways that share the rules", &self.limit_gateways),
             ("detached", "Calls and streams that run without a connection", &self.detached),
             ("inflight", "Requests in flight", &self.inflight),
             ("queued", "Requests that wait for a place", &self.queued),
@@ -260,10 +267,16 @@ impl Metrics {
     }
 
     /// Of what several gateways share.
-    fn shared_counters(&self) -> [(&'static str, &'static str, &Counter); 8] {
+    fn shared_counters(&self) -> [(&'static str, &'static str, &Counter); 10] {
         [
             ("store_away", "Sessions served by their token because the store was away", &self.store_away),
             ("letters", "Letters of other gateways", &self.letters),
+            ("limit_asked", "Questions about quotas to the shared store", &self.limit_asked),
+            (
+                "limit_alone",
+                "Requests granted out of this gateway's share because the store was away",
+                &self.limit_alone,
+            ),
             (
                 "letters_refused",
                 "Letters that were forged, too old, or not understood",

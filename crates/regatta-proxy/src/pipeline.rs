@@ -38,6 +38,7 @@ use crate::door::Door;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::gateway::Gateway;
 use crate::handover::{Allowed, Identified, Verb};
+use crate::limit::Limiting;
 use crate::listener::Arrival;
 use crate::reply::ReplyBody;
 use crate::view::View;
@@ -122,7 +123,11 @@ async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response
         let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
         return Err(fault.told(&asker));
     }
-    let Allowed { mut call, shown } = limit::limit(gateway, call).map_err(|fault| fault.told(&asker))?;
+    let Allowed { mut call, shown } = match limit::limit(gateway, call) {
+        Limiting::Decided(decided) => decided,
+        Limiting::Undecided(undecided) => Box::pin(limit::settle(gateway, undecided)).await,
+    }
+    .map_err(|fault| fault.told(&asker))?;
     if let Err(fault) = admit::at_server(gateway, &mut call).await {
         let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
         return Err(fault.told(&asker));

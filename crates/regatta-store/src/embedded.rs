@@ -10,6 +10,7 @@ mod expiring;
 mod key_file;
 mod log;
 mod mail;
+mod quotas;
 mod registry;
 mod results;
 mod sessions;
@@ -104,7 +105,9 @@ pub struct Embedded {
     mailboxes: Mailboxes,
     claims: Mutex<Expiring<[u8; 16], ()>>,
     shared: Mutex<results::Shared>,
+    quotas: Mutex<quotas::Shared>,
     nodes: Mutex<Expiring<String, NodeFields>>,
+    opened: Instant,
     bounds: Bounds,
     clock: Clock,
     counters: Counters,
@@ -173,7 +176,9 @@ pub fn open_with_clock(dir: Option<&Path>, bounds: Bounds, clock: Clock) -> Resu
         mailboxes: Mailboxes::new(bounds.mailbox),
         claims: Mutex::new(Expiring::new(bounds.claims_max)),
         shared: Mutex::default(),
+        quotas: Mutex::default(),
         nodes: Mutex::new(Expiring::new(bounds.registry.nodes_max)),
+        opened: Instant::now(),
         bounds,
         clock,
         counters,

@@ -1,5 +1,5 @@
 //! The shared state behind one object-safe seam: what deviates from session tokens, tombstones, sealing keys, spilled
-//! streams, mail between gateways, claims, the registry of nodes, and shared results.
+//! streams, mail between gateways, claims, the registry of nodes, shared results, and quotas.
 //!
 //! Bytes in, bytes out: it knows no MCP. Nothing here is on the way of an undisturbed request but `warm` and
 //! `buried`, which never wait. `embedded` keeps the state of one process, with a log in the state directory; every
@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod link;
 mod mail;
+mod quotas;
 pub mod redis;
 mod registry;
 mod results;
@@ -28,6 +29,7 @@ pub use error::StoreError;
 pub use keys::{Keys, StoredKey};
 pub use link::{Durability, Link, LinkStats, Stats};
 pub use mail::{Arrival, GatewayId, Mail, Mailbox, MailboxBounds, Notice};
+pub use quotas::{QuotaAsk, QuotaGrant, QuotaKey, QuotaTerms, QuotaWant, Quotas};
 pub use registry::{Beat, NODE_ID_MAX, NodeFields, Nodes, Registry, RegistryBounds};
 pub use results::{Fetch, Fetcher, Purged, ResultKey, Results, SharedResult, ShelfName};
 pub use sessions::{Buried, Cas, Etag, Grave, Merge, Met, Sessions, Uuid16, Versioned, Warm};
@@ -38,7 +40,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The shared state. Every method may be called from many tasks at once, and every future may be dropped at any time.
 pub trait Store:
-    Sessions + Keys + Spills + Mail + Claims + Registry + Results + Send + Sync + 'static
+    Sessions + Keys + Spills + Mail + Claims + Registry + Results + Quotas + Send + Sync + 'static
 {
     /// Whether the store can be reached; as of now.
     fn link(&self) -> Link;

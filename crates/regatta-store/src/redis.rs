@@ -21,6 +21,7 @@ mod mail;
 mod names;
 mod notices;
 mod options;
+mod quotas;
 mod refusal;
 mod registry;
 mod remembered;

@@ -13,12 +13,12 @@ use regatta_policy::dice::below;
 use regatta_policy::quota::Quota;
 use regatta_policy::quota::counter::{Algorithm, Breach};
 use regatta_policy::quota::gcra::Rate;
-use regatta_policy::quota::lease::{Ask, Grant, Holder, Ledger};
+use regatta_policy::quota::lease::{Ask, Grant, Holder, Ledger, Want};
 use regatta_policy::quota::window::Allowance;
 use regatta_testkit::Process;
 use regatta_testkit::process::free_port;
 
-const SCRIPT: &str = include_str!("../../regatta-policy/src/quota/lease.lua");
+const SCRIPT: &str = include_str!("../../regatta-store/src/redis/lease.lua");
 
 /// A redis of its own, spoken to in RESP.
 struct Redis {
@@ -94,8 +94,8 @@ fn terms(quota: &Quota) -> [String; 4] {
 fn told(grant: Grant) -> Vec<i64> {
     let number = |number: u64| if number == u64::MAX { -1 } else { number as i64 };
     match grant {
-        Grant::Granted { extra, remaining, reset_after } => {
-            vec![1, i64::from(extra), i64::from(remaining), number(reset_after.0)]
+        Grant::Granted { held, remaining, reset_after } => {
+            vec![1, i64::from(held), i64::from(remaining), number(reset_after.0)]
         }
         Grant::Refused { retry_after } => vec![0, number(retry_after.0)],
     }
@@ -114,6 +114,15 @@ fn quota(seed: u64) -> Quota {
     Quota { algorithm, breach: if seed.is_multiple_of(3) { Breach::Blocked(block) } else { Breach::Refused } }
 }
 
+fn want(kind: u64, more: u64) -> Want {
+    let units = NonZeroU32::new(1 + more as u32).expect("positive");
+    match kind {
+        0 => Want::Nothing,
+        1 => Want::AtOnce(units),
+        _ => Want::Held(units),
+    }
+}
+
 #[test]
 fn the_script_answers_every_question_as_the_rule_does() {
     let mut redis = Redis::start();
@@ -127,16 +136,17 @@ fn the_script_answers_every_question_as_the_rule_does() {
                 holder: Holder(dice(2, 4)),
                 used: dice(3, 8) as u32,
                 last_ago: Micros(dice(4, 60_000)),
-                cost: NonZeroU32::new(1 + dice(5, 3) as u32).expect("positive"),
+                want: want(dice(5, 3), dice(8, 3)),
                 extra: dice(6, 20) as u32,
                 term: Micros(dice(7, 40_000)),
             };
             let mut words =
                 vec!["EVAL".to_owned(), SCRIPT.to_owned(), "1".to_owned(), format!("mcp:rl:{{{seed}}}")];
             words.extend(terms(&quota));
-            let numbers =
-                [ask.holder.0, ask.used.into(), ask.last_ago.0, ask.cost.get().into(), ask.extra.into()];
-            words.extend(numbers.iter().chain([&ask.term.0, &now]).map(u64::to_string));
+            let numbers = [ask.holder.0, ask.used.into(), ask.last_ago.0, ask.want.units().into()];
+            words.extend(numbers.iter().map(u64::to_string));
+            words.push(if matches!(ask.want, Want::Held(_)) { "held" } else { "once" }.to_owned());
+            words.extend([ask.extra.into(), ask.term.0, now].iter().map(u64::to_string));
             let expected = told(ledger.ask(&quota, &ask, Micros(now)));
             assert_eq!(redis.ask(&words), expected, "seed {seed}, step {step}: {quota:?} {ask:?}");
         }
@@ -150,8 +160,9 @@ fn the_script_answers_every_question_as_the_rule_does() {
 fn by_the_stores_own_clock_a_window_fills_and_opens_again() {
     let mut redis = Redis::start();
     let ask = |redis: &mut Redis| {
-        let words =
-            ["EVAL", SCRIPT, "1", "k", "window", "2", "200000", "0", "1", "0", "0", "1", "0", "0", ""];
+        let words = [
+            "EVAL", SCRIPT, "1", "k", "window", "2", "200000", "0", "1", "0", "0", "1", "once", "0", "0", "",
+        ];
         redis.ask(&words.map(str::to_owned))
     };
     assert_eq!(ask(&mut redis)[..3], [1, 0, 1]);

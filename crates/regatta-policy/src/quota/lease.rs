@@ -7,7 +7,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::counter::{Algorithm, Breach, Quota};
+use super::counter::{Algorithm, Breach, Quota, Standing};
 use super::gcra;
 use super::window::{Allowance, RUNS_MAX};
 use crate::ids::Micros;
@@ -19,8 +19,13 @@ pub const LEASES_MAX: usize = 64;
 const TERM_PART: u64 = 25;
 /// Requests that should share one round trip.
 const SHARED_BY: u64 = 12;
+/// Rates are counted in units in so many microseconds, so that a slow one is not taken for none.
+const RATE_TIME: u64 = 1_000_000_000;
+/// A request of several rules holds what one of them grants for so long at least: the answers of all must be there.
+const HOLD: Micros = Micros(500_000);
 
-/// A gateway, as the store tells it from others.
+/// A purse, as the store tells it from others: a new one has a new name, because it knows nothing of what the old one
+/// used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder(pub u64);
 
@@ -53,12 +58,34 @@ pub struct Ask {
     pub used: u32,
     /// How long before this question was sent it used the last of that.
     pub last_ago: Micros,
-    /// What a waiting request takes, at once.
-    pub cost: NonZeroU32,
+    /// What a waiting request takes.
+    pub want: Want,
     /// What it would like to hold besides, for later requests.
     pub extra: u32,
     /// How long it may hold that, counted from the answer on.
     pub term: Micros,
+}
+
+/// What a request takes that waits for the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// There is none: the question only gives back.
+    Nothing,
+    /// So many units, used at once.
+    AtOnce(NonZeroU32),
+    /// So many, held with the extra ones, because another rule may yet refuse the request. An even rate counts them at
+    /// once all the same: nothing of it can be given back.
+    Held(NonZeroU32),
+}
+
+impl Want {
+    /// Units.
+    pub fn units(self) -> u32 {
+        match self {
+            Want::Nothing => 0,
+            Want::AtOnce(units) | Want::Held(units) => units.get(),
+        }
+    }
 }
 
 /// The store's answer.
@@ -66,8 +93,9 @@ pub struct Ask {
 pub enum Grant {
     /// The request goes on.
     Granted {
-        /// Units held besides, until the term ends.
-        extra: u32,
+        /// Units held until the term ends. With what the request takes if it wanted that held and there was a place
+        /// for another lease; else the request's are counted as used.
+        held: u32,
         /// Units that are left for all.
         remaining: u32,
         /// How long until all are there again.
@@ -134,21 +162,29 @@ impl Ledger {
         let used: u64 = self.runs.iter().map(|(_, units)| u64::from(*units)).sum();
         let held: u64 = self.leases.iter().map(|lease| u64::from(lease.units)).sum();
         let room = u64::from(allowance.allow()).saturating_sub(used + held);
-        let cost = u64::from(ask.cost.get());
+        let cost = u64::from(ask.want.units());
         if room < cost {
             return Grant::Refused { retry_after: self.wait(allowance, cost - room, now) };
         }
-        self.note(now, ask.cost.get());
         // Half of what is left at most: another gateway may need the rest in this very moment.
         let left = room - cost;
         let may_hold = self.leases.len() < LEASES_MAX;
-        let extra = if may_hold { u64::from(ask.extra).min(left.div_ceil(2)) as u32 } else { 0 };
-        if extra > 0 {
+        let extra = if may_hold { u64::from(ask.extra).min(left.div_ceil(2)) } else { 0 };
+        let held = match ask.want {
+            Want::Held(_) if may_hold => cost + extra,
+            Want::Nothing => extra,
+            Want::AtOnce(units) | Want::Held(units) => {
+                self.note(now, units.get());
+                extra
+            }
+        };
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        if held > 0 {
             let until = Micros(now.0.saturating_add(ask.term.0));
-            self.leases.push(Lease { holder: ask.holder, units: extra, from: now, until });
+            self.leases.push(Lease { holder: ask.holder, units: held, from: now, until });
         }
-        let remaining = u32::try_from(left - u64::from(extra)).unwrap_or(u32::MAX);
-        Grant::Granted { extra, remaining, reset_after: allowance.within() }
+        let remaining = u32::try_from(left - extra).unwrap_or(u32::MAX);
+        Grant::Granted { held, remaining, reset_after: allowance.within() }
     }
 
     /// How long until `missing` units more have left the window, if every lease is used to its end.
@@ -168,18 +204,21 @@ impl Ledger {
 
     /// An even rate: what is held counts as used at the end of its term, so nothing is ever given back.
     fn grant_gcra(&mut self, rate: gcra::Rate, ask: &Ask, now: Micros) -> Grant {
-        let tat = match gcra::judge(self.tat, rate, ask.cost, now) {
-            gcra::Verdict::Limited { retry_after } => return Grant::Refused { retry_after },
-            gcra::Verdict::Granted { tat } => tat,
-        };
-        let held_from = tat.max(Micros(now.0.saturating_add(ask.term.0)));
-        let extra = ask.extra.min(rate.room(Some(held_from), now) / 2);
-        self.tat = Some(match extra {
-            0 => tat,
-            extra => Micros(held_from.0.saturating_add(rate.interval().0.saturating_mul(u64::from(extra)))),
-        });
+        let mut held = 0;
+        if let Want::AtOnce(cost) | Want::Held(cost) = ask.want {
+            let tat = match gcra::judge(self.tat, rate, cost, now) {
+                gcra::Verdict::Limited { retry_after } => return Grant::Refused { retry_after },
+                gcra::Verdict::Granted { tat } => tat,
+            };
+            let held_from = tat.max(Micros(now.0.saturating_add(ask.term.0)));
+            held = ask.extra.min(rate.room(Some(held_from), now) / 2);
+            self.tat = Some(match held {
+                0 => tat,
+                held => Micros(held_from.0.saturating_add(rate.interval().0.saturating_mul(u64::from(held)))),
+            });
+        }
         let remaining = rate.room(self.tat, now);
-        Grant::Granted { extra, remaining, reset_after: Micros(gcra::ahead(self.tat, now)) }
+        Grant::Granted { held, remaining, reset_after: Micros(gcra::ahead(self.tat, now)) }
     }
 }
 
@@ -190,13 +229,17 @@ pub struct Purse {
     until: Micros,
     used: u32,
     last_used: Micros,
-    /// Not worth asking before.
+    /// Not worth asking before, for so much or more.
     closed_until: Micros,
+    closed_for: u32,
     /// Units that were wanted since the last question, and since when.
     wanted: u64,
     since: Micros,
-    /// Units wanted in a second, as of the last question.
-    per_second: u64,
+    /// Units wanted in [`RATE_TIME`], as of the last question.
+    rate: u64,
+    /// What the store said last is left for all, and when all is there again.
+    left: u32,
+    reset_at: Micros,
 }
 
 /// What becomes of a request at its gateway.
@@ -206,7 +249,7 @@ pub enum Spend {
     Spent,
     /// The store said that there is nothing, not long ago.
     Limited {
-        /// When it is worth trying again.
+        /// When it is worth trying again; the largest number if never.
         retry_after: Micros,
     },
     /// The store has to be asked.
@@ -218,14 +261,28 @@ pub enum Spend {
     },
 }
 
+/// What an answer means for the request that waited for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// What it takes is counted.
+    Counted,
+    /// What it takes is in the purse.
+    InPurse,
+    /// It was refused.
+    Refused,
+}
+
 impl Purse {
     /// A request wants `cost` units at `now`. It is spent by [`Purse::spend`] only when all rules of a request said that
     /// it fits.
-    pub fn look(&mut self, quota: &Quota, cost: NonZeroU32, now: Micros) -> Spend {
+    pub fn look(&self, quota: &Quota, cost: NonZeroU32, now: Micros) -> Spend {
         if now < self.until && cost.get() <= self.held {
             return Spend::Spent;
         }
-        if now < self.closed_until {
+        if quota.at_once() < cost.get() {
+            return Spend::Limited { retry_after: Micros(u64::MAX) };
+        }
+        if now < self.closed_until && self.closed_for <= cost.get() {
             return Spend::Limited { retry_after: Micros(self.closed_until.0 - now.0) };
         }
         let (term, most) = match quota.algorithm {
@@ -233,9 +290,14 @@ impl Purse {
             // Held units count as used at the end of the term: only a burst far longer than that can bear it.
             Algorithm::Gcra(rate) => (rate.slack().0 / TERM_PART, rate.room(None, now) / 8),
         };
-        let soon = self.per_second.saturating_mul(term) / 1_000_000;
-        let extra = if self.per_second > SHARED_BY { soon.max(SHARED_BY) } else { soon };
+        let soon = self.rate.saturating_mul(term) / RATE_TIME;
+        let extra = if self.is_busy() { soon.max(SHARED_BY) } else { soon };
         Spend::Ask { extra: u32::try_from(extra).unwrap_or(u32::MAX).min(most), term: Micros(term) }
+    }
+
+    /// Whether more is wanted in a second than should share one round trip.
+    fn is_busy(&self) -> bool {
+        SHARED_BY * RATE_TIME / 1_000_000 < self.rate
     }
 
     /// Counts that `cost` units were wanted, granted or not.
@@ -244,55 +306,90 @@ impl Purse {
     }
 
     /// Spends what `look` found.
-    pub fn spend(&mut self, cost: NonZeroU32, now: Micros) {
+    pub fn spend(&mut self, quota: &Quota, cost: NonZeroU32, now: Micros) {
         self.held -= cost.get().min(self.held);
         self.used += cost.get();
         self.last_used = now;
+        if let Algorithm::SlidingWindow(allowance) = quota.algorithm {
+            self.reset_at = Micros(now.0.saturating_add(allowance.within().0));
+        }
     }
 
     /// The question for the store, sent at `now`. What was held is told as used or not, and so is spent no more: the store
     /// takes the rest back. What was used stays noted until the answer is heard, because the question may be lost.
-    pub fn question(
-        &mut self,
-        holder: Holder,
-        cost: NonZeroU32,
-        (extra, term): (u32, Micros),
-        now: Micros,
-    ) -> Ask {
-        let passed = now.0.saturating_sub(self.since.0).max(1_000);
-        // Half the new figure, half the old: a burst counts at once, and a pause does not make it forgotten.
-        self.per_second = (self.per_second + self.wanted.saturating_mul(1_000_000) / passed).div_ceil(2);
-        (self.wanted, self.since) = (0, now);
+    pub fn question(&mut self, holder: Holder, want: Want, (extra, term): (u32, Micros), now: Micros) -> Ask {
+        if want != Want::Nothing {
+            let passed = now.0.saturating_sub(self.since.0).max(1_000);
+            // Half the new figure, half the old: a burst counts at once, and a pause does not make it forgotten.
+            self.rate = (self.rate + self.wanted.saturating_mul(RATE_TIME) / passed) / 2;
+            (self.wanted, self.since) = (0, now);
+        }
+        let term = if matches!(want, Want::Held(_)) { term.max(HOLD) } else { term };
         let last_ago = Micros(now.0.saturating_sub(self.last_used.0));
         self.held = 0;
-        Ask { holder, used: self.used, last_ago, cost, extra, term }
+        Ask { holder, used: self.used, last_ago, want, extra, term }
     }
 
     /// The answer to a question that was sent at `sent`: its term is counted from then, because the store's began later.
-    pub fn hear(&mut self, ask: &Ask, grant: Grant, sent: Micros, quota: &Quota) {
+    pub fn hear(&mut self, ask: &Ask, grant: Grant, sent: Micros, quota: &Quota) -> Heard {
         (self.held, self.used) = (0, self.used.saturating_sub(ask.used));
-        let enough = match grant {
-            Grant::Granted { extra, .. } => {
-                (self.held, self.until) = (extra, Micros(sent.0.saturating_add(ask.term.0)));
-                extra >= ask.extra
+        match grant {
+            Grant::Granted { held, remaining, reset_after } => {
+                (self.held, self.until) = (held, Micros(sent.0.saturating_add(ask.term.0)));
+                (self.left, self.reset_at) = (remaining, Micros(sent.0.saturating_add(reset_after.0)));
+                let (heard, extra) = match ask.want {
+                    Want::Held(cost) if cost.get() <= held => (Heard::InPurse, held - cost.get()),
+                    Want::Nothing | Want::AtOnce(_) | Want::Held(_) => (Heard::Counted, held),
+                };
+                if extra < ask.extra && self.is_busy() {
+                    (self.closed_until, self.closed_for) = (Micros(sent.0 + self.pause(quota)), 1);
+                }
+                heard
             }
             Grant::Refused { retry_after } => {
-                self.closed_until = Micros(sent.0.saturating_add(retry_after.0));
-                false
+                let pause = if self.is_busy() { self.pause(quota) } else { 0 };
+                self.closed_until = Micros(sent.0.saturating_add(retry_after.0.max(pause)));
+                self.closed_for = match quota.breach {
+                    Breach::Refused => ask.want.units(),
+                    Breach::Blocked(_) => 1,
+                };
+                self.left = 0;
+                Heard::Refused
             }
-        };
-        if !enough {
-            self.closed_until = self.closed_until.max(Micros(sent.0 + self.pause(quota)));
         }
     }
 
-    /// How long a scarce key is not asked for again: so long that a dozen requests share the next question.
+    /// How long a busy key that is scarce is not asked for again: so long that a dozen requests share the next question.
     fn pause(&self, quota: &Quota) -> u64 {
         let longest = match quota.algorithm {
             Algorithm::SlidingWindow(allowance) => allowance.within().0 / TERM_PART,
             Algorithm::Gcra(rate) => rate.interval().0,
         };
-        (SHARED_BY * 1_000_000 / self.per_second.max(1)).min(longest)
+        (SHARED_BY * RATE_TIME / self.rate.max(1)).min(longest)
+    }
+
+    /// Whether the store should be told what became of a lease that is over: until then it counts as used to its end.
+    pub fn is_owed(&self, quota: &Quota, now: Micros) -> bool {
+        // Of an even rate nothing is ever given back.
+        matches!(quota.algorithm, Algorithm::SlidingWindow(_))
+            && self.until <= now
+            && (self.held > 0 || self.used > 0)
+    }
+
+    /// How the key stands, as far as is known here.
+    pub fn standing(&self, cost: NonZeroU32, now: Micros) -> Standing {
+        let held = if now < self.until { self.held } else { 0 };
+        let is_closed = held == 0 && now < self.closed_until && self.closed_for <= cost.get();
+        let (remaining, reset_at) = match is_closed {
+            true => (0, self.reset_at.max(self.closed_until)),
+            false => (held.saturating_add(self.left), self.reset_at),
+        };
+        Standing { remaining, reset_after: Micros(reset_at.0.saturating_sub(now.0)) }
+    }
+
+    /// From when on it says nothing that a new one does not.
+    pub fn empty_at(&self) -> Micros {
+        self.until.max(self.closed_until).max(self.reset_at)
     }
 }
 

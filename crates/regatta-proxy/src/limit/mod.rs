@@ -13,13 +13,13 @@ use std::time::Duration;
 use regatta_mcp::{Kind as MessageKind, Message, Method};
 use regatta_policy::Micros;
 use regatta_policy::quota::rule::Kind;
-use regatta_policy::quota::{Applies, Asked, Decision, Facts};
+use regatta_policy::quota::{Applies, Asked, Decision, Facts, Standing};
 
 use crate::fault::{Fault, Limited};
 use crate::gateway::Gateway;
 use crate::handover::{Allowed, Call, Subject};
 use crate::quotas::ready::{Ready, Shown, Visibility};
-use crate::quotas::{Charge, Key};
+use crate::quotas::{Charge, Key, Taken, Undecided};
 
 /// What a call takes of one rule.
 struct Take {
@@ -30,24 +30,68 @@ struct Take {
 
 impl Take {
     fn charge(&self) -> Charge<'_> {
-        Charge { key: self.key, asked: Asked { quota: &self.ready.quota, cost: self.cost } }
+        Charge {
+            key: self.key,
+            asked: Asked { quota: &self.ready.quota, cost: self.cost },
+            reach: self.ready.reach,
+        }
     }
 }
 
+/// What becomes of a call.
+pub(crate) enum Limiting {
+    /// It goes on, or it is refused.
+    Decided(Result<Allowed, Fault>),
+    /// What is known here is not enough: [`settle`].
+    Undecided(Box<Waiting>),
+}
+
+/// A call that the shared store has to be asked about.
+pub(crate) struct Waiting {
+    call: Box<Call>,
+    takes: Vec<Take>,
+    undecided: Undecided,
+}
+
 /// Charges the call to its caller.
-pub(crate) fn limit(gateway: &Arc<Gateway>, call: Box<Call>) -> Result<Allowed, Fault> {
+pub(crate) fn limit(gateway: &Arc<Gateway>, call: Box<Call>) -> Limiting {
     let mut takes = Vec::new();
     match &call.message {
         Subject::One(message) => note(&call, message, &mut takes),
         Subject::Batch(messages) => messages.iter().for_each(|message| note(&call, message, &mut takes)),
     }
     if takes.is_empty() {
-        return Ok(Allowed { call, shown: Shown::default() });
+        return Limiting::Decided(Ok(Allowed { call, shown: Shown::default() }));
     }
-    let (decision, standings) = {
+    let taken = {
         let charges: Vec<Charge<'_>> = takes.iter().map(Take::charge).collect();
         gateway.quotas.take(&charges, gateway.clock.now())
     };
+    match taken {
+        Taken::Decided(decision, standings) => {
+            Limiting::Decided(told(gateway, call, takes, (decision, standings)))
+        }
+        Taken::Undecided(undecided) => Limiting::Undecided(Box::new(Waiting { call, takes, undecided })),
+    }
+}
+
+/// Asks the store what becomes of the call.
+pub(crate) async fn settle(gateway: &Arc<Gateway>, waiting: Box<Waiting>) -> Result<Allowed, Fault> {
+    let Waiting { call, takes, undecided } = *waiting;
+    let decided = {
+        let charges: Vec<Charge<'_>> = takes.iter().map(Take::charge).collect();
+        gateway.quotas.settle((&*gateway.store, &gateway.clock), &charges, undecided).await
+    };
+    told(gateway, call, takes, decided)
+}
+
+/// The decision as the pipeline hears it.
+fn told(
+    gateway: &Gateway,
+    call: Box<Call>,
+    takes: Vec<Take>,
+    (decision, standings): (Decision, Vec<Standing>),
+) -> Result<Allowed, Fault> {
     match decision {
         Decision::Granted => {
             takes.iter().for_each(|take| _ = take.ready.granted.inc());

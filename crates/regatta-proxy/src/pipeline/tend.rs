@@ -9,12 +9,18 @@ use regatta_policy::snapshot::Health;
 
 use super::rehome;
 use crate::gateway::Gateway;
-use crate::peers;
+use crate::{peers, quotas};
 
 /// Does what is due every second, for as long as the gateway lives.
 pub async fn tend(gateway: Arc<Gateway>) {
     // Side by side: a replica that is slow to end sessions must not hold up the sweeping.
-    tokio::join!(sweep(&gateway), end_retired(&gateway), peers::tend(&gateway), follow_purges(&gateway));
+    tokio::join!(
+        sweep(&gateway),
+        end_retired(&gateway),
+        peers::tend(&gateway),
+        follow_purges(&gateway),
+        quotas::attend::attend(&gateway)
+    );
 }
 
 /// How often the purges of other gateways are looked for: a purge is heard of everywhere within 100 ms.

@@ -26,6 +26,7 @@ pub(crate) struct Ready {
     /// The first half of its keys.
     pub digest: u64,
     pub visibility: Visibility,
+    pub reach: Reach,
     pub granted: Counter,
     pub refused: Counter,
 }
@@ -39,6 +40,15 @@ pub(crate) enum Visibility {
     Hidden,
 }
 
+/// Over what a rule is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// All gateways on the same store.
+    Fleet,
+    /// This gateway: it is a bound of its own.
+    Gateway,
+}
+
 /// How a request's rules stand after it was judged.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
@@ -50,7 +60,7 @@ const INITIALIZE: &str = "initialize_per_minute_max";
 
 /// The rules of `snapshot`, the gateway's own last. Series of rules that left are dropped from `metrics`.
 pub(crate) fn rules(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Arc<Ready>> {
-    let ready = |rule: Rule, visibility| {
+    let ready = |rule: Rule, visibility, reach| {
         let (granted, refused) = metrics.of_rule(&rule.name);
         let asks_for_tool = rule.asks_for_tool();
         Arc::new(Ready {
@@ -59,12 +69,14 @@ pub(crate) fn rules(snapshot: &Snapshot, metrics: &Metrics) -> Vec<Arc<Ready>> {
             digest: rule.digest(),
             rule,
             visibility,
+            reach,
             granted,
             refused,
         })
     };
-    let written = snapshot.quotas.iter().map(|rule| ready(rule.clone(), Visibility::Shown));
-    let own = ready(initialize(snapshot.limits.initialize_per_minute_max), Visibility::Hidden);
+    let written = snapshot.quotas.iter().map(|rule| ready(rule.clone(), Visibility::Shown, Reach::Fleet));
+    let own = initialize(snapshot.limits.initialize_per_minute_max);
+    let own = ready(own, Visibility::Hidden, Reach::Gateway);
     let rules: Vec<Arc<Ready>> = written.chain([own]).collect();
     metrics.keep_rules(|name| rules.iter().any(|ready| ready.rule.name == name));
     rules

@@ -1,4 +1,4 @@
-//! A part of the counters: by key, in a bounded list from which the one with least to say makes room.
+//! A part of what is kept: by key, in a bounded list from which the entry with least to say makes room.
 //!
 //! It knows no lock and no clock.
 
@@ -12,27 +12,52 @@ use super::Key;
 /// Entries that are looked at to find one that makes room.
 const SAMPLE: usize = 8;
 
-/// Some counters.
-#[derive(Debug, Default)]
-pub(super) struct Shard {
+/// What is kept under a key.
+pub(super) trait Kept {
+    /// Nothing used.
+    fn new(quota: &Quota) -> Self;
+
+    /// From when on it says nothing that a new one does not.
+    fn empty_at(&self, quota: &Quota) -> Micros;
+}
+
+impl Kept for Counter {
+    fn new(quota: &Quota) -> Counter {
+        Counter::new(quota)
+    }
+
+    fn empty_at(&self, quota: &Quota) -> Micros {
+        self.empty_at(quota)
+    }
+}
+
+/// Some of what is kept.
+#[derive(Debug)]
+pub(super) struct Shard<C> {
     places: HashMap<Key, usize>,
-    entries: Vec<Entry>,
+    entries: Vec<Entry<C>>,
     /// Where the next look for room begins.
     turn: usize,
-    /// Counters that had to make room before their time.
+    /// Entries that had to make room before their time.
     pub displaced: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Entry<C> {
     key: Key,
-    counter: Counter,
+    kept: C,
     /// From when on it says nothing.
     empty_at: Micros,
 }
 
-impl Shard {
-    /// The place of `key`'s counter, made if need be. If `max` are there already, one makes room, but none that
+impl<C> Default for Shard<C> {
+    fn default() -> Self {
+        Shard { places: HashMap::new(), entries: Vec::new(), turn: 0, displaced: 0 }
+    }
+}
+
+impl<C: Kept> Shard<C> {
+    /// The place of `key`'s entry, made if need be. If `max` are there already, one makes room, but none that
     /// `is_kept`: the same request needs those.
     pub fn place(
         &mut self,
@@ -44,7 +69,7 @@ impl Shard {
         if let Some(&place) = self.places.get(&key) {
             return place;
         }
-        let entry = Entry { key, counter: Counter::new(quota), empty_at: now };
+        let entry = Entry { key, kept: C::new(quota), empty_at: now };
         let place = match self.entries.len() < max {
             true => None,
             false => self.least(is_kept),
@@ -74,15 +99,25 @@ impl Shard {
         sample.filter(|&place| !is_kept(place)).min_by_key(|&place| self.entries[place].empty_at)
     }
 
-    /// The counter at `place`.
-    pub fn counter(&mut self, place: usize) -> &mut Counter {
-        &mut self.entries[place].counter
+    /// What is kept at `place`.
+    pub fn kept(&mut self, place: usize) -> &mut C {
+        &mut self.entries[place].kept
     }
 
-    /// Notes until when the counter at `place` says something.
+    /// Notes until when what is kept at `place` says something.
     pub fn note(&mut self, place: usize, quota: &Quota) {
         let entry = &mut self.entries[place];
-        entry.empty_at = entry.counter.empty_at(quota);
+        entry.empty_at = entry.kept.empty_at(quota);
+    }
+
+    /// The place of `key`'s entry, if there is one.
+    pub fn find(&self, key: &Key) -> Option<usize> {
+        self.places.get(key).copied()
+    }
+
+    /// All entries.
+    pub fn all(&mut self) -> impl Iterator<Item = (Key, &mut C)> {
+        self.entries.iter_mut().map(|entry| (entry.key, &mut entry.kept))
     }
 
     /// Drops what says nothing any more.
@@ -105,7 +140,7 @@ impl Shard {
         }
     }
 
-    /// How many counters there are.
+    /// How many entries there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }

@@ -52,6 +52,16 @@ impl Names {
         format!("{}tool:{{{}}}:purged", self.prefix, hex(shelf))
     }
 
+    /// What was used of a quota.
+    pub(super) fn quota(&self, key: &[u8; 24]) -> String {
+        format!("{}rl:{{{}}}", self.prefix, hex(key))
+    }
+
+    /// The gateways that are there.
+    pub(super) fn gateways(&self) -> String {
+        format!("{}gateways", self.prefix)
+    }
+
     pub(super) fn nodes(&self) -> String {
         format!("{}nodes", self.prefix)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::line::Repeat;
+use super::routes::Call;
 use super::sessions::unreadable;
 use super::{Inner, Redis, scripts};
 use crate::{Beat, BoxFuture, NODE_ID_MAX, NodeFields, Nodes, Registry, StoreError};
@@ -22,10 +23,11 @@ impl Inner {
         let ids: Vec<String> = ids.filter_map(usable_id).collect();
         let mut nodes =
             Nodes { left_out: number.unsigned_abs().saturating_sub(ids.len() as u64), ..Nodes::default() };
-        let keys: Vec<String> = ids.iter().map(|id| self.names.node(id)).collect();
         let limits = [bounds.fields_max.to_string(), bounds.node_bytes_max.to_string()];
-        let limits = limits.each_ref().map(|limit| limit.as_bytes());
-        let answers = self.routes.run_on_each(&scripts::NODE, &keys, &limits).await;
+        let limits = limits.map(String::into_bytes).to_vec();
+        let call = |id: &String| Call { key: self.names.node(id), args: limits.clone() };
+        let calls: Vec<Call> = ids.iter().map(call).collect();
+        let answers = self.routes.run_all(&scripts::NODE, &calls).await;
         let mut over = Vec::new();
         for (id, answer) in ids.into_iter().zip(answers) {
             match redis::from_redis_value::<NodeFields>(answer?) {

@@ -22,6 +22,18 @@ pub(super) struct Routes {
     listeners: Vec<JoinHandle<()>>,
 }
 
+/// One of several runs of a script.
+pub(super) struct Call {
+    pub(super) key: String,
+    pub(super) args: Vec<Vec<u8>>,
+}
+
+impl Call {
+    fn args(&self) -> Vec<&[u8]> {
+        self.args.iter().map(Vec::as_slice).collect()
+    }
+}
+
 enum Way {
     One(Arc<Line>),
     Cluster(Arc<Cluster>),
@@ -86,29 +98,27 @@ impl Routes {
     }
 
     /// The answers of a script on each of several keys, in one trip to each server.
-    pub(super) async fn run_on_each(
-        &self,
-        script: &Script,
-        keys: &[String],
-        args: &[&[u8]],
-    ) -> Vec<Result<Value, StoreError>> {
+    pub(super) async fn run_all(&self, script: &Script, calls: &[Call]) -> Vec<Result<Value, StoreError>> {
         let Way::One(line) = &self.way else {
-            return join_all(keys.iter().map(|key| self.run(script, key, args))).await;
+            let run = async |call: &Call| self.run(script, &call.key, &call.args()).await;
+            return join_all(calls.iter().map(run)).await;
         };
         let mut all = redis::pipe();
-        keys.iter().for_each(|key| {
-            all.add_command(by_name(script, key, args));
+        calls.iter().for_each(|call| {
+            all.add_command(by_name(script, &call.key, &call.args()));
         });
-        if keys.is_empty() {
+        if calls.is_empty() {
             return Vec::new();
         }
         match line.ask(Request::Many(&all), Repeat::Harmless, self.end()).await {
-            Err(miss) => vec![Err(told(miss)); keys.len()],
+            Err(miss) => vec![Err(told(miss)); calls.len()],
             Ok(answers) => {
                 let answers =
-                    keys.iter().zip(answers).map(async |(key, answer)| match answer.extract_error() {
+                    calls.iter().zip(answers).map(async |(call, answer)| match answer.extract_error() {
                         Ok(value) => Ok(value),
-                        Err(error) if judge(&error) == Verdict::NoScript => self.run(script, key, args).await,
+                        Err(error) if judge(&error) == Verdict::NoScript => {
+                            self.run(script, &call.key, &call.args()).await
+                        }
                         Err(error) => Err(told(Miss::Judged(judge(&error)))),
                     });
                 join_all(answers).await

@@ -11,7 +11,7 @@ pub(super) struct Script {
 }
 
 macro_rules! script {
-    ($(#[$doc:meta])* $name:ident, $code:literal) => {
+    ($(#[$doc:meta])* $name:ident, $code:expr) => {
         $(#[$doc])*
         pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
             Script { code: $code, sha: redis::Script::new($code).get_hash().to_owned() }
@@ -208,6 +208,40 @@ for at = 1, #all, 2 do
   end
 end
 return out"
+);
+
+script!(
+    /// What was used of a quota: see the file.
+    LEASE,
+    include_str!("lease.lua")
+);
+
+script!(
+    /// A gateway is there. ARGV: its id, for how long in ms, the most there may be. How many are there.
+    ATTEND,
+    "local time, most = redis.call('TIME'), tonumber(ARGV[3])
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ends, longest, count = redis.call('HGETALL', KEYS[1]), now + ARGV[2], 1
+for at = 1, #ends, 2 do
+  local over = tonumber(ends[at + 1])
+  if ends[at] ~= ARGV[1] then
+    if over <= now or count >= most then
+      redis.call('HDEL', KEYS[1], ends[at])
+    else
+      count, longest = count + 1, math.max(longest, over)
+    end
+  end
+end
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', now + ARGV[2]))
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', longest - now))
+return count"
+);
+
+script!(
+    /// A gateway has left. ARGV: its id.
+    DEPART,
+    "redis.call('HDEL', KEYS[1], ARGV[1])
+return 1"
 );
 
 script!(

@@ -8,6 +8,7 @@ mod claims;
 mod keys;
 mod mail;
 mod pair;
+mod quotas;
 mod registry;
 mod results;
 mod sessions;
@@ -28,6 +29,7 @@ pub async fn run(store: &dyn Store, seed: u64, day: u32) {
     claims::run(store, &names).await;
     registry::run(store, &names).await;
     results::run(store, &names).await;
+    quotas::run(store, &names).await;
 }
 
 /// Runs what needs two: `one` and `other` are handles of two processes on the same state.

@@ -6,9 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::mail::{gateway, letter, wait_live};
+use super::quotas::{ask, hourly};
 use super::registry::{fields, id, seen};
 use super::{Names, eventually};
-use crate::{Buried, Cas, Claim, Course, Etag, SpilledEvent, Store, StreamName, Versioned, Warm};
+use crate::{
+    Buried, Cas, Claim, Course, Etag, QuotaAsk, QuotaGrant, SpilledEvent, Store, StreamName, Versioned, Warm,
+};
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -17,6 +20,7 @@ pub(super) async fn run(one: &dyn Store, other: &dyn Store, names: &Names, day: 
     one_of_two_writers_at_once_wins(one, other, names).await;
     a_grave_is_seen_elsewhere(one, other, names, day).await;
     letters_and_claims_and_streams_and_nodes_cross(one, other, names).await;
+    a_quota_is_one_for_both(one, other, names).await;
 }
 
 fn record(names: &Names, number: u32) -> Versioned {
@@ -102,4 +106,14 @@ async fn letters_and_claims_and_streams_and_nodes_cross(one: &dyn Store, other: 
     assert_eq!(seen(other, &node).await, Some(load));
     other.leave(&node).await.expect("a node can be taken off");
     assert_eq!(seen(one, &node).await, None);
+}
+
+async fn a_quota_is_one_for_both(one: &dyn Store, other: &dyn Store, names: &Names) {
+    let mut granted = 0;
+    for round in 0..40 {
+        let (store, holder) = if round % 2 == 0 { (one, 1) } else { (other, 2) };
+        let grant = ask(store, QuotaAsk { holder, ..hourly(names, 50, 25) }).await;
+        granted += u32::from(matches!(grant, QuotaGrant::Granted { .. }));
+    }
+    assert_eq!(granted, 25);
 }

@@ -8,4 +8,5 @@ mod cluster;
 mod conformance;
 mod connections;
 mod kit;
+mod quotas;
 mod sentinel;

@@ -51,6 +51,7 @@ mod peers;
 mod peers_calls;
 mod peers_failover;
 mod peers_fencing;
+mod peers_limits;
 mod peers_loss;
 mod peers_nginx;
 mod peers_questions;

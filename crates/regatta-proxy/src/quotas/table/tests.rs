@@ -4,11 +4,11 @@ use std::num::NonZeroU32;
 use std::sync::Barrier;
 use std::time::Duration;
 
-use regatta_policy::quota::Quota;
 use regatta_policy::quota::counter::{Algorithm, Breach};
 use regatta_policy::quota::window::Allowance;
 
 use super::*;
+use crate::quotas::ready::Reach;
 
 fn quota(allow: u32, breach: Breach) -> Quota {
     let allow = NonZeroU32::new(allow).expect("positive");
@@ -16,10 +16,14 @@ fn quota(allow: u32, breach: Breach) -> Quota {
 }
 
 fn charge(quota: &Quota, rule: u64, who: u128) -> Charge<'_> {
-    Charge { key: (rule, who.to_be_bytes()), asked: Asked { quota, cost: NonZeroU32::MIN } }
+    Charge {
+        key: (rule, who.to_be_bytes()),
+        asked: Asked { quota, cost: NonZeroU32::MIN },
+        reach: Reach::Gateway,
+    }
 }
 
-fn granted(table: &Table, charges: &[Charge<'_>], seconds: u64) -> bool {
+fn granted(table: &Table<Counter>, charges: &[Charge<'_>], seconds: u64) -> bool {
     table.take(charges, Micros(seconds * 1_000_000)).0 == Decision::Granted
 }
 

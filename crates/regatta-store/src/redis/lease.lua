@@ -1,14 +1,16 @@
--- One step of `Ledger::ask` (lease.rs), atomic in the store and on the store's clock. Times in microseconds.
+-- One step of `Ledger::ask` (regatta-policy, quota/lease.rs), atomic in the store and on the store's clock. Times in
+-- microseconds.
 -- KEYS[1]: the key under a rule. ARGV:
 --   1 algorithm: window | gcra     2 allow, or the interval     3 within, or the slack     4 block, 0 for none
---   5 holder   6 used   7 last_ago   8 cost   9 extra   10 term   11 now, empty for the store's own
--- Answers {1, extra, remaining, reset_after} or {0, retry_after}; a retry_after of -1 means never.
+--   5 holder   6 used   7 last_ago   8 cost, 0 if nothing is wanted   9 once | held   10 extra   11 term
+--   12 now, empty for the store's own
+-- Answers {1, held, remaining, reset_after} or {0, retry_after}; a retry_after of -1 means never.
 -- The value is a cmsgpack of {runs, leases, tat, blocked}; a run is {last, units}, a lease {holder, units, from, until}.
 local RUNS_MAX, LEASES_MAX = 128, 64
 local algorithm, first, second, block = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local holder, used, last_ago = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local cost, extra, term = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local now = tonumber(ARGV[11])
+local cost, way, extra, term = tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
+local now = tonumber(ARGV[12])
 if not now then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -74,12 +76,16 @@ local function window()
   for _, lease in ipairs(leases) do room = room - lease[2] end
   room = math.max(room, 0)
   if room < cost then return {0, wait(cost - room)} end
-  note(now, cost)
-  local left = room - cost
-  local held = 0
-  if #leases < LEASES_MAX then held = math.min(extra, math.ceil(left / 2)) end
+  local left, may_hold, more = room - cost, #leases < LEASES_MAX, 0
+  if may_hold then more = math.min(extra, math.ceil(left / 2)) end
+  local held = more
+  if way == 'held' and may_hold then
+    held = held + cost
+  elseif cost > 0 then
+    note(now, cost)
+  end
   if held > 0 then leases[#leases + 1] = {holder, held, now, now + term} end
-  return {1, held, left - held, second}
+  return {1, held, left - more, second}
 end
 
 -- Units that an even rate grants at once.
@@ -90,6 +96,7 @@ local function room(at)
 end
 
 local function gcra()
+  if cost == 0 then return {1, 0, room(tat), math.max(tat - now, 0)} end
   local ahead, more = math.max(tat - now, 0), first * (cost - 1)
   if second < more then return {0, -1} end
   if second - more < ahead then return {0, ahead - (second - more)} end

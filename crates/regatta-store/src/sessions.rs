@@ -124,6 +124,10 @@ pub trait Sessions {
     /// Whether a token is buried, asked of the store itself.
     fn is_buried(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<bool, StoreError>>;
 
+    /// Whether `bury` would find the store and room there now. Leaves nothing: for what must not be done before an end can
+    /// be written down.
+    fn may_bury(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Buries a token: `digest` of it, under the `day` of its issue (days since 1970). It is written when this
     /// returns; a day is dropped whole once no session of it can be alive.
     fn bury(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -37,7 +37,7 @@ pub(crate) async fn delete(
     let Some(bound) = bound else { return Err(Fault::SessionRequired.told(&asker)) };
     let (day, digest) = bind::grave(&bound.session);
     // Nothing is done upstream that could not be written down (SESSIONS 8).
-    if gateway.peers.are_many() && gateway.store.is_buried(day, digest).await.is_err() {
+    if gateway.peers.are_many() && gateway.store.may_bury(day, digest).await.is_err() {
         return Err(Fault::StoreAway.told(&asker));
     }
     let headers = Outbound::of(head.headers, &caller);

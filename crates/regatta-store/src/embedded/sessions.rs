@@ -52,12 +52,16 @@ impl Embedded {
         if self.state.is_buried(day, &digest) {
             return Ok(());
         }
-        if self.state.tombstones() >= self.bounds.tombstones_max || !self.room_for(BURY_LEN as u64) {
+        if !self.has_room_for_a_grave() {
             self.counters.refused_tombstones.fetch_add(1, Relaxed);
             return Err(StoreError::Full("tombstones"));
         }
         // A session that comes back after a restart is worse than a DELETE that fails.
         writer.change_or_fail(Entry::Bury { day, digest }).map_err(StoreError::Away)
+    }
+
+    fn has_room_for_a_grave(&self) -> bool {
+        self.state.tombstones() < self.bounds.tombstones_max && self.room_for(BURY_LEN as u64)
     }
 }
 
@@ -113,6 +117,11 @@ impl Sessions for Embedded {
 
     fn is_buried(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<bool, StoreError>> {
         ready(Ok(self.state.is_buried(day, &digest)))
+    }
+
+    fn may_bury(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<(), StoreError>> {
+        let may = self.state.is_buried(day, &digest) || self.has_room_for_a_grave();
+        ready(if may { Ok(()) } else { Err(StoreError::Full("tombstones")) })
     }
 
     fn bury(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<(), StoreError>> {

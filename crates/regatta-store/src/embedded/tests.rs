@@ -373,6 +373,8 @@ async fn every_bound_refuses_and_counts() {
     );
     store.bury(DAY, [1; 16]).await.unwrap();
     store.bury(DAY, [1; 16]).await.unwrap();
+    assert_eq!(store.may_bury(DAY, [1; 16]).await, Ok(()));
+    assert_eq!(store.may_bury(DAY, [2; 16]).await, Err(StoreError::Full("tombstones")));
     assert_eq!(store.bury(DAY, [2; 16]).await, Err(StoreError::Full("tombstones")));
     for number in 0..=KEYS_MAX as u32 {
         let key = StoredKey { fingerprint: number.to_be_bytes(), secret: [0; 32], published_s: 0 };

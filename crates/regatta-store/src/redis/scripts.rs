@@ -58,6 +58,17 @@ return 1"
 );
 
 script!(
+    /// Whether a tombstone could be written. ARGV: digest, the most there may be. 1: it could, or is there; 0: there is no room.
+    /// Writes and takes back, since a server without memory refuses the first only.
+    MAY_BURY,
+    "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 1 end
+if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('SREM', KEYS[1], ARGV[1])
+return 1"
+);
+
+script!(
     /// A sealing key. ARGV: fingerprint, key, the most there may be, channel, notice. The key that is kept, or nothing
     /// if there is no room.
     PUT_KEY,

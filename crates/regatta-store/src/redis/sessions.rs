@@ -161,6 +161,16 @@ impl Inner {
         Ok(before)
     }
 
+    /// Whether a grave could be dug.
+    async fn try_ground(&self, day: u32, digest: &[u8; 16]) -> Result<(), StoreError> {
+        let most = self.limits.tombstones_max.to_string();
+        let args = [&digest[..], most.as_bytes()];
+        match self.routes.run(&scripts::MAY_BURY, &self.names.ended(day), &args).await? {
+            Value::Int(1) => Ok(()),
+            _ => Err(StoreError::Full("tombstones")),
+        }
+    }
+
     async fn remove(&self, session: Uuid16) -> Result<(), StoreError> {
         self.kept.forget(&session);
         let mark = self.means.knowledge.mark(&session);
@@ -255,6 +265,10 @@ impl Sessions for Redis {
 
     fn is_buried(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move { Ok(self.inner.ask_grave(day, digest).await? == Grave::Dug) })
+    }
+
+    fn may_bury(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.inner.try_ground(day, &digest).await })
     }
 
     fn bury(&self, day: u32, digest: [u8; 16]) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -113,7 +113,8 @@ async fn records_do_not_mix(store: &dyn Store, names: &Names) {
 async fn what_is_buried_stays_buried(store: &dyn Store, names: &Names, day: u32) {
     let (digest, other) = (names.bytes(10, 1), names.bytes(10, 2));
     assert_ne!(store.buried(day, &digest), Buried::Yes);
-    assert_eq!(store.is_buried(day, digest).await, Ok(false));
+    assert_eq!(store.may_bury(day, digest).await, Ok(()));
+    assert_eq!(store.is_buried(day, digest).await, Ok(false), "to ask leaves nothing");
     for _ in 0..2 {
         store.bury(day, digest).await.expect("a token can be buried, and again");
         assert_ne!(
@@ -121,6 +122,8 @@ async fn what_is_buried_stays_buried(store: &dyn Store, names: &Names, day: u32)
             Buried::No,
             "buried is never denied by the gateway that buried"
         );
+        assert_eq!(store.is_buried(day, digest).await, Ok(true));
+        assert_eq!(store.may_bury(day, digest).await, Ok(()), "and again");
         assert_eq!(store.is_buried(day, digest).await, Ok(true));
     }
     store.tend();

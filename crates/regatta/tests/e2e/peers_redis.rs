@@ -42,6 +42,7 @@ async fn f57_with_the_store_full_sessions_go_on_and_begin_and_what_must_be_writt
     let moved = fresh.call("work", json!({})).await?;
     assert!(moved.status == 200 || moved.status == 503, "{}", moved.status);
     assert_eq!(known.end().await?, 503, "an end that cannot be written down is none");
+    assert_eq!(seat(&known.call("work", json!({})).await?), home, "and nothing was done upstream");
     assert_eq!(pair.redis.say(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
     for session in [&fresh, &known] {
         eventually("what was refused works again", SOON, async || {

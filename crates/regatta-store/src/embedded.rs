@@ -4,6 +4,7 @@
 //! of the process from then on (the page cache has it; no fsync, so the machine's sudden end may take the last
 //! seconds). Without a directory it can write, it starts all the same and says so in `durability`.
 
+mod budgets;
 mod claims;
 mod entry;
 mod expiring;
@@ -103,6 +104,7 @@ pub struct Embedded {
     keys: Mutex<KeyFile>,
     spills: SpillTable,
     mailboxes: Mailboxes,
+    budgets: Mutex<Expiring<crate::BudgetName, budgets::Held>>,
     claims: Mutex<Expiring<[u8; 16], ()>>,
     shared: Mutex<results::Shared>,
     quotas: Mutex<quotas::Shared>,
@@ -174,6 +176,7 @@ pub fn open_with_clock(dir: Option<&Path>, bounds: Bounds, clock: Clock) -> Resu
         keys: Mutex::new(keys),
         spills: SpillTable::new(bounds.spills),
         mailboxes: Mailboxes::new(bounds.mailbox),
+        budgets: Mutex::new(Expiring::new(budgets::BUDGETS_MAX)),
         claims: Mutex::new(Expiring::new(bounds.claims_max)),
         shared: Mutex::default(),
         quotas: Mutex::default(),
@@ -249,6 +252,7 @@ impl Embedded {
     fn tend_passing(&self) {
         let now = Instant::now();
         self.spills.tend();
+        self.budgets.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
         self.claims.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
     }

@@ -5,6 +5,7 @@
 //! `buried`, which never wait. `embedded` keeps the state of one process, with a log in the state directory; every
 //! backend passes the conformance suite of `suite`.
 
+mod budgets;
 mod claims;
 pub mod embedded;
 mod error;
@@ -23,6 +24,7 @@ pub mod suite;
 use std::future::Future;
 use std::pin::Pin;
 
+pub use budgets::{BUDGET_HOLDERS_MAX, BudgetAsk, BudgetHolder, BudgetName, BudgetShare, Budgets};
 pub use claims::{Claim, Claims};
 pub use embedded::{Bounds, Embedded, OpenError};
 pub use error::StoreError;
@@ -40,7 +42,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The shared state. Every method may be called from many tasks at once, and every future may be dropped at any time.
 pub trait Store:
-    Sessions + Keys + Spills + Mail + Claims + Registry + Results + Quotas + Send + Sync + 'static
+    Sessions + Keys + Spills + Mail + Claims + Registry + Results + Quotas + Budgets + Send + Sync + 'static
 {
     /// Whether the store can be reached; as of now.
     fn link(&self) -> Link;

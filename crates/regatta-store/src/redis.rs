@@ -5,6 +5,7 @@
 //! From the outside in: traits (`sessions` … `registry`), `routes` to the right server, a `line` to each, `connector`.
 
 mod address;
+mod budgets;
 mod bulletin;
 mod caretaker;
 mod claims;

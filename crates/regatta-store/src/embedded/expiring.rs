@@ -60,6 +60,14 @@ impl<K: Eq + Hash, V> Expiring<K, V> {
         Ok(())
     }
 
+    /// An entry that is live or just was.
+    pub(super) fn get_mut<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.get_mut(key).map(|entry| &mut entry.value)
+    }
+
     pub(super) fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q)
     where
         K: Borrow<Q>,

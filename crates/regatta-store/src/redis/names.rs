@@ -38,6 +38,10 @@ impl Names {
         format!("{}claim:{}", self.prefix, hex(digest))
     }
 
+    pub(super) fn budget(&self, budget: &[u8; 16]) -> String {
+        format!("{}budget:{}", self.prefix, hex(budget))
+    }
+
     pub(super) fn result(&self, key: &[u8; 32]) -> String {
         format!("{}tool:{{{}}}", self.prefix, hex(key))
     }

@@ -150,6 +150,48 @@ return 1"
 );
 
 script!(
+    /// Renews a holder's part of a budget. ARGV: holder, limit, units in use, units wanted, term in ms, most holders.
+    /// Units, holders. A holder's field: units, units wanted, until when in ms.
+    HOLD_BUDGET,
+    "local key, holder, limit, want = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local till, before, others, wants, last = now + ARGV[5], 0, 0, {{want, holder}}, now + ARGV[5]
+local all = redis.call('HGETALL', key)
+for at = 1, #all, 2 do
+  local units, wanted, ends = string.match(all[at + 1], '^(%d+):(%d+):(%d+)$')
+  if not ends or tonumber(ends) <= now then
+    redis.call('HDEL', key, all[at])
+  elseif all[at] == holder then
+    before = tonumber(units)
+  else
+    others, last = others + units, math.max(last, tonumber(ends))
+    wants[#wants + 1] = {tonumber(wanted), all[at]}
+  end
+end
+if #wants > tonumber(ARGV[6]) then return {0, #wants - 1} end
+table.sort(wants, function(a, b) return a[1] < b[1] or a[1] == b[1] and a[2] < b[2] end)
+local left, part = limit, 0
+for at, one in ipairs(wants) do
+  part = math.min(one[1], math.floor(left / (#wants - at + 1)))
+  if one[2] == holder then break end
+  left = left - part
+end
+local units = math.max(part, math.min(tonumber(ARGV[3]), before))
+units = math.max(0, math.min(units, limit - others))
+redis.call('HSET', key, holder, string.format('%.0f:%.0f:%.0f', units, want, till))
+redis.call('PEXPIRE', key, string.format('%.0f', last - now))
+return {units, #wants}"
+);
+
+script!(
+    /// Gives back a holder's part of a budget. ARGV: holder.
+    LEAVE_BUDGET,
+    "redis.call('HDEL', KEYS[1], ARGV[1])
+return 1"
+);
+
+script!(
     /// A shared result: its bytes and its age in ms, by the server's clock; or nothing.
     RESULT,
     "local held = redis.call('HMGET', KEYS[1], 'value', 'at')

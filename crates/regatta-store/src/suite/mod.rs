@@ -4,6 +4,7 @@
 //! It panics with a sentence where a backend falls short. It leaves nothing that a store shared with others would
 //! mind: all names in it are worked out from a seed. One file a concern, as in the crate itself.
 
+mod budgets;
 mod claims;
 mod keys;
 mod mail;
@@ -27,6 +28,7 @@ pub async fn run(store: &dyn Store, seed: u64, day: u32) {
     spills::run(store, &names).await;
     mail::run(store, &names).await;
     claims::run(store, &names).await;
+    budgets::run(store, &names).await;
     registry::run(store, &names).await;
     results::run(store, &names).await;
     quotas::run(store, &names).await;

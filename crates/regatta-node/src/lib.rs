@@ -5,6 +5,7 @@
 //! gateway or behind any balancer that knows nothing of sessions. What holds and what does not yet: docs/node.md.
 
 mod answers;
+mod budget;
 mod caller;
 mod door;
 mod legacy;
@@ -16,6 +17,7 @@ mod serve;
 mod session;
 mod settings;
 
+pub use budget::{Budget, Exhausted, Share, TooSmall, Unit};
 pub use node::Node;
 pub use session::{Session, SessionRecord};
 pub use settings::{Secret, SessionBinding, Settings, WhenFull};

@@ -142,7 +142,8 @@ fn redis_options(settings: &Settings) -> Result<redis::Options, String> {
     Ok(options)
 }
 
-fn open(settings: &Settings) -> Result<Arc<dyn Store>, String> {
+/// The store of `settings`, shared or this process's own.
+pub(crate) fn open(settings: &Settings) -> Result<Arc<dyn Store>, String> {
     if !settings.store_url.is_empty() {
         return Ok(Arc::new(redis::open(redis_options(settings)?)));
     }

@@ -95,7 +95,8 @@ async fn serve(
     let listen = listener.local_addresses();
     let certs = process.tls.as_ref().map(Certs::load).transpose().map_err(Failed)?;
     let port = listen.first().map_or(0, SocketAddr::port);
-    let Opened { store, company, warning, renew } = store::open(&settings, port, data).map_err(Failed)?;
+    let Opened { store, fleet, company, warning, renew } =
+        store::open(&settings, port, data).map_err(Failed)?;
     let plan = KeyPlan {
         configured: settings.config.sealing_keys.to_vec(),
         wrap: settings.config.store.key.clone(),
@@ -120,8 +121,8 @@ async fn serve(
     let snapshot = snapshots.borrow_and_update().clone();
     let gateway = {
         let _entered = data.enter();
-        let ask_keys = ask_keys(&control);
-        Gateway::new(Parts { snapshot, keys, store: store.clone(), company, fleet: None, ask_keys })
+    let Opened { store, fleet, company, warning, renew } =
+        store::open(&settings, port, data).map_err(Failed)?;
     };
     data.spawn(obey(gateway.clone(), snapshots));
     data.spawn(regatta_proxy::tend(gateway.clone()));

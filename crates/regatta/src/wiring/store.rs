@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use regatta_cache::{Fleet, OverStore};
 use regatta_policy::deviation::Deviation;
 use regatta_proxy::peers::Company;
 use regatta_store::{Bounds, Merge, Store, embedded, redis};
@@ -16,6 +17,8 @@ use crate::settings::Settings;
 pub struct Opened {
     /// The store.
     pub store: Arc<dyn Store>,
+    /// Where kept results go that other gateways may give out too; none where nobody else uses the store.
+    pub fleet: Option<Arc<dyn Fleet>>,
     /// Whether other gateways may use it.
     pub company: Company,
     /// What its operator should change there, once that is known.
@@ -36,7 +39,7 @@ pub fn open(settings: &Settings, port: u16, data: &Runtime) -> Result<Opened, St
             format!("{why}\nhint: give each gateway a state_dir of its own, or stop the other one")
         })?;
         let (warning, renew) = (Box::new(|| None), Box::new(|_: &str| {}));
-        return Ok(Opened { store: Arc::new(store), company: Company::Alone, warning, renew });
+        return Ok(Opened { store: Arc::new(store), fleet: None, company: Company::Alone, warning, renew });
     };
     let plan = &settings.config.store;
     let options = redis::Options::at(url, merge(limits.subscriptions_max));
@@ -56,7 +59,8 @@ pub fn open(settings: &Settings, port: u16, data: &Runtime) -> Result<Opened, St
             tracing::info!("the store is given other credentials");
         }
     });
-    Ok(Opened { store, company: Company::Many, warning, renew })
+    let fleet: Arc<dyn Fleet> = Arc::new(OverStore(store.clone()));
+    Ok(Opened { store, fleet: Some(fleet), company: Company::Many, warning, renew })
 }
 
 /// How a record that was kept here while the store was away and the store's own become one.

@@ -4,18 +4,19 @@
 //! lease that its leader renews, so that a gateway which dies while it fetches is taken over. Purges are numbered by the
 //! store; every gateway follows the numbers, and trusts nothing that it could not compare with them.
 
+mod numbers;
 mod over_store;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use regatta_policy::Micros;
 use regatta_policy::cache::{Life, Worth};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cache::{About, Lead};
@@ -37,7 +38,7 @@ const RENEW_EVERY: Duration = Duration::from_millis(500);
 const LOOK_FIRST: Duration = Duration::from_millis(3);
 const LOOK_MAX: Duration = Duration::from_millis(60);
 /// The numbers of purges are trusted for so long after they were last compared.
-pub(crate) const TRUSTED_FOR: Duration = Duration::from_secs(3);
+pub(crate) const TRUSTED_FOR: Duration = Duration::from_secs(2);
 /// Results on their way to the store at one time; more are not shared.
 const WRITES_MAX: u64 = 256;
 
@@ -99,13 +100,18 @@ pub trait Fleet: Send + Sync + 'static {
     /// Numbers a purge; gives epoch and number.
     fn purge(&self, shelf: &[u8; 16], thing: Bytes, by: Holder) -> BoxFuture<'_, Result<(u64, u64), Away>>;
 
-    /// The purges, unless they are still those of `epoch` and `newest`.
+    /// The purges, unless they are still those of `epoch` and `newest`: then, in the same step, it is noted for so long
+    /// that `heed` knows them.
     fn purges(
         &self,
         shelf: &[u8; 16],
         epoch: u64,
         newest: u64,
+        heed: Option<(Holder, Duration)>,
     ) -> BoxFuture<'_, Result<Option<PurgeLog>, Away>>;
+
+    /// How many others than `by` are noted, but do not know the purge of `number` yet.
+    fn unheeded(&self, shelf: &[u8; 16], number: u64, by: Holder) -> BoxFuture<'_, Result<u64, Away>>;
 }
 
 /// What a fleet shares of one server.
@@ -122,6 +128,13 @@ pub struct Shelf {
     start: Instant,
     /// When the numbers were compared last, in microseconds since `start`; zero: not since they were lost.
     compared: AtomicU64,
+    /// How often there was a reason not to trust them, and up to which of those they were compared since.
+    doubts: AtomicU64,
+    settled: AtomicU64,
+    /// When this process gave its word last, alike.
+    heeded: AtomicU64,
+    /// Purges of this process that the store could not number.
+    unsent: Mutex<Vec<Purge>>,
     /// Purges of this process that are not numbered yet: until then nothing of the store's counts.
     pending: AtomicU64,
     writes: AtomicU64,
@@ -173,6 +186,10 @@ impl Shelf {
             epoch: AtomicU64::new(0),
             start: Instant::now(),
             compared: AtomicU64::new(0),
+            doubts: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            heeded: AtomicU64::new(0),
+            unsent: Mutex::default(),
             pending: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
@@ -183,7 +200,8 @@ impl Shelf {
     pub fn is_trusted(&self) -> bool {
         let compared = self.compared.load(Ordering::Acquire);
         let is_recent = compared != 0 && self.micros() - compared < TRUSTED_FOR.as_micros() as u64;
-        is_recent && self.pending.load(Ordering::Acquire) == 0
+        let is_settled = self.settled.load(Ordering::Acquire) == self.doubts.load(Ordering::Acquire);
+        is_recent && is_settled && self.pending.load(Ordering::Acquire) == 0
     }
 
     /// Since the start, and never zero.
@@ -197,81 +215,11 @@ impl Shelf {
         (self.is_away.swap(is_away, Ordering::Relaxed) != is_away).then_some(is_away)
     }
 
-    /// Follows the fleet's purges. Call it often: a purge elsewhere is heard of here by this.
-    pub async fn follow(&self) -> Result<(), Away> {
-        let (epoch, newest) = (self.epoch.load(Ordering::Acquire), self.shared.newest());
-        let asked = self.micros();
-        let log = answer(self.fleet.purges(&self.name, epoch, newest)).await?;
-        if let Some(log) = log {
-            self.take(epoch, newest, log);
-        }
-        self.compared.store(asked, Ordering::Release);
-        Ok(())
-    }
-
-    fn take(&self, epoch: u64, newest: u64, log: PurgeLog) {
-        if log.epoch != epoch || log.newest < newest {
-            // Other numbers: nobody knows what was purged under the old ones.
-            self.restart(log.epoch, log.newest);
-        }
-        for (thing, number, by) in log.things {
-            let purge = Purge::from_bytes(&thing);
-            if number > newest && by != self.own {
-                self.local.purge(&purge);
-            }
-            self.shared.note(&purge, number);
-        }
-        // A number that no thing carries any more: it was struck together with everything.
-        if self.shared.newest() < log.newest {
-            self.local.purge(&Purge::Server);
-            self.shared.restart(log.newest);
-        }
-    }
-
-    fn restart(&self, epoch: u64, newest: u64) {
-        self.epoch.store(epoch, Ordering::Release);
-        self.shared.restart(newest);
-        self.local.purge(&Purge::Server);
-    }
-
-    /// Makes `what` old in the whole fleet. Here it is old at once, whatever becomes of the store; when this returns well,
-    /// every gateway that compares numbers knows it.
-    pub async fn purge(&self, what: &Purge) -> Result<(), Away> {
-        let _pending = Pending::of(self);
-        self.local.purge(what);
-        let numbered = answer(self.fleet.purge(&self.name, what.to_bytes(), self.own)).await;
-        // Once more: what was begun here meanwhile may have read what another gateway has purged before this.
-        self.local.purge(what);
-        let (epoch, number) = numbered.inspect_err(|_| self.distrust())?;
-        if epoch == self.epoch.load(Ordering::Acquire) {
-            self.shared.note(what, number);
-        } else {
-            self.distrust();
-        }
-        Ok(())
-    }
-
-    /// The same by a task: old here when this returns, and in the fleet soon.
-    pub fn purge_soon(self: &Arc<Self>, what: Vec<Purge>) -> JoinHandle<()> {
-        what.iter().for_each(|purge| self.local.purge(purge));
-        let shelf = self.clone();
-        self.pending.fetch_add(1, Ordering::AcqRel);
-        tokio::spawn(async move {
-            for purge in &what {
-                let _ = shelf.purge(purge).await;
-            }
-            shelf.pending.fetch_sub(1, Ordering::AcqRel);
-        })
-    }
-
-    /// Nothing of the store's counts until the numbers were compared again.
-    fn distrust(&self) {
-        self.compared.store(0, Ordering::Release);
-    }
-
     /// What the store keeps under `key`, if it is worth something now.
     async fn find(&self, key: &Key, about: &About) -> Result<Option<Found>, Away> {
-        let Some(found) = answer(self.fleet.find(key)).await? else { return Ok(None) };
+        let found = answer(self.fleet.find(key)).await?;
+        // A purge of this process that is not numbered yet strikes nothing of the store's, and struck here before.
+        let Some(found) = found.filter(|_| self.is_trusted()) else { return Ok(None) };
         let Some(content) = stored::read(key, &found.bytes) else { return Ok(None) };
         let Content { form, life, cost, epoch, since } = content;
         let belongs = Belongs { tool: &about.tool, principal: about.principal.as_ref(), call: &about.call };
@@ -341,25 +289,9 @@ pub async fn seek(mut lead: Box<Lead>, patience: Patience, clock: impl Fn() -> M
     }
 }
 
-/// A purge that is not numbered yet, for as long as it lives.
-struct Pending<'a>(&'a Shelf);
-
-impl Pending<'_> {
-    fn of(shelf: &Shelf) -> Pending<'_> {
-        shelf.pending.fetch_add(1, Ordering::AcqRel);
-        Pending(shelf)
-    }
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Claim {
     /// Puts the result and gives up the claim, in a task of its own: nobody waits for the store.
-    pub(crate) fn keep(mut self, kept: &Kept) {
+    pub(crate) fn keep(self, kept: &Kept) {
         let content = Content {
             form: kept.form.clone(),
             life: kept.life,
@@ -372,14 +304,15 @@ impl Claim {
             shelf.writes.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        self.is_kept = true;
         let (key, holder, life) = (self.key, self.holder, kept.life.whole());
         tokio::spawn(async move {
             // Held to the end of the write, so that the claim is renewed until the result is there.
-            let _claim = self;
-            if let Some(bytes) = stored::write(&key, &content) {
-                let _ = answer(shelf.fleet.put(&key, holder, bytes, life)).await;
-            }
+            let mut claim = self;
+            // A store that is full keeps no result, and nobody must wait for it.
+            claim.is_kept = match stored::write(&key, &content) {
+                Some(bytes) => answer(shelf.fleet.put(&key, holder, bytes, life)).await.is_ok(),
+                None => false,
+            };
             shelf.writes.fetch_sub(1, Ordering::Relaxed);
         });
     }

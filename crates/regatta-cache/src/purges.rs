@@ -138,16 +138,32 @@ impl Purges {
 impl Table {
     fn note(&mut self, purge: &Purge, number: u64) {
         let fits = match purge {
-            Purge::Server => false,
+            // What a fleet purged is noted in any order: what came later stays.
+            Purge::Server => return self.strike_all(number),
             Purge::Tool(tool) => note(&mut self.tools, tool.clone(), number),
             Purge::Principal(context) => note(&mut self.principals, *context, number),
             Purge::Call(call) => note(&mut self.calls, *call, number),
             Purge::Glob(glob) => note_glob(&mut self.globs, glob, number),
         };
         if !fits {
-            // All that came before is struck with it, so nothing else need be remembered.
-            *self = Table { server: number.max(self.server), ..Table::default() };
+            self.strike_all(number.max(self.newest()));
         }
+    }
+
+    /// Strikes everything up to `number`; what was struck before then need not be remembered.
+    fn strike_all(&mut self, number: u64) {
+        self.server = self.server.max(number);
+        self.tools.retain(|_, noted| *noted > number);
+        self.principals.retain(|_, noted| *noted > number);
+        self.calls.retain(|_, noted| *noted > number);
+        self.globs.retain(|(_, noted)| *noted > number);
+    }
+
+    fn newest(&self) -> u64 {
+        let things = self.tools.values().chain(self.principals.values()).chain(self.calls.values());
+        things
+            .chain(self.globs.iter().map(|(_, noted)| noted))
+            .fold(self.server, |newest, noted| newest.max(*noted))
     }
 
     fn newest_of(&self, belongs: Belongs<'_>) -> u64 {
@@ -164,7 +180,7 @@ impl Table {
 /// Whether there was room.
 fn note_glob(globs: &mut Vec<(Glob, u64)>, glob: &Glob, number: u64) -> bool {
     if let Some((_, newest)) = globs.iter_mut().find(|(known, _)| known == glob) {
-        *newest = number;
+        *newest = number.max(*newest);
         return true;
     }
     let has_room = globs.len() < GLOBS_MAX;
@@ -178,7 +194,8 @@ fn note_glob(globs: &mut Vec<(Glob, u64)>, glob: &Glob, number: u64) -> bool {
 fn note<K: Hash + Eq>(map: &mut HashMap<K, u64>, thing: K, number: u64) -> bool {
     let has_room = map.len() < THINGS_MAX || map.contains_key(&thing);
     if has_room {
-        map.insert(thing, number);
+        let noted = map.entry(thing).or_default();
+        *noted = number.max(*noted);
     }
     has_room
 }
@@ -243,6 +260,27 @@ mod tests {
         (0..10_000).for_each(|_| purges.purge(&Purge::Tool("get".to_owned())));
         assert!(!purges.strikes(belongs("other", &[1; 16]), 0));
         assert!(purges.strikes(belongs("get", &[1; 16]), 9_999));
+    }
+
+    #[test]
+    fn what_a_fleet_purged_may_be_noted_in_any_order() {
+        let things = [
+            (Purge::Tool("get".to_owned()), 1),
+            (Purge::Server, 2),
+            (Purge::Principal([1; 16]), 3),
+            (Purge::Call(CALL), 4),
+        ];
+        for first in 0..things.len() {
+            let purges = Purges::default();
+            let (later, earlier) = (things.iter().skip(first), things.iter().take(first));
+            later.chain(earlier).for_each(|(purge, number)| purges.note(purge, *number));
+            purges.note(&things[0].0, 1);
+            let other = Belongs { tool: "get", principal: Some(&[2; 16]), call: &[8; 16] };
+            let struck = [0, 1, 2, 3].map(|since| purges.strikes(belongs("set", &[1; 16]), since));
+            assert_eq!(struck, [true; 4], "from {first}");
+            let struck = [0, 1, 2, 3].map(|since| purges.strikes(other, since));
+            assert_eq!(struck, [true, true, false, false], "from {first}");
+        }
     }
 
     #[test]

@@ -54,5 +54,6 @@ pub use gateway::{AskKeys, Gateway, Parts};
 pub use metrics::Metrics;
 pub use pipeline::serve;
 pub use pipeline::tend::{leave, tend};
+pub use principal::principal_digest;
 pub use reply::{Cut, ReplyBody};
 pub use results::{CacheStats, Unpurged};

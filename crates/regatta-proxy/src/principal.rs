@@ -23,6 +23,15 @@ pub(crate) struct Principal {
     pub claims: Vec<(Box<str>, Box<str>)>,
 }
 
+/// What vouches for API keys, where tokens have their issuer. No URL, so no issuer can be called so.
+pub(crate) const API_KEYS: &str = "api-key";
+
+/// The digest that names the principal which `issuer` calls `subject`; without an issuer, the API key of that name.
+pub fn principal_digest(issuer: Option<&str>, subject: &str) -> [u8; 16] {
+    let issuer = issuer.unwrap_or(API_KEYS);
+    regatta_seal::digest16(&[b"principal", issuer.as_bytes(), subject.as_bytes()])
+}
+
 impl Principal {
     /// The principal that `issuer` calls `subject`.
     pub fn new(
@@ -36,7 +45,7 @@ impl Principal {
         scopes.dedup();
         let parts: Vec<&[u8]> = scopes.iter().map(|scope| scope.as_bytes()).collect();
         Principal {
-            digest: regatta_seal::digest16(&[b"principal", issuer.as_bytes(), subject.as_bytes()]),
+            digest: principal_digest(Some(issuer), subject),
             issuer: issuer.into(),
             subject: subject.into(),
             scopes_digest: regatta_seal::digest16(&parts),

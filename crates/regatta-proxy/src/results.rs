@@ -140,7 +140,14 @@ impl Results {
     pub fn retain(&self, snapshot: &Snapshot) {
         let named = |name: &String| snapshot.servers.iter().find(|server| server.name == *name);
         let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
-        purges.retain(|name, _| named(name).is_some());
+        purges.retain(|name, (here, _)| {
+            let is_named = named(name).is_some();
+            if !is_named {
+                // It may come back under this name, with other purges: nothing could strike what was kept before.
+                here.purge(&Purge::Server);
+            }
+            is_named
+        });
         drop(purges);
         self.reads
             .lock()

@@ -33,7 +33,7 @@ pub use link::{Durability, Link, LinkStats, Stats};
 pub use mail::{Arrival, GatewayId, Mail, Mailbox, MailboxBounds, Notice};
 pub use quotas::{QuotaAsk, QuotaGrant, QuotaKey, QuotaTerms, QuotaWant, Quotas};
 pub use registry::{Beat, NODE_ID_MAX, NodeFields, Nodes, Registry, RegistryBounds};
-pub use results::{Fetch, Fetcher, Purged, ResultKey, Results, SharedResult, ShelfName};
+pub use results::{Fetch, Fetcher, Heed, Purged, ResultKey, Results, SharedResult, ShelfName};
 pub use sessions::{Buried, Cas, Etag, Grave, Merge, Met, Sessions, Uuid16, Versioned, Warm};
 pub use spills::{Course, Recalled, SpilledEvent, Spills, StreamName};
 

@@ -51,6 +51,15 @@ pub struct Purged {
     pub things: Vec<(Bytes, u64, Fetcher)>,
 }
 
+/// A promise to give out nothing that was purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heed {
+    /// Who gives it.
+    pub by: Fetcher,
+    /// For how long after the answer it is bound by it: it stops by itself before.
+    pub life: Duration,
+}
+
 /// Different things of one shelf whose purges are told apart.
 pub const PURGED_THINGS_MAX: usize = 4096;
 
@@ -87,11 +96,17 @@ pub trait Results {
         by: Fetcher,
     ) -> BoxFuture<'_, Result<(u64, u64), StoreError>>;
 
-    /// The purges of a shelf, unless they are still those of `epoch` and `newest`.
+    /// The purges of a shelf, unless they are still those of `epoch` and `newest`: then, in the same step, `heed` is
+    /// noted if there is one.
     fn purged(
         &self,
         shelf: &ShelfName,
         epoch: u64,
         newest: u64,
+        heed: Option<Heed>,
     ) -> BoxFuture<'_, Result<Option<Purged>, StoreError>>;
+
+    /// How many others than `by` heed the purges of a shelf, but not yet that of `number`.
+    fn unheeded(&self, shelf: &ShelfName, number: u64, by: Fetcher)
+    -> BoxFuture<'_, Result<u64, StoreError>>;
 }

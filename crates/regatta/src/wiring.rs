@@ -121,8 +121,8 @@ async fn serve(
     let snapshot = snapshots.borrow_and_update().clone();
     let gateway = {
         let _entered = data.enter();
-    let Opened { store, fleet, company, warning, renew } =
-        store::open(&settings, port, data).map_err(Failed)?;
+        let ask_keys = ask_keys(&control);
+        Gateway::new(Parts { snapshot, keys, store: store.clone(), company, fleet, ask_keys })
     };
     data.spawn(obey(gateway.clone(), snapshots));
     data.spawn(regatta_proxy::tend(gateway.clone()));

@@ -29,6 +29,7 @@ struct State {
     epoch: u64,
     newest: u64,
     things: HashMap<Bytes, (u64, Holder)>,
+    heeds: HashMap<[u8; 16], (u64, Instant)>,
 }
 
 impl Default for Fake {
@@ -41,6 +42,7 @@ impl Default for Fake {
                 epoch: 1,
                 newest: 0,
                 things: HashMap::new(),
+                heeds: HashMap::new(),
             }),
         }
     }
@@ -57,6 +59,7 @@ impl Fake {
             state.values.clear();
             state.claims.clear();
             state.things.clear();
+            state.heeds.clear();
             (state.epoch, state.newest) = (state.epoch + 1, 0);
         });
     }
@@ -159,11 +162,32 @@ impl Fleet for Fake {
         })
     }
 
-    fn purges(&self, _: &[u8; 16], epoch: u64, newest: u64) -> BoxFuture<'_, Result<Option<PurgeLog>, Away>> {
+    fn purges(
+        &self,
+        _: &[u8; 16],
+        epoch: u64,
+        newest: u64,
+        heed: Option<(Holder, Duration)>,
+    ) -> BoxFuture<'_, Result<Option<PurgeLog>, Away>> {
         self.answer(move |state| {
+            if let Some((by, life)) = heed
+                && (state.epoch, state.newest) == (epoch, newest)
+            {
+                state.heeds.insert(by.0, (newest, Instant::now() + life));
+            }
             let things = state.things.iter().map(|(thing, (number, by))| (thing.clone(), *number, *by));
             let log = PurgeLog { epoch: state.epoch, newest: state.newest, things: things.collect() };
             ((log.epoch, log.newest) != (epoch, newest)).then_some(log)
+        })
+    }
+
+    fn unheeded(&self, _: &[u8; 16], number: u64, by: Holder) -> BoxFuture<'_, Result<u64, Away>> {
+        self.answer(move |state| {
+            let now = Instant::now();
+            let late = |(other, (heeded, until)): &(&[u8; 16], &(u64, Instant))| {
+                **other != by.0 && *heeded < number && *until > now
+            };
+            state.heeds.iter().filter(late).count() as u64
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use regatta_store::{Fetch, Fetcher, ResultKey, ShelfName, Store};
+use regatta_store::{Fetch, Fetcher, Heed, ResultKey, ShelfName, Store};
 
 use super::{Away, BoxFuture, Claimed, Fleet, Holder, PurgeLog, Stored};
 use crate::key::Key;
@@ -59,15 +59,22 @@ impl Fleet for OverStore {
         shelf: &[u8; 16],
         epoch: u64,
         newest: u64,
+        heed: Option<(Holder, Duration)>,
     ) -> BoxFuture<'_, Result<Option<PurgeLog>, Away>> {
         let shelf = ShelfName(*shelf);
+        let heed = heed.map(|(by, life)| Heed { by: Fetcher(by.0), life });
         Box::pin(async move {
-            let purged = self.0.purged(&shelf, epoch, newest).await.map_err(|_| Away)?;
+            let purged = self.0.purged(&shelf, epoch, newest, heed).await.map_err(|_| Away)?;
             Ok(purged.map(|purged| {
                 let things =
                     purged.things.into_iter().map(|(thing, number, by)| (thing, number, Holder(by.0)));
                 PurgeLog { epoch: purged.epoch, newest: purged.newest, things: things.collect() }
             }))
         })
+    }
+
+    fn unheeded(&self, shelf: &[u8; 16], number: u64, by: Holder) -> BoxFuture<'_, Result<u64, Away>> {
+        let shelf = ShelfName(*shelf);
+        Box::pin(async move { self.0.unheeded(&shelf, number, Fetcher(by.0)).await.map_err(|_| Away) })
     }
 }

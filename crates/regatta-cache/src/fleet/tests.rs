@@ -29,6 +29,16 @@ impl Gateway {
         Gateway { cache: ResultCache::new(1 << 20), purges, shelf }
     }
 
+    fn keep_following(&self) {
+        let shelf = self.shelf.clone();
+        tokio::spawn(async move {
+            loop {
+                let _ = shelf.follow().await;
+                sleep(TRUSTED_FOR / 4).await;
+            }
+        });
+    }
+
     fn about(&self) -> About {
         About {
             purges: self.purges.clone(),
@@ -107,7 +117,11 @@ async fn of_three_gateways_that_ask_at_once_one_fetches() {
     let others: Vec<_> = [2, 3]
         .map(|own| {
             let fleet = fleet.clone();
-            tokio::spawn(async move { Gateway::new(&fleet, own).await.ask("b").await })
+            tokio::spawn(async move {
+                let gateway = Gateway::new(&fleet, own).await;
+                gateway.keep_following();
+                gateway.ask("b").await
+            })
         })
         .into();
     // Longer than a lease: the leader renews it.
@@ -128,6 +142,7 @@ async fn a_leader_that_dies_is_taken_over() {
     let began = Instant::now();
     assert_eq!(one.ask("a").await, "fetched a");
     assert!(began.elapsed() >= LEASE && began.elapsed() < LEASE * 2, "{:?}", began.elapsed());
+    two.shelf.follow().await.expect("the store is there");
     assert_eq!(two.ask("b").await, "a");
 }
 
@@ -149,13 +164,13 @@ async fn a_purge_is_known_at_the_other_gateway_when_it_compares() {
     let (one, two) = (Gateway::new(&fleet, 1).await, Gateway::new(&fleet, 2).await);
     assert_eq!(one.ask("a").await, "fetched a");
     assert_eq!(two.ask("-").await, "a");
-    assert_eq!(two.shelf.purge(&Purge::Tool("get".to_owned())).await, Ok(()));
+    two.shelf.number(&Purge::Tool("get".to_owned())).await.expect("the store is there");
     assert_eq!(two.ask("b").await, "fetched b", "who purged does not get the old one from the store");
     one.shelf.follow().await.expect("the store is there");
     assert_eq!(one.ask("-").await, "b");
     two.shelf.follow().await.expect("the store is there");
     assert_eq!(two.ask("-").await, "b", "one's own purge strikes once");
-    assert_eq!(one.shelf.purge(&Purge::Tool("other".to_owned())).await, Ok(()));
+    one.shelf.number(&Purge::Tool("other".to_owned())).await.expect("the store is there");
     two.shelf.follow().await.expect("the store is there");
     assert_eq!(two.ask("-").await, "b");
 }
@@ -210,8 +225,59 @@ async fn two_gateways_on_one_store_share_results_and_purges() {
     let (one, two) = (Gateway::over(fleet.clone(), 1).await, Gateway::over(fleet, 2).await);
     assert_eq!(one.ask("a").await, "fetched a");
     assert_eq!(two.ask("-").await, "a");
-    assert_eq!(two.shelf.purge(&Purge::Tool("get".to_owned())).await, Ok(()));
+    two.shelf.number(&Purge::Tool("get".to_owned())).await.expect("the store is there");
     assert_eq!(two.ask("b").await, "fetched b");
     one.shelf.follow().await.expect("the store is there");
     assert_eq!(one.ask("-").await, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_purges_of_others_are_heard_even_after_ones_own() {
+    let fleet: Arc<Fake> = Arc::default();
+    let (one, two) = (Gateway::new(&fleet, 1).await, Gateway::new(&fleet, 2).await);
+    assert_eq!(one.ask("a").await, "fetched a");
+    assert_eq!(two.ask("-").await, "a");
+    // Numbered before, and not followed yet.
+    let hers = fleet.purge(&[7; 16], Purge::Tool("get".to_owned()).to_bytes(), Holder([2; 16])).await;
+    assert_eq!(hers, Ok((1, 1)));
+    assert_eq!(one.shelf.number(&Purge::Tool("other".to_owned())).await, Ok(2));
+    assert!(!one.shelf.is_trusted());
+    one.shelf.follow().await.expect("the store is there");
+    assert_eq!(one.ask("b").await, "fetched b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_purges_waits_until_nobody_gives_out_the_old() {
+    let fleet: Arc<Fake> = Arc::default();
+    let (one, two) = (Gateway::new(&fleet, 1).await, Gateway::new(&fleet, 2).await);
+    assert_eq!(one.ask("a").await, "fetched a");
+    assert_eq!(two.ask("-").await, "a");
+    let began = Instant::now();
+    let shelf = one.shelf.clone();
+    let purging = tokio::spawn(async move { shelf.purge(&Purge::Tool("get".to_owned())).await });
+    sleep(TRUSTED_FOR / 2).await;
+    assert!(!purging.is_finished(), "the other has not heard of it");
+    two.shelf.follow().await.expect("the store is there");
+    assert_eq!(purging.await.expect("no panic"), Ok(()));
+    assert_eq!(two.ask("b").await, "fetched b");
+    // Now the other is gone without a word.
+    assert_eq!(one.shelf.purge(&Purge::Tool("get".to_owned())).await, Ok(()));
+    assert!(began.elapsed() > TRUSTED_FOR && !two.shelf.is_trusted(), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_that_was_not_numbered_is_when_the_store_is_back() {
+    let fleet: Arc<Fake> = Arc::default();
+    let (one, two) = (Gateway::new(&fleet, 1).await, Gateway::new(&fleet, 2).await);
+    assert_eq!(one.ask("a").await, "fetched a");
+    assert_eq!(two.ask("-").await, "a");
+    fleet.trouble(Trouble::Away);
+    assert_eq!(one.shelf.purge(&Purge::Tool("get".to_owned())).await, Err(Away));
+    assert!(!one.shelf.is_trusted());
+    fleet.trouble(Trouble::None);
+    for gateway in [&one, &two] {
+        gateway.shelf.follow().await.expect("the store is there");
+        assert!(gateway.shelf.is_trusted());
+    }
+    assert_eq!(two.ask("b").await, "fetched b");
 }

@@ -15,7 +15,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use quick_cache::sync::Cache;
 use regatta_policy::access::{self, Access, Issuer};
 
-use crate::principal::{Principal, scopes_of};
+use crate::principal::{API_KEYS, Principal, scopes_of};
 
 /// How long a verified token is believed without another look, in seconds.
 const BELIEVED_S: u64 = 300;
@@ -23,8 +23,6 @@ const BELIEVED_S: u64 = 300;
 const ABSENT_S: u64 = 10;
 /// Keys that issuers do not have, remembered at most.
 const ABSENT_MAX: usize = 1024;
-/// What vouches for API keys, where tokens have their issuer. No URL, so no issuer can be called so.
-const API_KEYS: &str = "api-key";
 
 /// The digest under which a token is remembered.
 type TokenDigest = [u8; 32];

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::expiring::Expiring;
 use super::{Embedded, ready};
 use crate::results::PURGED_THINGS_MAX;
-use crate::{BoxFuture, Fetch, Fetcher, Purged, ResultKey, Results, SharedResult, ShelfName, StoreError};
+use crate::{
+    BoxFuture, Fetch, Fetcher, Heed, Purged, ResultKey, Results, SharedResult, ShelfName, StoreError,
+};
 
 /// Results and claims kept at most.
 const RESULTS_MAX: usize = 1024;
@@ -26,6 +28,8 @@ pub(super) struct Shared {
 struct Shelf {
     newest: u64,
     things: HashMap<Bytes, (u64, Fetcher)>,
+    /// Up to which number each heeds its purges, and until when.
+    heeds: Vec<(Fetcher, u64, Instant)>,
 }
 
 /// This process has one run of numbers.
@@ -124,16 +128,35 @@ impl Results for Embedded {
         shelf: &ShelfName,
         epoch: u64,
         newest: u64,
+        heed: Option<Heed>,
     ) -> BoxFuture<'_, Result<Option<Purged>, StoreError>> {
-        let shared = self.shared();
-        let Some(shelf) = shared.shelves.get(shelf) else {
-            let none = Purged { epoch: EPOCH, newest: 0, things: Vec::new() };
-            return ready(Ok(((epoch, newest) != (EPOCH, 0)).then_some(none)));
-        };
+        let mut shared = self.shared();
+        if shared.shelves.len() >= SHELVES_MAX && !shared.shelves.contains_key(shelf) {
+            return ready(Err(StoreError::Full("shelves")));
+        }
+        let shelf = shared.shelves.entry(*shelf).or_default();
         if (epoch, newest) == (EPOCH, shelf.newest) {
+            if let Some(Heed { by, life }) = heed {
+                let now = Instant::now();
+                shelf.heeds.retain(|(other, _, until)| *other != by && *until > now);
+                shelf.heeds.push((by, newest, now + life));
+            }
             return ready(Ok(None));
         }
         let things = shelf.things.iter().map(|(thing, (number, by))| (thing.clone(), *number, *by));
         ready(Ok(Some(Purged { epoch: EPOCH, newest: shelf.newest, things: things.collect() })))
+    }
+
+    fn unheeded(
+        &self,
+        shelf: &ShelfName,
+        number: u64,
+        by: Fetcher,
+    ) -> BoxFuture<'_, Result<u64, StoreError>> {
+        let (shared, now) = (self.shared(), Instant::now());
+        let heeds = shared.shelves.get(shelf).map_or(&[][..], |shelf| &shelf.heeds);
+        let late =
+            heeds.iter().filter(|(other, up_to, until)| *other != by && *up_to < number && *until > now);
+        ready(Ok(late.count() as u64))
     }
 }

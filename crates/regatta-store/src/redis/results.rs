@@ -9,7 +9,9 @@ use super::dice::random;
 use super::sessions::unreadable;
 use super::{Redis, scripts};
 use crate::results::PURGED_THINGS_MAX;
-use crate::{BoxFuture, Fetch, Fetcher, Purged, ResultKey, Results, SharedResult, ShelfName, StoreError};
+use crate::{
+    BoxFuture, Fetch, Fetcher, Heed, Purged, ResultKey, Results, SharedResult, ShelfName, StoreError,
+};
 
 /// Purges are remembered longer than any result lives.
 const PURGES_KEPT: Duration = Duration::from_secs(62 * 24 * 3600);
@@ -92,21 +94,37 @@ impl Results for Redis {
         shelf: &ShelfName,
         epoch: u64,
         newest: u64,
+        heed: Option<Heed>,
     ) -> BoxFuture<'_, Result<Option<Purged>, StoreError>> {
         let key = self.inner.names.purges(&shelf.0);
         Box::pin(async move {
             let kept = PURGES_KEPT.as_millis().to_string();
             let args = [epoch.to_string(), newest.to_string(), new_epoch(), kept];
-            match self
-                .inner
-                .routes
-                .run(&scripts::PURGED, &key, &args.each_ref().map(String::as_bytes))
-                .await?
-            {
+            let (by, life) = match heed {
+                Some(Heed { by, life }) => (by.0, life.as_millis().to_string()),
+                None => ([0; 16], "0".to_owned()),
+            };
+            let [epoch, newest, fresh, kept] = args.each_ref().map(String::as_bytes);
+            let args = [epoch, newest, fresh, kept, &by, life.as_bytes()];
+            match self.inner.routes.run(&scripts::PURGED, &key, &args).await? {
                 Value::Nil => Ok(None),
                 Value::Array(parts) => read_purged(&parts).map(Some).ok_or_else(unreadable),
                 _ => Err(unreadable()),
             }
+        })
+    }
+
+    fn unheeded(
+        &self,
+        shelf: &ShelfName,
+        number: u64,
+        by: Fetcher,
+    ) -> BoxFuture<'_, Result<u64, StoreError>> {
+        let key = self.inner.names.purges(&shelf.0);
+        Box::pin(async move {
+            let number = number.to_string();
+            let late = self.inner.routes.run(&scripts::UNHEEDED, &key, &[number.as_bytes(), &by.0]).await?;
+            self::number(&late).ok_or_else(unreadable)
         })
     }
 }

@@ -229,15 +229,16 @@ return 1"
 
 script!(
     /// Numbers a purge. ARGV: thing, whose, a new epoch, most things, how long the numbers are kept in ms. Epoch, number.
-    /// Things are fields with a `=` before them.
+    /// Things are fields with a `=` before them; `@` holds who heeds them (`PURGED`).
     PURGE,
     "local key, field = KEYS[1], '=' .. ARGV[1]
 redis.call('HSETNX', key, 'epoch', ARGV[3])
 local number = redis.call('HINCRBY', key, 'newest', 1)
-if redis.call('HLEN', key) - 2 >= tonumber(ARGV[4]) and redis.call('HEXISTS', key, field) == 0 then
-  local epoch = redis.call('HGET', key, 'epoch')
+if redis.call('HLEN', key) - 2 - redis.call('HEXISTS', key, '@') >= tonumber(ARGV[4]) and redis.call('HEXISTS', key, field) == 0 then
+  local held = redis.call('HMGET', key, 'epoch', '@')
   redis.call('DEL', key)
-  redis.call('HSET', key, 'epoch', epoch, 'newest', number)
+  redis.call('HSET', key, 'epoch', held[1], 'newest', number)
+  if held[2] then redis.call('HSET', key, '@', held[2]) end
 else
   redis.call('HSET', key, field, ARGV[2] .. string.format('%.0f', number))
 end
@@ -247,12 +248,26 @@ return {redis.call('HGET', key, 'epoch'), number}"
 
 script!(
     /// What was purged. ARGV: the epoch and the number that are known, a new epoch if there is none, how long it is kept in
-    /// ms. Epoch, newest, then things and their values; or nothing if that is known.
+    /// ms, who heeds it, for how many ms (0: it is not noted). Epoch, newest, then things and their values; or nothing if
+    /// that is known, and then it is noted who heeds it: in `@`, 16 bytes a name, 16 digits of the number, 16 of the end.
     PURGED,
     "if redis.call('HSETNX', KEYS[1], 'epoch', ARGV[3]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 local held = redis.call('HMGET', KEYS[1], 'epoch', 'newest')
 local epoch, newest = held[1], held[2] or '0'
-if epoch == ARGV[1] and newest == ARGV[2] then return false end
+if epoch == ARGV[1] and newest == ARGV[2] then
+  if ARGV[6] ~= '0' then
+    local time = redis.call('TIME')
+    local now, kept = time[1] * 1000 + math.floor(time[2] / 1000), redis.call('HGET', KEYS[1], '@') or ''
+    local heeds = {ARGV[5] .. string.format('%016.0f%016.0f', newest, now + ARGV[6])}
+    for at = 1, #kept, 48 do
+      if string.sub(kept, at, at + 15) ~= ARGV[5] and tonumber(string.sub(kept, at + 32, at + 47)) > now then
+        heeds[#heeds + 1] = string.sub(kept, at, at + 47)
+      end
+    end
+    redis.call('HSET', KEYS[1], '@', table.concat(heeds))
+  end
+  return false
+end
 local out, all = {epoch, newest}, redis.call('HGETALL', KEYS[1])
 for at = 1, #all, 2 do
   if string.sub(all[at], 1, 1) == '=' then
@@ -295,6 +310,18 @@ script!(
     DEPART,
     "redis.call('HDEL', KEYS[1], ARGV[1])
 return 1"
+);
+
+script!(
+    /// How many others heed what was purged, but not yet the purge of a number. ARGV: the number, whose it is.
+    UNHEEDED,
+    "local kept, time, late = redis.call('HGET', KEYS[1], '@') or '', redis.call('TIME'), 0
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for at = 1, #kept, 48 do
+  local heeded, over = tonumber(string.sub(kept, at + 16, at + 31)), tonumber(string.sub(kept, at + 32, at + 47))
+  if string.sub(kept, at, at + 15) ~= ARGV[2] and heeded < tonumber(ARGV[1]) and over > now then late = late + 1 end
+end
+return late"
 );
 
 script!(

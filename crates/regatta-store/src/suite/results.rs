@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Names, eventually};
 use crate::results::PURGED_THINGS_MAX;
-use crate::{Fetch, Fetcher, Purged, ResultKey, ShelfName, Store};
+use crate::{Fetch, Fetcher, Heed, Purged, ResultKey, ShelfName, Store};
 
 const LONG: Duration = Duration::from_secs(60);
 const ONE: Fetcher = Fetcher([1; 16]);
@@ -16,6 +16,7 @@ pub(super) async fn run(store: &dyn Store, names: &Names) {
     a_value_is_found_with_its_age_until_its_life_is_over(store, names).await;
     one_fetches_until_it_shares_gives_up_or_dies(store, names).await;
     purges_are_numbered_and_told_apart(store, names).await;
+    who_heeds_purges_is_known_until_its_word_is_over(store, names).await;
     beyond_the_bound_only_the_number_is_left(store, names).await;
 }
 
@@ -66,7 +67,7 @@ async fn one_fetches_until_it_shares_gives_up_or_dies(store: &dyn Store, names: 
 }
 
 async fn purged(store: &dyn Store, shelf: &ShelfName, epoch: u64, newest: u64) -> Option<Purged> {
-    store.purged(shelf, epoch, newest).await.expect("purges can be asked for")
+    store.purged(shelf, epoch, newest, None).await.expect("purges can be asked for")
 }
 
 async fn purges_are_numbered_and_told_apart(store: &dyn Store, names: &Names) {
@@ -85,6 +86,36 @@ async fn purges_are_numbered_and_told_apart(store: &dyn Store, names: &Names) {
     assert_eq!(purged(store, &shelf, epoch, first + 2).await, None, "nothing new");
     let untouched = purged(store, &other, 0, 0).await;
     assert!(untouched.is_none_or(|purged| purged.newest == 0 && purged.things.is_empty()));
+}
+
+async fn who_heeds_purges_is_known_until_its_word_is_over(store: &dyn Store, names: &Names) {
+    let shelf = ShelfName(names.bytes(61, 4));
+    let purge = async || {
+        let thing = Bytes::from_static(b"a");
+        store.purge(&shelf, thing, ONE).await.expect("a purge can be numbered")
+    };
+    let heed = async |(epoch, newest): (u64, u64), by: Fetcher, life: Duration| {
+        store.purged(&shelf, epoch, newest, Some(Heed { by, life })).await.expect("purges can be asked for")
+    };
+    let unheeded = async |number: u64, by: Fetcher| {
+        store.unheeded(&shelf, number, by).await.expect("it can be asked who heeds them")
+    };
+    let first = purge().await;
+    assert_eq!(unheeded(first.1, ONE).await, 0, "nobody gave a word");
+    assert_eq!(heed(first, ONE, LONG).await, None);
+    assert_eq!(heed(first, OTHER, LONG).await, None);
+    assert_eq!(unheeded(first.1, ONE).await, 0);
+    let second = purge().await;
+    assert_eq!((unheeded(second.1, ONE).await, unheeded(second.1, OTHER).await), (1, 1));
+    assert!(heed(first, OTHER, LONG).await.is_some(), "who does not know it gives no word");
+    assert_eq!(unheeded(second.1, ONE).await, 1);
+    assert_eq!(heed(second, OTHER, LONG).await, None);
+    assert_eq!((unheeded(second.1, ONE).await, unheeded(second.1, OTHER).await), (0, 1));
+    assert_eq!(heed(second, ONE, Duration::from_millis(50)).await, None);
+    let third = purge().await;
+    let over = async || (unheeded(third.1, OTHER).await == 0).then_some(());
+    eventually("a word of 50 ms is over", over).await;
+    assert_eq!(unheeded(third.1, ONE).await, 1);
 }
 
 async fn beyond_the_bound_only_the_number_is_left(store: &dyn Store, names: &Names) {

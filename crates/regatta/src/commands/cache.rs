@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -50,18 +52,28 @@ struct Purge {
     /// Only the calls with these arguments (JSON), whoever made them.
     #[arg(long, requires = "tool", value_name = "JSON")]
     arguments: Option<String>,
-    /// Only what is kept for the caller with the Authorization value in this file; - is stdin.
+    /// Only what is kept for the caller with the Authorization value in this file; - is stdin. Of a JWT its issuer and
+    /// subject count too, as with [auth] they do.
     #[arg(long, value_name = "FILE")]
     principal_of: Option<PathBuf>,
+    /// Only what is kept for this subject, with [auth]: of --issuer, or else the API key of this name.
+    #[arg(long, conflicts_with_all = ["tool", "principal_of"])]
+    subject: Option<String>,
+    /// The issuer of --subject, as in its tokens.
+    #[arg(long, requires = "subject", value_name = "URL")]
+    issuer: Option<String>,
 }
 
 /// Asks, and prints what comes back.
 pub fn run(args: &CacheArgs) -> ExitCode {
     let done = match &args.what {
         What::Stats { json } => ask(&args.admin, "GET /cache", None).map(|stats| show(&stats, *json)),
-        What::Purge(purge) => wish(purge)
-            .and_then(|wish| ask(&args.admin, "POST /cache/purge", Some(&wish)))
-            .map(|_| eprintln!("purged")),
+        What::Purge(purge) => wishes(purge).and_then(|wishes| {
+            let mut wishes = wishes.iter();
+            wishes.try_for_each(|wish| ask(&args.admin, "POST /cache/purge", Some(wish)).map(|_| ()))?;
+            eprintln!("purged");
+            Ok(())
+        }),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -72,27 +84,56 @@ pub fn run(args: &CacheArgs) -> ExitCode {
     }
 }
 
-fn wish(purge: &Purge) -> Result<Value, String> {
-    let principal = purge.principal_of.as_deref().map(principal).transpose()?;
+/// The requests that a purge takes: one, but for a caller who may stand under two digests.
+fn wishes(purge: &Purge) -> Result<Vec<Value>, String> {
+    let callers = match (&purge.principal_of, &purge.subject) {
+        (Some(file), _) => callers(&read(file)?),
+        (None, Some(subject)) => {
+            vec![regatta_proxy::principal_digest(purge.issuer.as_deref(), subject)]
+        }
+        (None, None) => return Ok(vec![wish(purge, None)]),
+    };
+    let hex = |digest: [u8; 16]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    Ok(callers.into_iter().map(|digest| wish(purge, Some(hex(digest)))).collect())
+}
+
+fn wish(purge: &Purge, principal: Option<String>) -> Value {
     let all = [
         ("server", Some(purge.server.clone())),
         ("tool", purge.tool.clone()),
         ("arguments", purge.arguments.clone()),
         ("principal", principal),
     ];
-    Ok(all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?)))).collect())
+    all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?)))).collect()
 }
 
-/// The digest that stands for a caller (SESSIONS 9).
-fn principal(file: &Path) -> Result<String, String> {
+fn read(file: &Path) -> Result<String, String> {
     let mut value = String::new();
     let read = match file.as_os_str() == "-" {
         true => std::io::stdin().read_to_string(&mut value).map(|_| ()),
         false => std::fs::read_to_string(file).map(|text| value = text),
     };
     read.map_err(|why| format!("{}: {why}", file.display()))?;
-    let digest = regatta_seal::digest16(&[b"authorization", value.trim().as_bytes()]);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(value)
+}
+
+/// The digests that stand for a caller (SESSIONS 9): of the header, and with `[auth]` of who the token says it is. Which of
+/// them the gateway goes by is not known here, and nobody else stands under either.
+fn callers(authorization: &str) -> Vec<[u8; 16]> {
+    let value = authorization.trim();
+    let header = regatta_seal::digest16(&[b"authorization", value.as_bytes()]);
+    let named =
+        named(value).map(|(issuer, subject)| regatta_proxy::principal_digest(Some(&issuer), &subject));
+    [Some(header), named].into_iter().flatten().collect()
+}
+
+/// Issuer and subject of a JWT. Nothing is verified: whoever may purge may purge anybody.
+fn named(value: &str) -> Option<(String, String)> {
+    let (_, token) = value.split_once(' ')?;
+    let payload = token.trim().split('.').nth(1)?;
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    let text = |name: &str| claims[name].as_str().map(str::to_owned);
+    Some((text("iss")?, text("sub")?))
 }
 
 fn show(stats: &Value, as_json: bool) {

@@ -2,6 +2,8 @@
 //! journal. Identities, spellings of arguments, what else comes with a request, and what came back.
 
 use crate::REGATTA;
+use crate::cache_fleet::wait_shared;
+use crate::peers;
 use regatta_testkit::client::{Client, Session};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::{Seen, answers};
@@ -216,18 +218,19 @@ fn odd(seen: &Seen) -> Option<Reply> {
     })
 }
 
-/// The callers' sessions, opened as they are needed.
+/// The callers' sessions, opened as they are needed, and where each turn of a pair goes.
 struct Callers {
-    client: Client,
+    clients: [Client; 2],
     sessions: HashMap<(Who, Era), Session>,
 }
 
 impl Callers {
-    fn client(&self, who: Who) -> Client {
+    fn client(&self, who: Who, turn: usize) -> Client {
+        let client = self.clients[turn].clone();
         match who {
-            Who::Ada => self.client.clone().header("authorization", "Bearer ada"),
-            Who::Bob => self.client.clone().header("authorization", "Bearer bob"),
-            Who::Nobody => self.client.clone(),
+            Who::Ada => client.header("authorization", "Bearer ada"),
+            Who::Bob => client.header("authorization", "Bearer bob"),
+            Who::Nobody => client,
         }
     }
 
@@ -236,12 +239,12 @@ impl Callers {
             return Ok(session.clone());
         }
         let version = if era == Era::Older { "2025-06-18" } else { "2025-11-25" };
-        let session = Session::open(&self.client(who), version, json!({})).await?;
+        let session = Session::open(&self.client(who, 0), version, json!({})).await?;
         self.sessions.insert((who, era), session.clone());
         Ok(session)
     }
 
-    async fn call(&mut self, ask: &Ask, op: &str, id: usize) -> Result<Value> {
+    async fn call(&mut self, ask: &Ask, op: &str, turn: usize) -> Result<Value> {
         const VERSION: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","#;
         let meta = match ask.era {
             Era::Modern => format!(",{VERSION}{}}}", ask.meta),
@@ -249,6 +252,7 @@ impl Callers {
         };
         let Ask { tool, arguments, params, .. } = ask;
         let params = format!(r#"{{"name":"{tool}","arguments":{{"op":"{op}"{arguments}}}{params}{meta}}}"#);
+        let id = 100 + turn;
         let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#);
         let session = match ask.era {
             Era::Modern => None,
@@ -263,7 +267,7 @@ impl Callers {
             }
         };
         headers.extend(Some(ask.header).filter(|(name, _)| !name.is_empty()));
-        let answer = self.client(ask.who).send(http::Method::POST, &headers, body).await?;
+        let answer = self.client(ask.who, turn).send(http::Method::POST, &headers, body).await?;
         if answer.is_sse() {
             return Ok(answer.outcome().await?.message);
         }
@@ -274,18 +278,15 @@ impl Callers {
     }
 }
 
-#[tokio::test]
-async fn each_pair_is_executed_as_often_as_its_row_says() -> Result<()> {
-    let base = answers::dual();
-    let stub = Stub::start(move |seen| odd(seen).unwrap_or_else(|| base(seen))).await;
-    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()]).tables(RULES)).await;
-    let mut callers = Callers { client: gateway.client(), sessions: HashMap::new() };
+/// Asks each pair, its first call at the first client, and says which were executed otherwise than their rows say.
+async fn wrong_pairs(clients: [Client; 2], stub: &Stub) -> Result<Vec<String>> {
+    let mut callers = Callers { clients, sessions: HashMap::new() };
     let mut wrong = Vec::new();
     let pairs = [IDENTITIES, ARGUMENTS, REQUESTS, RESULTS].concat();
     for (number, (what, one, other, expected)) in pairs.iter().enumerate() {
         let op = format!("op-{number}");
         for (turn, ask) in [one, other].into_iter().enumerate() {
-            let outcome = callers.call(ask, &op, 100 + turn).await?;
+            let outcome = callers.call(ask, &op, turn).await?;
             if outcome["id"] != json!(100 + turn) {
                 wrong.push(format!("{what}: call {turn} was answered with {outcome}"));
             }
@@ -295,6 +296,29 @@ async fn each_pair_is_executed_as_often_as_its_row_says() -> Result<()> {
             wrong.push(format!("{what}: executed {executed} times, not {expected}"));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} pairs:\n{}", wrong.len(), pairs.len(), wrong.join("\n"));
+    Ok(wrong)
+}
+
+async fn odd_stub() -> Stub {
+    let base = answers::dual();
+    Stub::start(move |seen| odd(seen).unwrap_or_else(|| base(seen))).await
+}
+
+#[tokio::test]
+async fn each_pair_is_executed_as_often_as_its_row_says() -> Result<()> {
+    let stub = odd_stub().await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()]).tables(RULES)).await;
+    let wrong = wrong_pairs([gateway.client(), gateway.client()], &stub).await?;
+    assert!(wrong.is_empty(), "{} pairs:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_pair_over_two_gateways_on_one_store_is_executed_as_often_too() -> Result<()> {
+    let stub = odd_stub().await;
+    let pair = peers::Pair::start(Plan::over([stub.url()]).tables(RULES)).await;
+    wait_shared(&pair.one, &pair.two, &stub).await;
+    let wrong = wrong_pairs([pair.one.client(), pair.two.client()], &stub).await?;
+    assert!(wrong.is_empty(), "{} pairs:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
 }

@@ -19,6 +19,7 @@ mod bad_upstream;
 mod balance;
 mod bodies;
 mod cache;
+mod cache_fleet;
 mod cache_lists;
 mod cache_matrix;
 mod caching_guide;

@@ -73,6 +73,8 @@ pub struct Server {
     pub lists: cache::Lists,
     /// The bounds of a call to this server.
     pub call: CallBounds,
+    /// Connections to all its replicas, of all gateways together; none: no such bound.
+    pub connections_max: Option<u32>,
     /// How many calls it gets at once.
     pub concurrency: Concurrency,
     /// What happens while every replica fails.

@@ -70,6 +70,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         cache: Vec::new(),
         lists: regatta_policy::cache::Lists::NONE,
         concurrency: Concurrency::default(),
+        connections_max: None,
         breaker: Breaker::On,
         classes: Vec::new(),
         call: CallBounds { request_timeout: Duration::from_secs(30), ..CallBounds::default() },

@@ -201,6 +201,10 @@ impl Gateway {
             if let Some(limit) = server.gate.limit() {
                 self.metrics.show_server(&server.server.name, limit, server.gate.counts());
             }
+            let name = &server.server.name;
+            if let (Some(_), Some(budget)) = (server.server.connections_max, self.upstreams.budget(name)) {
+                self.metrics.show_connections(name, budget.used().taken, budget.units());
+            }
         }
         self.metrics.text()
     }

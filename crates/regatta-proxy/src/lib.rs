@@ -9,6 +9,7 @@ mod access;
 mod admit;
 mod alarm;
 mod bind;
+mod budgets;
 mod cache;
 mod callers;
 mod clock;

@@ -86,6 +86,8 @@ struct Servers {
     limit: Family<Server, Gauge>,
     inflight: Family<Server, Gauge>,
     queued: Family<Server, Gauge>,
+    connections: Family<Server, Gauge>,
+    connections_allowed: Family<Server, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -222,6 +224,16 @@ impl Metrics {
             ("server_limit", "Calls that a server gets at once", &self.servers.limit),
             ("server_inflight", "Calls at a server with a bound of its own", &self.servers.inflight),
             ("server_queued", "Calls that wait for such a server", &self.servers.queued),
+            (
+                "server_connections",
+                "Connections to a server whose connections are bounded over all gateways",
+                &self.servers.connections,
+            ),
+            (
+                "server_connections_allowed",
+                "Connections that this gateway may have to such a server now",
+                &self.servers.connections_allowed,
+            ),
         ];
         for (name, help, family) in servers {
             registry.register(name, help, family.clone());
@@ -251,19 +263,22 @@ impl Metrics {
 
     /// Forgets all servers; those that have a bound of their own are shown anew.
     pub(crate) fn clear_servers(&self) {
-        let Servers { limit, inflight, queued } = &self.servers;
-        for family in [limit, inflight, queued] {
+        let Servers { limit, inflight, queued, connections, connections_allowed } = &self.servers;
+        for family in [limit, inflight, queued, connections, connections_allowed] {
             family.clear();
         }
     }
 
     /// Shows how many calls a server gets, has, and keeps waiting.
     pub(crate) fn show_server(&self, name: &str, limit: usize, (inflight, queued): (usize, usize)) {
-        let server = Server { server: name.to_owned() };
-        let Servers { limit: limits, inflight: inflights, queued: queueds } = &self.servers;
-        for (family, count) in [(limits, limit), (inflights, inflight), (queueds, queued)] {
-            family.get_or_create(&server).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
+        let Servers { limit: limits, inflight: inflights, queued: queueds, .. } = &self.servers;
+        show(name, [(limits, limit), (inflights, inflight), (queueds, queued)]);
+    }
+
+    /// Shows how many connections a server has from here, and may have.
+    pub(crate) fn show_connections(&self, name: &str, taken: usize, allowed: usize) {
+        let Servers { connections, connections_allowed, .. } = &self.servers;
+        show(name, [(connections, taken), (connections_allowed, allowed)]);
     }
 
     /// Of what several gateways share.
@@ -300,5 +315,11 @@ impl Metrics {
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+fn show<const N: usize>(name: &str, counts: [(&Family<Server, Gauge>, usize); N]) {
+    let server = Server { server: name.to_owned() };
+    for (family, count) in counts {
+        family.get_or_create(&server).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }

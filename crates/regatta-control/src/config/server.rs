@@ -74,6 +74,7 @@ pub fn server(section: &Section<'_>, index: usize) -> (Server, Door) {
         },
         catalogue: None,
         concurrency: concurrency(section),
+        connections_max: connections_max(section),
         breaker: section.choice("breaker", Breaker::On, &[("on", Breaker::On), ("off", Breaker::Off)]),
         classes: classes(section),
         credential: None,
@@ -248,14 +249,17 @@ fn classes(section: &Section<'_>) -> Vec<ToolClass> {
     classes
 }
 
+fn connections_max(section: &Section<'_>) -> Option<u32> {
+    match section.count("connections_max", 0, 1..=1_000_000) {
+        0 => None,
+        count => u32::try_from(count).ok(),
+    }
+}
+
 /// Keys of the design that come with later issues.
 fn unserved(section: &Section<'_>) {
     if let Some(found) = section.find("trust_annotations").filter(|found| found.flag() != Some(false)) {
         let hint = "list the tools that may be sent again under repeatable_tools = […]";
         section.refuse(&found, "false: this build does not read annotations", Some(hint));
-    }
-    if let Some(found) = section.find("connections_max") {
-        let hint = "connections_per_replica_max bounds what this gateway opens to each replica";
-        section.refuse(&found, "nothing here: this build has no bound over all gateways", Some(hint));
     }
 }

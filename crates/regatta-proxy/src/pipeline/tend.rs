@@ -9,7 +9,7 @@ use regatta_policy::snapshot::Health;
 
 use super::rehome;
 use crate::gateway::Gateway;
-use crate::{peers, quotas};
+use crate::{budgets, peers, quotas};
 
 /// Does what is due every second, for as long as the gateway lives.
 pub async fn tend(gateway: Arc<Gateway>) {
@@ -19,7 +19,8 @@ pub async fn tend(gateway: Arc<Gateway>) {
         end_retired(&gateway),
         peers::tend(&gateway),
         follow_purges(&gateway),
-        quotas::attend::attend(&gateway)
+        quotas::attend::attend(&gateway),
+        budgets::tend(&gateway)
     );
 }
 

@@ -4,14 +4,16 @@
 //! back. The rules are `regatta_policy::eject`'s. Never reads a clock.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use regatta_policy::Micros;
 use regatta_policy::eject::{Decision, Door, Ejection, Fleet, Outcome, RULE, SERVER_FLEET, SERVER_RULE};
 use regatta_policy::snapshot::Breaker;
 
+use super::budget::Budget;
+
 /// The replicas of one server, together.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Flock {
     /// But draining ones.
     pub(super) replicas: AtomicUsize,
@@ -24,6 +26,7 @@ pub(super) struct Flock {
     /// The operator wants none.
     is_unarmed: AtomicBool,
     breaker: Mutex<Ejection>,
+    pub(super) budget: Arc<Budget>,
 }
 
 /// Whether a server takes a request.

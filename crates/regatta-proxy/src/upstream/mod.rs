@@ -4,6 +4,7 @@
 //! sends a request that may have been written a second time, and never waits for a head longer than its caller does.
 
 mod answer;
+mod budget;
 pub mod codec;
 mod connect;
 mod error;
@@ -19,6 +20,7 @@ pub(crate) mod tests;
 mod vitals;
 
 pub use answer::{UpstreamAnswer, UpstreamBody};
+pub use budget::{Budget, Use};
 pub use codec::AnswerHead;
 pub use error::{Lost, NotWritten, SendError, Written};
 pub use flock::Knock;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use regatta_policy::Micros;
 use tokio::sync::Notify;
 
+use super::budget::Budget;
 use super::link::Link;
 
 /// Shorter than the five seconds after which Node.js and uvicorn close: we close first, so that no request meets a
@@ -23,7 +24,6 @@ const IDLE_MAX: usize = 1024;
 const BUSY_WITHIN: Duration = Duration::from_secs(1);
 
 /// All connections to one replica.
-#[derive(Default)]
 pub(super) struct Pool {
     idle: Mutex<Vec<Idle>>,
     places: Arc<Places>,
@@ -39,8 +39,9 @@ struct Idle {
 }
 
 /// How many connections there are; outlives the pool in the connections that are busy.
-#[derive(Default)]
 struct Places {
+    /// Of all replicas of the server.
+    budget: Arc<Budget>,
     taken: AtomicUsize,
     waiting: AtomicUsize,
     freed: Notify,
@@ -63,6 +64,17 @@ pub(super) enum Turn {
 struct Waiting<'a>(&'a Places);
 
 impl Pool {
+    /// No connections yet; those to come count against `budget`, too.
+    pub(super) fn new(budget: Arc<Budget>) -> Pool {
+        let (taken, waiting, freed) = (AtomicUsize::new(0), AtomicUsize::new(0), Notify::new());
+        Pool {
+            idle: Mutex::default(),
+            places: Arc::new(Places { budget, taken, waiting, freed }),
+            closed: AtomicBool::new(false),
+            reused: AtomicU64::new(0),
+        }
+    }
+
     /// A kept connection or the right to open one; waits at most `patience` if all `max` are busy.
     pub(super) async fn turn(&self, max: usize, patience: Duration, now: Micros) -> Option<Turn> {
         if let Some(turn) = self.turn_now(max, now) {
@@ -72,12 +84,17 @@ impl Pool {
         let freed = async {
             loop {
                 let mut freed = pin!(self.places.freed.notified());
+                let mut allowed = pin!(self.places.budget.freed.notified());
                 // Registered before the look, or what is freed in between is missed.
                 freed.as_mut().enable();
+                allowed.as_mut().enable();
                 if let Some(turn) = self.turn_now(max, now) {
                     return turn;
                 }
-                freed.await;
+                tokio::select! {
+                    () = freed => {}
+                    () = allowed => {}
+                }
             }
         };
         tokio::time::timeout(patience, freed).await.ok()
@@ -103,6 +120,9 @@ impl Pool {
 
     /// Keeps a connection that is fit for another request, unless there are enough.
     pub(super) fn keep(&self, link: Box<Link>, now: Micros) {
+        if self.places.budget.is_short() && self.places.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
         {
             let mut idle = self.idle();
             if self.closed.load(Ordering::Relaxed) || idle.len() >= IDLE_MAX {
@@ -126,6 +146,15 @@ impl Pool {
         older.retain_mut(|idle| now.since(idle.since) < IDLE_TIMEOUT && idle.link.is_idle());
         self.idle().splice(0..0, older);
         self.places.ring();
+    }
+
+    /// Closes the connection that was idle for longest; false if none is idle.
+    pub(super) fn close_oldest(&self) -> bool {
+        let oldest = {
+            let mut idle = self.idle();
+            (!idle.is_empty()).then(|| idle.remove(0))
+        };
+        oldest.is_some()
     }
 
     /// Closes all idle connections, and the busy ones as they become idle.
@@ -167,6 +196,10 @@ impl Slot {
     fn take(places: &Arc<Places>, max: usize) -> Option<Slot> {
         let more = |taken: usize| (taken < max).then_some(taken + 1);
         places.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        if !places.budget.take() {
+            places.taken.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        }
         Some(Slot { places: Arc::clone(places) })
     }
 }
@@ -175,12 +208,14 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.places.taken.fetch_sub(1, Ordering::SeqCst);
         self.places.ring();
+        self.places.budget.give_back();
     }
 }
 
 impl<'a> Waiting<'a> {
     fn new(places: &'a Places) -> Self {
         places.waiting.fetch_add(1, Ordering::SeqCst);
+        places.budget.begin_waiting();
         Waiting(places)
     }
 }
@@ -188,5 +223,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.0.budget.end_waiting();
     }
 }

@@ -88,7 +88,7 @@ impl Upstream {
             id: replica.id,
             opening: codec::opening(target, &authority),
             endpoint,
-            pool: Pool::default(),
+            pool: Pool::new(Arc::clone(&flock.budget)),
             vitals: Vitals::new(flock, now),
             common,
             in_flight: AtomicU32::new(0),

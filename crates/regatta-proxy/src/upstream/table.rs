@@ -13,6 +13,7 @@ use regatta_policy::ReplicaId;
 use regatta_policy::snapshot::{Duty, Leases, Limits, Server, Snapshot};
 use rustls::ClientConfig;
 
+use super::budget::Budget;
 use super::connect::Trust;
 use super::flock::Flock;
 use super::replica::{Common, ReplicaStatus, Upstream};
@@ -78,6 +79,7 @@ impl Upstreams {
         let serving = server.replicas.iter().filter(|replica| replica.duty == Duty::Serving).count();
         flock.replicas.store(serving, Ordering::Relaxed);
         flock.arm(server.breaker);
+        flock.budget.bound(server.connections_max.is_some());
         for replica in &server.replicas {
             if let Entry::Vacant(vacant) = after.entry(replica.id) {
                 let stays = before.get(&replica.id).cloned();
@@ -85,6 +87,14 @@ impl Upstreams {
                 vacant.insert(stays.unwrap_or_else(made)).hear(replica.health);
             }
         }
+        let replicas = server.replicas.iter().filter_map(|replica| after.get(&replica.id));
+        flock.budget.serve(replicas.map(Arc::downgrade).collect());
+    }
+
+    /// What bounds the connections to all replicas of the server of this name; there is one while it is in the config.
+    pub fn budget(&self, server: &str) -> Option<Arc<Budget>> {
+        let flocks = self.flocks.lock().unwrap_or_else(PoisonError::into_inner);
+        flocks.get(server).map(|flock| Arc::clone(&flock.budget))
     }
 
     /// The replica `id`, unless it left the config.

@@ -50,6 +50,7 @@ mod odd_fleets;
 mod overload;
 mod peers;
 mod peers_calls;
+mod peers_connections;
 mod peers_failover;
 mod peers_fencing;
 mod peers_limits;

@@ -149,6 +149,7 @@ pub(crate) fn server(replicas: Vec<Replica>) -> Server {
         cache: Vec::new(),
         lists: regatta_policy::cache::Lists::NONE,
         concurrency: Concurrency::default(),
+        connections_max: None,
         breaker: Breaker::On,
         classes: Vec::new(),
         call: CallBounds::default(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Inner;
@@ -25,8 +26,8 @@ use crate::{GatewayId, Notice};
 pub(super) async fn keep(inner: Arc<Inner>) {
     let mut state = Listening::Never;
     loop {
-        if let Some((addr, pubsub)) = connect(&inner).await {
-            state = follow(&inner, addr, pubsub, state).await;
+        if let Some(link) = connect(&inner).await {
+            state = follow(&inner, link, state).await;
         }
         inner.hearing.send_replace(BTreeSet::new());
         state = lost(&inner, state);
@@ -65,8 +66,16 @@ fn won(inner: &Inner, state: Listening) -> Listening {
     Listening::Yes
 }
 
+/// A connection that hears the mailboxes which `mail` has shown: one that is opened later is a change of it.
+struct Link {
+    addr: Addr,
+    pubsub: PubSub,
+    mail: watch::Receiver<BTreeSet<GatewayId>>,
+    hears: BTreeSet<GatewayId>,
+}
+
 /// Subscribes at a server that commands go to.
-async fn connect(inner: &Inner) -> Option<(Addr, PubSub)> {
+async fn connect(inner: &Inner) -> Option<Link> {
     let lines = inner.routes.lines();
     let up: Vec<Addr> = lines.iter().filter_map(|line| line.addr()).collect();
     let Some(addr) = pick(&up) else {
@@ -76,9 +85,10 @@ async fn connect(inner: &Inner) -> Option<(Addr, PubSub)> {
         return None;
     };
     let mut pubsub = inner.means.connector.pubsub(&addr, Peer::Server).await.ok()?;
-    let channels = channels(inner, &inner.mail.borrow().clone());
-    let subscribed = timeout(inner.means.timing.connect, pubsub.subscribe(channels)).await;
-    matches!(subscribed, Ok(Ok(()))).then_some((addr, pubsub))
+    let mut mail = inner.mail.subscribe();
+    let hears = mail.borrow_and_update().clone();
+    let subscribed = timeout(inner.means.timing.connect, pubsub.subscribe(channels(inner, &hears))).await;
+    matches!(subscribed, Ok(Ok(()))).then_some(Link { addr, pubsub, mail, hears })
 }
 
 fn pick(up: &[Addr]) -> Option<Addr> {
@@ -118,12 +128,13 @@ struct Session {
     listening: Listening,
 }
 
-async fn follow(inner: &Arc<Inner>, addr: Addr, pubsub: PubSub, listening: Listening) -> Listening {
+async fn follow(inner: &Arc<Inner>, link: Link, listening: Listening) -> Listening {
+    let Link { addr, pubsub, mut mail, hears } = link;
     let (sink, messages) = pubsub.split();
     let proof = Proof { round: 0, sent_ms: 0, missing: BTreeSet::new() };
     let mut session = Session { sink, messages, proof, proved_at: Instant::now(), listening };
-    let (mut mail, mut changes) = (inner.mail.subscribe(), inner.means.changes.subscribe());
-    inner.hearing.send_replace(mail.borrow_and_update().clone());
+    let mut changes = inner.means.changes.subscribe();
+    inner.hearing.send_replace(hears);
     let mut tick = interval(inner.means.timing.prove_every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use regatta_store::redis::{Credentials, Options, open};
 use regatta_store::{
     Arrival, Cas, GatewayId, Keys, Link, Mail, Mailbox, Notice, Sessions, Store, StoreError, StoredKey, Warm,
@@ -242,4 +243,32 @@ async fn a_server_without_anybody_is_refused_at_once_and_found_when_it_comes() {
     store.post(GatewayId([2; 8]), "hello".into()).await.expect("a letter can be sent");
     let letter = async { while mailbox.next().await != Some(Arrival::Letter("hello".into())) {} };
     tokio::time::timeout(SOON, letter).await.expect("the letter arrives");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailbox_that_is_opened_while_the_link_is_made_hears_all_that_its_lease_promises() {
+    let server = Server::start(&[]).await;
+    let other = connected(options(&server.url())).await;
+    let (proxy, far) = behind_a_proxy(&server).await;
+    proxy.set(Mode::Delay { by: Duration::from_millis(10), jitter: Duration::ZERO });
+    let mut opened = Vec::new();
+    for turn in 0..20_u8 {
+        let (store, gateway) = (open(far.clone()), GatewayId([turn + 1; 8]));
+        // Each a little later: some of them between what the link subscribes to and its first message.
+        tokio::time::sleep(Duration::from_millis(6 * u64::from(turn))).await;
+        let mut mailbox = store.enlist(gateway, SOON);
+        eventually("it has a lease", SOON, async || (other.is_live(gateway).await == Ok(true)).then_some(()))
+            .await;
+        other.post(gateway, Bytes::from(vec![turn])).await.expect("it can be posted");
+        let heard = async {
+            loop {
+                if let Arrival::Letter(letter) = mailbox.next().await.expect("the mailbox is open") {
+                    return letter;
+                }
+            }
+        };
+        let letter = tokio::time::timeout(Duration::from_secs(5), heard).await;
+        assert_eq!(letter.expect("the letter comes"), vec![turn], "turn {turn}");
+        opened.push(store);
+    }
 }

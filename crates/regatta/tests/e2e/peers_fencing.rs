@@ -64,6 +64,7 @@ async fn taken_over(pair: &Pair, sessions: &[Session], leases: &[String]) -> Res
         leases.iter().any(|lease| pair.redis.say(&["EXISTS", lease]) == "0").then_some(())
     })
     .await;
+    assert_eq!(self::leases(pair).len(), leases.len() - 1, "nobody else's: {leases:?}");
     let mut seats = Vec::new();
     for session in sessions {
         let outcome = session.through(&pair.two.client()).call("work", json!({})).await?;

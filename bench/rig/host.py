@@ -73,7 +73,7 @@ class Rig:
         """One upstream on each port."""
         found = []
         for index, port in enumerate(ports):
-            own = [word.format(index=index) for word in words]
+            own = [str(word).format(index=index) for word in words]
             found.append(self.start([self.programs.upstream, "--listen", f"127.0.0.1:{port}", *own], CORE_OF_REST))
         for port, process in zip(ports, found):
             self.wait_for(port, process)

@@ -363,7 +363,8 @@ impl Purse {
     fn pause(&self, quota: &Quota) -> u64 {
         let longest = match quota.algorithm {
             Algorithm::SlidingWindow(allowance) => allowance.within().0 / TERM_PART,
-            Algorithm::Gcra(rate) => rate.interval().0,
+            // Units of an even rate are lost only where the whole burst is there.
+            Algorithm::Gcra(rate) => rate.interval().0.max(rate.slack().0 / 2),
         };
         (SHARED_BY * RATE_TIME / self.rate.max(1)).min(longest)
     }

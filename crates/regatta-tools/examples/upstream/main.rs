@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use answers::Reply;
 use clap::Parser;
@@ -34,6 +34,9 @@ struct Typed {
     /// Append each executed operation to this file before it is answered
     #[arg(long)]
     journal: Option<PathBuf>,
+    /// Write behind each operation in the journal when it began, in microseconds since 1970
+    #[arg(long)]
+    timed: bool,
     /// Milliseconds that each call takes
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
@@ -45,6 +48,7 @@ struct Typed {
 /// What all connections share.
 pub struct Shared {
     strict: bool,
+    timed: bool,
     delay: Duration,
     workers: Option<Semaphore>,
     journal: RefCell<Option<File>>,
@@ -73,7 +77,14 @@ impl Shared {
         let mut journal = self.journal.borrow_mut();
         let Some(journal) = journal.as_mut() else { return Ok(()) };
         let operation = text.trim_matches('"').split(' ').next().unwrap_or_default();
-        journal.write_all(format!("{operation}\n").as_bytes())
+        let line = match self.timed {
+            true => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                format!("{operation} {}\n", now.as_micros())
+            }
+            false => format!("{operation}\n"),
+        };
+        journal.write_all(line.as_bytes())
     }
 }
 
@@ -86,6 +97,7 @@ fn main() -> io::Result<()> {
         .transpose()?;
     let shared = Rc::new(Shared {
         strict: typed.strict,
+        timed: typed.timed,
         delay: Duration::from_millis(typed.delay_ms),
         workers: (typed.workers > 0).then(|| Semaphore::new(typed.workers)),
         journal: RefCell::new(journal),

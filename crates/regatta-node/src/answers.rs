@@ -1,6 +1,7 @@
 //! Answers of the node itself, and what a request's answer holds on to until its last byte.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -39,6 +40,19 @@ pub(crate) fn fault(status: StatusCode, id: &serde_json::Value, code: i32, why: 
     json(status, serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string())
 }
 
+/// What is told of a call that may have been run, in the words of the gateway (docs/errors.md).
+pub(crate) fn unknown(id: &serde_json::Value, why: &str) -> Answer {
+    json(StatusCode::OK, unknown_text(id, why))
+}
+
+/// The same as the text of a message.
+pub(crate) fn unknown_text(id: &serde_json::Value, why: &str) -> String {
+    let code = regatta_mcp::codes::OUTCOME_UNKNOWN;
+    let message = format!("{why}: whether the call was executed is unknown");
+    let error = serde_json::json!({"code": code, "message": message, "data": {"executed": "unknown"}});
+    serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string()
+}
+
 /// One event of a stream.
 pub(crate) fn event(message: &str) -> Bytes {
     Bytes::from(format!("data: {message}\n\n"))
@@ -50,12 +64,12 @@ pub(crate) struct Held {
     inner: Option<AnswerBody>,
     /// `None`: a stream that is meant to stand.
     deadline: Option<(Pin<Box<Sleep>>, Bytes)>,
-    _place: Option<Place>,
+    _place: Arc<Place>,
 }
 
 impl Held {
-    pub(crate) fn new(inner: AnswerBody, place: Place) -> Held {
-        Held { inner: Some(inner), deadline: None, _place: Some(place) }
+    pub(crate) fn new(inner: AnswerBody, place: Arc<Place>) -> Held {
+        Held { inner: Some(inner), deadline: None, _place: place }
     }
 
     pub(crate) fn until(mut self, left: Duration, last_word: Bytes) -> Held {

@@ -7,7 +7,9 @@
 mod answers;
 mod budget;
 mod caller;
+mod data;
 mod door;
+mod journal;
 mod legacy;
 mod node;
 mod places;
@@ -18,6 +20,7 @@ mod session;
 mod settings;
 
 pub use budget::{Budget, Exhausted, Share, TooSmall, Unit};
+pub use data::{Data, DataError, Handles, NAME_MAX, Swap, Version, handles, session_data};
 pub use node::Node;
 pub use session::{Session, SessionRecord};
 pub use settings::{Secret, SessionBinding, Settings, WhenFull};

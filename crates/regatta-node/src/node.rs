@@ -14,6 +14,7 @@ use rmcp::ServerHandler;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
+use crate::journal::{Counts, Tools};
 use crate::places::Places;
 use crate::registry::{Identity, Registration, Status};
 use crate::sealing::Sealing;
@@ -36,17 +37,31 @@ pub struct Node {
     name: String,
     version: String,
     settings: Settings,
+    tools: Tools,
 }
 
 impl Node {
     /// A node of the server `name`: all nodes of one name serve each other's sessions; the gateway knows it by this name.
     pub fn named(name: &str) -> Node {
-        Node { name: name.to_owned(), version: String::new(), settings: Settings::default() }
+        Node {
+            name: name.to_owned(),
+            version: String::new(),
+            settings: Settings::default(),
+            tools: Tools::default(),
+        }
     }
 
     /// The version, for people who read the registry.
     pub fn version(mut self, version: &str) -> Node {
         version.clone_into(&mut self.version);
+        self
+    }
+
+    /// A tool that must not run twice for one call: calls of it are kept in a journal, and whoever repeats one gets its result,
+    /// waits for it, or is told that its outcome is unknown. Costs two round trips to the store a call, and progress comes
+    /// with the result.
+    pub fn once(mut self, tool: &str) -> Node {
+        self.tools.once.insert(tool.to_owned());
         self
     }
 
@@ -93,11 +108,18 @@ impl Node {
         let sealing = keys(&*store).await.map_err(|why| format!("the sealing keys cannot be had: {why}"))?;
         let shared = Arc::new(Shared {
             transport: serve::transport(&settings, factory.clone()),
-            sessions: Arc::new(Sessions { store, sealing, server: self.name }),
+            sessions: Arc::new(Sessions {
+                store,
+                sealing,
+                server: self.name,
+                data_life: Duration::from_secs(settings.session_ttl_s),
+            }),
             places,
             ready: AtomicBool::new(true),
             answered: AtomicU64::new(0),
             timed_out: AtomicU64::new(0),
+            tools: self.tools,
+            journal: Counts::default(),
             settings,
             factory,
         });

@@ -20,14 +20,15 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::answers::{Answer, AnswerBody, Held, event, fault, plain};
+use crate::answers::{Answer, AnswerBody, Held, event, fault, plain, unknown, unknown_text};
 use crate::caller::Caller;
+use crate::data::{Data, Handles};
 use crate::places::Places;
 use crate::session::Sessions;
 use crate::settings::Settings;
-use crate::{door, legacy};
+use crate::{door, journal, legacy};
 
-const SESSION: &str = "mcp-session-id";
+pub(crate) const SESSION: &str = "mcp-session-id";
 
 /// Makes a handler for each request.
 pub(crate) type Factory<H> = Arc<dyn Fn() -> H + Send + Sync>;
@@ -42,16 +43,18 @@ pub(crate) struct Shared<H: ServerHandler> {
     pub(crate) ready: AtomicBool,
     pub(crate) answered: AtomicU64,
     pub(crate) timed_out: AtomicU64,
+    pub(crate) tools: journal::Tools,
+    pub(crate) journal: journal::Counts,
 }
 
 /// What of a message decides where it goes.
 #[derive(Default, Deserialize)]
-struct Peek {
+pub(crate) struct Peek {
     #[serde(default)]
-    id: Value,
+    pub(crate) id: Value,
     #[serde(default)]
-    method: String,
-    params: Option<Box<serde_json::value::RawValue>>,
+    pub(crate) method: String,
+    pub(crate) params: Option<Box<serde_json::value::RawValue>>,
 }
 
 /// `rmcp`'s transport as it is used here.
@@ -103,17 +106,26 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     let peek: Peek = serde_json::from_slice(&body).unwrap_or_default();
     let stands = peek.method == "subscriptions/listen";
     let id = peek.id.clone();
-    let answer = tokio::time::timeout_at(arrived + timeout, route(&shared, parts, body, peek)).await;
-    let why = "the handler took longer than request_timeout; whether it did its work is unknown";
+    let place = Arc::new(place);
+    let deadline = arrived + timeout;
+    let answering = async {
+        match journal::name(&shared, &parts, &peek) {
+            None => route(&shared, parts, body, peek).await,
+            Some(call) => {
+                let request = journal::Request { parts, body, peek };
+                journal::answer(shared.clone(), call, request, place.clone(), deadline).await
+            }
+        }
+    };
+    let answer = tokio::time::timeout_at(deadline, answering).await;
+    let why = "the handler took longer than request_timeout";
     let Ok(answer) = answer else {
         shared.timed_out.fetch_add(1, Relaxed);
-        return fault(StatusCode::OK, &id, codes::OUTCOME_UNKNOWN, why);
+        return unknown(&id, why);
     };
     shared.answered.fetch_add(1, Relaxed);
     let left = timeout.saturating_sub(arrived.elapsed());
-    let error = serde_json::json!({"code": codes::OUTCOME_UNKNOWN, "message": why});
-    let last_word = serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error});
-    let last_word = event(&last_word.to_string());
+    let last_word = event(&unknown_text(&id, why));
     answer.map(|body| {
         let held = Held::new(body, place);
         if stands { held } else { held.until(left, last_word) }.boxed()
@@ -126,7 +138,15 @@ fn overloaded(why: &str) -> Answer {
     answer
 }
 
-async fn route<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes, peek: Peek) -> Answer {
+/// To the era and the session that a request belongs to; the handler finds what is the caller's in the extensions.
+pub(crate) async fn route<H: ServerHandler>(
+    shared: &Shared<H>,
+    mut parts: Parts,
+    body: Bytes,
+    peek: Peek,
+) -> Answer {
+    let caller = Caller::of(shared.settings.session_binding, &parts.headers);
+    parts.extensions.insert(Handles::new(shared.sessions.clone(), caller));
     let token = parts.headers.get(SESSION).map(|token| token.to_str().unwrap_or_default().to_owned());
     let Some(token) = token else {
         if peek.method == "initialize" && parts.method == Method::POST {
@@ -134,11 +154,11 @@ async fn route<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes, 
         }
         return through(shared, parts, body).await;
     };
-    let caller = Caller::of(shared.settings.session_binding, &parts.headers);
     let session = match shared.sessions.find(caller, &token).await {
         Ok(session) => session,
         Err(refused) => return legacy::refusal(&refused, &peek.id),
     };
+    parts.extensions.insert(Data::of_session(&shared.sessions, session.uuid));
     match parts.method {
         Method::DELETE => match shared.sessions.end(&session, &token).await {
             Ok(()) => plain(StatusCode::NO_CONTENT, ""),
@@ -192,6 +212,10 @@ fn metrics<H: ServerHandler>(shared: &Shared<H>) -> String {
         ("refused_total", "counter", places.refused()),
         ("answered_total", "counter", shared.answered.load(Relaxed)),
         ("timed_out_total", "counter", shared.timed_out.load(Relaxed)),
+        ("journal_kept_total", "counter", shared.journal.kept.load(Relaxed)),
+        ("journal_joined_total", "counter", shared.journal.joined.load(Relaxed)),
+        ("journal_unknown_total", "counter", shared.journal.unknown.load(Relaxed)),
+        ("journal_lost_total", "counter", shared.journal.lost.load(Relaxed)),
     ];
     let row =
         |(name, kind, value)| format!("# TYPE regatta_node_{name} {kind}\nregatta_node_{name} {value}\n");

@@ -74,6 +74,8 @@ pub(crate) struct Sessions {
     pub(crate) sealing: Sealing,
     /// The server's name, in each seal: a token of another server on the same store is none of ours.
     pub(crate) server: String,
+    /// How long data of tools stays after its last use.
+    pub(crate) data_life: Duration,
 }
 
 impl Sessions {
@@ -176,7 +178,10 @@ impl Sessions {
     /// Ends a session for all nodes.
     pub(crate) async fn end(&self, session: &Session, token: &str) -> Result<(), Refused> {
         self.store.bury(IssueDay::of(session.issued_s).0, digest(token)).await?;
-        // The tombstone is what counts; a record that stays goes by itself.
+        // The tombstone is what counts; a record that stays goes by itself, and so does data. Writes of whoever slept through
+        // the end are refused for as long as data lives.
+        let space = crate::data::space_of_session(session.uuid);
+        let _ = self.store.end_space(&space, self.data_life).await;
         let _ = self.store.forget(&Uuid16(session.uuid)).await;
         Ok(())
     }

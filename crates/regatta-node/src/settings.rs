@@ -75,6 +75,8 @@ pub struct Settings {
     pub keep_alive_s: u64,
     /// How long what is kept of a session (its log level) stays after its last use.
     pub session_ttl_s: u64,
+    /// How long a call of a tool that may run once only is remembered, with its result.
+    pub journal_ttl_s: u64,
     /// `redis://…`, as in the gateway's config; empty: sessions end with this process.
     pub store_url: String,
     /// What the store's keys begin with.
@@ -104,6 +106,7 @@ impl Default for Settings {
             request_timeout_ms: 5000,
             keep_alive_s: 75,
             session_ttl_s: 3600,
+            journal_ttl_s: 3600,
             store_url: String::new(),
             store_prefix: "mcp:".to_owned(),
             registry_secret: Secret::default(),
@@ -151,6 +154,7 @@ impl Settings {
         take("REQUEST_TIMEOUT_MS", &mut number(&mut all.request_timeout_ms));
         take("KEEP_ALIVE_S", &mut number(&mut all.keep_alive_s));
         take("SESSION_TTL_S", &mut number(&mut all.session_ttl_s));
+        take("JOURNAL_TTL_S", &mut number(&mut all.journal_ttl_s));
         take("HEARTBEAT_MS", &mut number(&mut all.heartbeat_ms));
         take("DRAIN_S", &mut number(&mut all.drain_s));
         take("ALLOWED_HOSTS", &mut list(&mut all.allowed_hosts));
@@ -200,6 +204,7 @@ impl Settings {
                 format!("heartbeat_ms is over {HEARTBEAT_MS_MAX}: gateways wait no longer for a node"),
             ),
             (self.heartbeat_ms == 0, "heartbeat_ms is 0: the store would be flooded".to_owned()),
+            (self.journal_ttl_s < 60, "journal_ttl_s is below 60: repeats could run a call twice".to_owned()),
             (self.session_ttl_s == 0, "session_ttl_s is 0: no session would keep anything".to_owned()),
             (
                 self.connections_max < self.concurrent_max,
@@ -217,6 +222,11 @@ impl Settings {
 
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// How long a call is remembered.
+    pub(crate) fn journal_life(&self) -> Duration {
+        Duration::from_secs(self.journal_ttl_s)
     }
 
     /// What the registration is signed with.

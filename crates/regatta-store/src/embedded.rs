@@ -5,7 +5,9 @@
 //! seconds). Without a directory it can write, it starts all the same and says so in `durability`.
 
 mod budgets;
+mod calls;
 mod claims;
+mod data;
 mod entry;
 mod expiring;
 mod key_file;
@@ -110,6 +112,8 @@ pub struct Embedded {
     quotas: Mutex<quotas::Shared>,
     nodes: Mutex<Expiring<String, NodeFields>>,
     opened: Instant,
+    spaces: Mutex<data::Spaces>,
+    calls: Mutex<calls::Journal>,
     bounds: Bounds,
     clock: Clock,
     counters: Counters,
@@ -182,6 +186,8 @@ pub fn open_with_clock(dir: Option<&Path>, bounds: Bounds, clock: Clock) -> Resu
         quotas: Mutex::default(),
         nodes: Mutex::new(Expiring::new(bounds.registry.nodes_max)),
         opened: Instant::now(),
+        spaces: Mutex::new(data::spaces()),
+        calls: Mutex::new(calls::journal()),
         bounds,
         clock,
         counters,
@@ -255,6 +261,8 @@ impl Embedded {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
         self.claims.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
     }
 
     /// Waits until a compaction that runs is over.

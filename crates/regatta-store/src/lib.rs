@@ -1,12 +1,15 @@
 //! The shared state behind one object-safe seam: what deviates from session tokens, tombstones, sealing keys, spilled
-//! streams, mail between gateways, claims, the registry of nodes, shared results, and quotas.
+//! streams, mail between gateways, claims, the registry of nodes, shared results, quotas, data of tools, the journal of
+//! calls.
 //!
 //! Bytes in, bytes out: it knows no MCP. Nothing here is on the way of an undisturbed request but `warm` and
 //! `buried`, which never wait. `embedded` keeps the state of one process, with a log in the state directory; every
 //! backend passes the conformance suite of `suite`.
 
 mod budgets;
+mod calls;
 mod claims;
+mod data;
 pub mod embedded;
 mod error;
 mod keys;
@@ -25,7 +28,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use budgets::{BUDGET_HOLDERS_MAX, BudgetAsk, BudgetHolder, BudgetName, BudgetShare, Budgets};
+pub use calls::{Begun, CALL_RESULT_MAX, CallName, Calls, Holds, Run};
 pub use claims::{Claim, Claims};
+pub use data::{Data, Datum, SPACE_BYTES_MAX, SPACE_VALUES_MAX, SpaceName, Written};
 pub use embedded::{Bounds, Embedded, OpenError};
 pub use error::StoreError;
 pub use keys::{Keys, StoredKey};
@@ -42,7 +47,20 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The shared state. Every method may be called from many tasks at once, and every future may be dropped at any time.
 pub trait Store:
-    Sessions + Keys + Spills + Mail + Claims + Registry + Results + Quotas + Budgets + Send + Sync + 'static
+    Sessions
+    + Keys
+    + Spills
+    + Mail
+    + Claims
+    + Registry
+    + Results
+    + Quotas
+    + Budgets
+    + Data
+    + Calls
+    + Send
+    + Sync
+    + 'static
 {
     /// Whether the store can be reached; as of now.
     fn link(&self) -> Link;

@@ -7,11 +7,13 @@
 mod address;
 mod budgets;
 mod bulletin;
+mod calls;
 mod caretaker;
 mod claims;
 mod cluster;
 mod connector;
 mod counters;
+mod data;
 mod dice;
 mod fault;
 mod kept;

@@ -1,6 +1,7 @@
 //! Nodes as real processes on a real Redis: any of them serves any session, and the death of one costs none.
 
 mod budget;
+mod shop;
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The names of keys and channels, all under one prefix (DESIGN 6), and of the slots they fall into.
 
-use crate::{GatewayId, StreamName, Uuid16};
+use crate::{CallName, GatewayId, SpaceName, StreamName, Uuid16};
 
 /// Slots of a cluster.
 const SLOTS: u16 = 16_384;
@@ -64,6 +64,16 @@ impl Names {
     /// The gateways that are there.
     pub(super) fn gateways(&self) -> String {
         format!("{}gateways", self.prefix)
+    }
+
+    /// Data of tools.
+    pub(super) fn data(&self, space: &SpaceName) -> String {
+        format!("{}data:{}", self.prefix, hex(&space.0))
+    }
+
+    /// A call in the journal.
+    pub(super) fn call(&self, call: &CallName) -> String {
+        format!("{}call:{}", self.prefix, hex(&call.0))
     }
 
     pub(super) fn nodes(&self) -> String {

@@ -325,6 +325,94 @@ return late"
 );
 
 script!(
+    /// A value of a space, whose life begins anew. ARGV: field, life in ms. Version and value; or nothing.
+    DATUM,
+    "local held = redis.call('HGET', KEYS[1], ARGV[1])
+if held then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return held"
+);
+
+script!(
+    /// A value by compare-and-set. ARGV: field, expected version or empty, version or empty to remove it, value, life in ms,
+    /// most values, most bytes. 1: written; 2: there is none; version and value: somebody else's; 3: the space was ended;
+    /// 4: too many bytes; 5: too many values.
+    WRITE_DATUM,
+    "local key, field = KEYS[1], ARGV[1]
+if redis.call('HEXISTS', key, 'ended') == 1 then return 3 end
+local held = redis.call('HGET', key, field)
+local version = held and string.sub(held, 1, 16) or ''
+if ARGV[3] ~= '' and version == ARGV[3] then
+  redis.call('PEXPIRE', key, ARGV[5])
+  return 1
+end
+if version ~= ARGV[2] then return held or 2 end
+local bytes = tonumber(redis.call('HGET', key, 'bytes') or '0')
+if held then bytes = bytes - #field - #held end
+if ARGV[3] == '' then
+  if not held then return 1 end
+  redis.call('HDEL', key, field)
+else
+  bytes = bytes + #field + #ARGV[3] + #ARGV[4]
+  if bytes > tonumber(ARGV[7]) then return 4 end
+  if not held and redis.call('HLEN', key) - 1 >= tonumber(ARGV[6]) then return 5 end
+  redis.call('HSET', key, field, ARGV[3] .. ARGV[4])
+end
+redis.call('HSET', key, 'bytes', string.format('%.0f', bytes))
+redis.call('PEXPIRE', key, ARGV[5])
+return 1"
+);
+
+script!(
+    /// Ends a space. ARGV: how long writes are refused, in ms.
+    END_SPACE,
+    "redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'ended', 1)
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1"
+);
+
+script!(
+    /// Begins a call. ARGV: run, lease in ms, life in ms. 1: the run's; 2: another's; 0: another's, and lost; or the result.
+    BEGIN_CALL,
+    "local held = redis.call('HMGET', KEYS[1], 'run', 'until', 'result')
+if held[3] then return held[3] end
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+if held[1] and held[1] ~= ARGV[1] then return now < tonumber(held[2]) and 2 or 0 end
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'until', string.format('%.0f', now + ARGV[2]))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1"
+);
+
+script!(
+    /// Renews the lease of a run. ARGV: run, lease in ms. 1: renewed; 0: it is not the run's, or over.
+    HOLD_CALL,
+    "local held = redis.call('HMGET', KEYS[1], 'run', 'result')
+if held[1] ~= ARGV[1] or held[2] then return 0 end
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + ARGV[2]))
+return 1"
+);
+
+script!(
+    /// Keeps the result of a run. ARGV: run, result, life in ms. 1: kept; 0: it is not the run's.
+    END_CALL,
+    "if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'result', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1"
+);
+
+script!(
+    /// Forgets a call that its run did not begin. ARGV: run.
+    FORGET_CALL,
+    "local held = redis.call('HMGET', KEYS[1], 'run', 'result')
+if held[1] == ARGV[1] and not held[2] then redis.call('DEL', KEYS[1]) end
+return 1"
+);
+
+script!(
     /// A node. ARGV: ttl in ms, names and values of its fields.
     REGISTER,
     "redis.call('DEL', KEYS[1])

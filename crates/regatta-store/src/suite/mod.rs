@@ -5,7 +5,9 @@
 //! mind: all names in it are worked out from a seed. One file a concern, as in the crate itself.
 
 mod budgets;
+mod calls;
 mod claims;
+mod data;
 mod keys;
 mod mail;
 mod pair;
@@ -32,6 +34,8 @@ pub async fn run(store: &dyn Store, seed: u64, day: u32) {
     registry::run(store, &names).await;
     results::run(store, &names).await;
     quotas::run(store, &names).await;
+    data::run(store, &names).await;
+    calls::run(store, &names).await;
 }
 
 /// Runs what needs two: `one` and `other` are handles of two processes on the same state.

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::calls::{attempt, call};
+use super::data::datum;
 use super::mail::{gateway, letter, wait_live};
 use super::quotas::{ask, hourly};
 use super::registry::{fields, id, seen};
 use super::{Names, eventually};
 use crate::{
-    Buried, Cas, Claim, Course, Etag, QuotaAsk, QuotaGrant, SpilledEvent, Store, StreamName, Versioned, Warm,
+    Begun, Buried, Cas, Claim, Course, Etag, QuotaAsk, QuotaGrant, SpaceName, SpilledEvent, Store,
+    StreamName, Versioned, Warm, Written,
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -21,6 +24,7 @@ pub(super) async fn run(one: &dyn Store, other: &dyn Store, names: &Names, day: 
     a_grave_is_seen_elsewhere(one, other, names, day).await;
     letters_and_claims_and_streams_and_nodes_cross(one, other, names).await;
     a_quota_is_one_for_both(one, other, names).await;
+    data_and_calls_cross(one, other, names).await;
 }
 
 fn record(names: &Names, number: u32) -> Versioned {
@@ -82,6 +86,35 @@ async fn a_grave_is_seen_elsewhere(one: &dyn Store, other: &dyn Store, names: &N
         Buried::Ask => other.is_buried(day, digest).await.expect("it can be asked").then_some(()),
     };
     eventually("a token buried by one is buried for the other", seen).await;
+}
+
+async fn data_and_calls_cross(one: &dyn Store, other: &dyn Store, names: &Names) {
+    let space = SpaceName(names.bytes(45, 1));
+    for number in 1..=20 {
+        let next = datum(names, 1000 + number, b"value");
+        let expected =
+            other.datum(&space, "cart", TTL).await.expect("it can be read").map(|held| held.version);
+        let written = one.write_datum(&space, "cart", expected, Some(next.clone()), TTL).await;
+        assert_eq!(written, Ok(Written::Done), "the other reads what one wrote, at once");
+        assert_eq!(other.datum(&space, "cart", TTL).await, Ok(Some(next)));
+    }
+    one.end_space(&space, TTL).await.expect("a space can be ended");
+    let late = other.write_datum(&space, "cart", None, Some(datum(names, 1100, b"late")), TTL).await;
+    assert_eq!(late, Ok(Written::Ended));
+
+    for number in 1000..1020 {
+        let call = call(names, number);
+        let (ours, theirs) = (attempt(names, 2 * number), attempt(names, 2 * number + 1));
+        let (first, second) =
+            tokio::join!(one.begin_call(&call, ours, TTL, TTL), other.begin_call(&call, theirs, TTL, TTL),);
+        let begun = [first.expect("it can be begun"), second.expect("it can be begun")];
+        assert_eq!(begun.iter().filter(|begun| **begun == Begun::Yours).count(), 1, "one runs a call");
+        assert!(begun.contains(&Begun::Running), "and the other is told so: {begun:?}");
+        let (store, run) = if begun[0] == Begun::Yours { (one, ours) } else { (other, theirs) };
+        store.end_call(&call, run, Bytes::from_static(b"done"), TTL).await.expect("a result is kept");
+        let told = other.begin_call(&call, attempt(names, 9000), TTL, TTL).await;
+        assert_eq!(told, Ok(Begun::Done(Bytes::from_static(b"done"))));
+    }
 }
 
 async fn letters_and_claims_and_streams_and_nodes_cross(one: &dyn Store, other: &dyn Store, names: &Names) {

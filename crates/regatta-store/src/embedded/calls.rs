@@ -1,0 +1,116 @@
+//! The journal in memory: a call that is repeated to the same process is told what became of it.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::expiring::Expiring;
+use super::{Embedded, ready};
+use crate::calls::CALL_RESULT_MAX;
+use crate::{Begun, BoxFuture, CallName, Calls, Holds, Run, StoreError};
+
+/// Calls that are remembered; one more is refused before it runs.
+const CALLS_MAX: usize = 10_000;
+/// Bytes of all results that are kept.
+const RESULTS_BYTES_MAX: usize = 64 << 20;
+
+pub(super) type Journal = Expiring<CallName, Call>;
+
+pub(super) fn journal() -> Journal {
+    Expiring::new(CALLS_MAX)
+}
+
+pub(super) struct Call {
+    run: Run,
+    until: Instant,
+    result: Option<Bytes>,
+}
+
+impl Embedded {
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, name: &CallName, run: Run, lease: Duration, life: Duration) -> Result<Begun, StoreError> {
+        let now = Instant::now();
+        let mut journal = self.journal();
+        match journal.get(name, now) {
+            Some(Call { result: Some(result), .. }) => return Ok(Begun::Done(result.clone())),
+            Some(call) if call.run != run => {
+                return Ok(if now < call.until { Begun::Running } else { Begun::Lost });
+            }
+            Some(_) | None => {}
+        }
+        let call = Call { run, until: now + lease, result: None };
+        journal.put(*name, call, life, now).map_err(|_| StoreError::Full("calls"))?;
+        Ok(Begun::Yours)
+    }
+
+    fn end(&self, name: &CallName, run: Run, result: Bytes, life: Duration) -> Result<Holds, StoreError> {
+        if result.len() > CALL_RESULT_MAX {
+            return Err(StoreError::TooLarge("result of a call"));
+        }
+        let now = Instant::now();
+        let mut journal = self.journal();
+        if journal.get(name, now).is_none_or(|call| call.run != run) {
+            return Ok(Holds::No);
+        }
+        let held: usize = journal.held().filter_map(|call| call.result.as_ref()).map(Bytes::len).sum();
+        if held + result.len() > RESULTS_BYTES_MAX {
+            return Err(StoreError::Full("bytes of results of calls"));
+        }
+        let call = Call { run, until: now, result: Some(result) };
+        journal.put(*name, call, life, now).map_err(|_| StoreError::Full("calls"))?;
+        Ok(Holds::Yes)
+    }
+}
+
+impl Calls for Embedded {
+    fn begin_call(
+        &self,
+        call: &CallName,
+        run: Run,
+        lease: Duration,
+        life: Duration,
+    ) -> BoxFuture<'_, Result<Begun, StoreError>> {
+        ready(self.begin(call, run, lease, life))
+    }
+
+    fn hold_call(
+        &self,
+        call: &CallName,
+        run: Run,
+        lease: Duration,
+    ) -> BoxFuture<'_, Result<Holds, StoreError>> {
+        let now = Instant::now();
+        let mut journal = self.journal();
+        let held = journal.live_mut(call, now).filter(|call| call.run == run && call.result.is_none());
+        let holds = match held {
+            Some(call) => {
+                call.until = now + lease;
+                Holds::Yes
+            }
+            None => Holds::No,
+        };
+        ready(Ok(holds))
+    }
+
+    fn end_call(
+        &self,
+        call: &CallName,
+        run: Run,
+        result: Bytes,
+        life: Duration,
+    ) -> BoxFuture<'_, Result<Holds, StoreError>> {
+        ready(self.end(call, run, result, life))
+    }
+
+    fn forget_call(&self, call: &CallName, run: Run) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut journal = self.journal();
+        if journal.get(call, Instant::now()).is_some_and(|call| call.run == run && call.result.is_none()) {
+            journal.remove(call);
+        }
+        ready(Ok(()))
+    }
+}

@@ -111,6 +111,15 @@ async fn settle(
     let needs = bound.session.content.capabilities;
     let home = shake_hands(server, bound, view, client, needs).await.ok_or(Unsettled::NextPlease)?;
     repeat(server, bound, view, client, &home).await;
+    // The handshake took its time. A gateway that was stopped meanwhile finds the store silent, and what it would keep here
+    // The handshake took its time. To a gateway that was stopped meanwhile the store seems away, and what it would keep for
+    // later then is a move that another gateway made long ago (RELIABILITY F8, F9).
+    let record = bind::meet_patiently(gateway, &bound.session).await.map_err(Unsettled::Fault)?;
+    let now = bind::at_home(bound.session.clone(), record);
+    if now.home.etag != bound.home.etag {
+        let _ = probe::delete(view, client, &home.upstream_session, &server.server.call).await;
+        return Ok(now);
+    }
     let to = Binding {
         replica: home.replica,
         upstream_session: home.upstream_session.to_str().ok().map(str::to_owned),

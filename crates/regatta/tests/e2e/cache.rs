@@ -266,6 +266,21 @@ async fn a_call_in_which_the_server_asked_something_is_nobody_elses() -> Result<
 }
 
 #[tokio::test]
+async fn an_operator_is_told_once_of_a_rule_whose_results_nobody_asks_for_again() -> Result<()> {
+    let (_stub, gateway) = start(&[("work", "ttl = \"1h\""), ("get_*", "ttl = \"1h\"")], |_| None).await;
+    let modern = gateway.client().modern();
+    for number in 0..1_010 {
+        modern.call("work", json!({"op": "x", "n": number})).await?;
+        modern.call("get_a", json!({"op": "x"})).await?;
+    }
+    let log = gateway.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("a [[cache]] rule helps nobody")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("work"), "{told:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_changed_rule_begins_with_nothing_kept() -> Result<()> {
     let (stub, mut gateway) = start(&[("work", "ttl = \"1h\"")], |_| None).await;
     let modern = gateway.client().modern();

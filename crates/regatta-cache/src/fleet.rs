@@ -140,6 +140,7 @@ pub struct Shelf {
     writes: AtomicU64,
     /// Whether the operator was told that the store is away.
     is_away: AtomicBool,
+    is_used: AtomicBool,
 }
 
 /// What another gateway fetched.
@@ -193,6 +194,7 @@ impl Shelf {
             pending: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
+            is_used: AtomicBool::new(false),
         })
     }
 
@@ -207,6 +209,16 @@ impl Shelf {
     /// Since the start, and never zero.
     fn micros(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Somebody asks for what is shared: from now on it is worth following the purges.
+    pub fn note_use(&self) {
+        self.is_used.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anybody ever asked: until then nothing is kept here that a purge could make old.
+    pub fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed)
     }
 
     /// Whether the store has just gone away, or come back: said once each.

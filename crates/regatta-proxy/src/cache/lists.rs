@@ -103,7 +103,7 @@ fn about(call: &Call, message: &Message, method: Method, read: &Read) -> About {
     let uri = message.params.uri.map(|uri| uri.get(&call.text)).unwrap_or_default();
     About {
         purges: call.server.results.purges.clone(),
-        shelf: call.server.results.shelf.clone(),
+        shelf: call.server.results.shelf.clone().inspect(|shelf| shelf.note_use()),
         tally: read.tally.clone(),
         tool: method.as_str().into(),
         principal: Some(call.caller.context),

@@ -26,15 +26,23 @@ pub async fn tend(gateway: Arc<Gateway>) {
 
 /// How often the purges of other gateways are looked for: a purge is heard of everywhere within 100 ms.
 const FOLLOW_EVERY: Duration = Duration::from_millis(40);
+/// So many times as seldom where only lists and reads are kept, and not before anybody asks for any.
+const LISTS_FOLLOWED_EVERY: u64 = 10;
 
 /// Hears of what other gateways purged, for as long as results are shared with any.
 async fn follow_purges(gateway: &Arc<Gateway>) {
     let mut beat = tokio::time::interval(FOLLOW_EVERY);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut beats = 0u64;
     while gateway.results.is_shared() {
         beat.tick().await;
+        beats += 1;
         for server in &gateway.view().servers {
             let Some(shelf) = &server.results.shelf else { continue };
+            let is_seldom = server.results.rules.is_empty();
+            if is_seldom && !(shelf.is_used() && beats.is_multiple_of(LISTS_FOLLOWED_EVERY)) {
+                continue;
+            }
             // One that fails is made up for by the next; how long nothing was heard counts.
             let _ = shelf.follow().await;
             match shelf.turned() {

@@ -5,6 +5,7 @@ use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::{Reply, answers};
 use regatta_testkit::{Gateway, Result, Stub, eventually};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -33,12 +34,15 @@ async fn burst(gateways: &[&Gateway], op: &str, count: usize) {
     }
 }
 
-/// The most calls of `op` that ran at one moment.
+/// The most connections on which a call of `op` was under way at one moment.
 fn at_once(stub: &Stub, op: &str) -> usize {
-    let runs: Vec<_> = stub.journal().entries().into_iter().filter(|run| run.op == op).collect();
-    let overlaps =
-        |at| runs.iter().filter(|run| run.start <= at && run.end.is_none_or(|end| at < end)).count();
-    runs.iter().map(|run| overlaps(run.start)).max().unwrap_or(0)
+    let calls: Vec<_> = stub.seen_rpc("tools/call").into_iter().filter(|call| call.op() == op).collect();
+    let under_way = |moment| {
+        let runs = calls.iter().filter(|call| call.at <= moment);
+        let runs = runs.filter(|call| call.fate().answered.is_none_or(|end| moment < end));
+        runs.map(|call| call.connection).collect::<BTreeSet<_>>().len()
+    };
+    calls.iter().map(|call| under_way(call.at)).max().unwrap_or(0)
 }
 
 #[tokio::test]

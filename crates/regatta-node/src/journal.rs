@@ -34,8 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Attempts to keep a result, and the pause between two.
 const KEEP_ATTEMPTS: usize = 4;
 const KEEP_PAUSE: Duration = Duration::from_millis(300);
-/// Characters of a key.
-const KEY_MAX: usize = 256;
+/// Where a client says which key a call has.
 const META_KEY: &str = "io.regatta/idempotencyKey";
 
 /// Which tools may run how often for one call.
@@ -65,8 +64,8 @@ pub(crate) struct Request {
 struct Params {
     name: String,
     arguments: Option<Box<RawValue>>,
-    #[serde(rename = "_meta", default)]
-    meta: serde_json::Map<String, Value>,
+    #[serde(rename = "_meta")]
+    meta: Option<serde_json::Map<String, Value>>,
 }
 
 /// The name of a request's call, if it is one of a tool that may run once only.
@@ -81,17 +80,22 @@ pub(crate) fn name<H: ServerHandler>(shared: &Shared<H>, parts: &Parts, peek: &P
     }
     let caller = Caller::of(shared.settings.session_binding, &parts.headers);
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let told = params.meta.get(META_KEY).and_then(Value::as_str).or_else(|| header("idempotency-key"));
-    let key = match (told.filter(|key| !key.is_empty() && key.len() <= KEY_MAX), header(serve::SESSION)) {
+    // Whatever a client gives for a key is one: to overlook it would run the call twice in silence.
+    let told = params.meta.as_ref().and_then(|meta| meta.get(META_KEY)).filter(|key| !key.is_null());
+    let told = told.map(|key| key.as_str().map_or_else(|| key.to_string(), str::to_owned));
+    let key = match (told.as_deref().or_else(|| header("idempotency-key")), header(serve::SESSION)) {
         (Some(key), _) => format!("key {key}"),
         // An id is used once in a session (2025-11-25 basic, *Requests*).
         (None, Some(session)) => format!("session {session} {}", peek.id),
         (None, None) => return None,
     };
-    let arguments = params.arguments.as_ref().map_or("", |arguments| arguments.get());
-    let parts = [shared.sessions.server.as_str(), &key, &params.name, arguments].map(str::as_bytes);
-    let [server, key, tool, arguments] = parts;
-    Some(CallName(regatta_seal::digest32(&[b"call", &caller.0, server, key, tool, arguments])))
+    // Equal arguments may be spelled in another way by the process that sends them again.
+    let arguments = params.arguments.as_ref().map(|arguments| arguments.get().as_bytes());
+    let arguments = arguments.map(|raw| regatta_mcp::canonical(raw).unwrap_or_else(|| raw.to_vec()));
+    let arguments = arguments.unwrap_or_default();
+    let parts = [shared.sessions.server.as_str(), &key, &params.name].map(str::as_bytes);
+    let [server, key, tool] = parts;
+    Some(CallName(regatta_seal::digest32(&[b"call", &caller.0, server, key, tool, &arguments])))
 }
 
 /// Answers a call that may run once only. Whoever drops it stops waiting, no more.

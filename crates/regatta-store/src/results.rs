@@ -46,8 +46,8 @@ pub struct Purged {
     pub epoch: u64,
     /// The newest number; numbers rise by one with each purge.
     pub newest: u64,
-    /// What was purged, its newest number, and by whom. Beyond a bound only the numbers are left: then everything that
-    /// is older than `newest` has to count as purged.
+    /// What was purged, its newest number, and by whom. Beyond a bound one empty thing takes the place of all, by nobody:
+    /// everything that is older than its number has to count as purged.
     pub things: Vec<(Bytes, u64, Fetcher)>,
 }
 

@@ -105,8 +105,9 @@ impl Shelf {
     }
 
     fn restart(&self, epoch: u64, newest: u64) {
-        self.epoch.store(epoch, Ordering::Release);
+        // In this order: a fetch that begins meanwhile must not carry an old number under the new epoch.
         self.shared.restart(newest);
+        self.epoch.store(epoch, Ordering::Release);
         self.local.purge(&Purge::Server);
     }
 
@@ -116,6 +117,7 @@ impl Shelf {
     /// # Errors
     /// The store could not be told. It is, once it is back.
     pub async fn purge(&self, what: &Purge) -> Result<(), Away> {
+        self.note_use();
         let number = self.number(what).await?;
         self.until_heeded(number).await
     }
@@ -159,6 +161,7 @@ impl Shelf {
 
     /// The same by a task: old here when this returns, and in the fleet soon.
     pub fn purge_soon(self: &Arc<Self>, what: Vec<Purge>) -> JoinHandle<()> {
+        self.note_use();
         what.iter().for_each(|purge| self.local.purge(purge));
         let shelf = self.clone();
         self.pending.fetch_add(1, Ordering::AcqRel);

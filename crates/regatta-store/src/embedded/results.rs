@@ -117,6 +117,7 @@ impl Results for Embedded {
         shelf.newest += 1;
         if shelf.things.len() >= PURGED_THINGS_MAX && !shelf.things.contains_key(&thing) {
             shelf.things.clear();
+            shelf.things.insert(Bytes::new(), (shelf.newest, Fetcher([0; 16])));
         } else {
             shelf.things.insert(thing, (shelf.newest, by));
         }

@@ -237,7 +237,7 @@ local number = redis.call('HINCRBY', key, 'newest', 1)
 if redis.call('HLEN', key) - 2 - redis.call('HEXISTS', key, '@') >= tonumber(ARGV[4]) and redis.call('HEXISTS', key, field) == 0 then
   local held = redis.call('HMGET', key, 'epoch', '@')
   redis.call('DEL', key)
-  redis.call('HSET', key, 'epoch', held[1], 'newest', number)
+  redis.call('HSET', key, 'epoch', held[1], 'newest', number, '=', string.rep('\\0', 16) .. string.format('%.0f', number))
   if held[2] then redis.call('HSET', key, '@', held[2]) end
 else
   redis.call('HSET', key, field, ARGV[2] .. string.format('%.0f', number))

@@ -127,4 +127,11 @@ async fn beyond_the_bound_only_the_number_is_left(store: &dyn Store, names: &Nam
     let told = purged(store, &shelf, 0, 0).await.expect("something new");
     assert_eq!((told.epoch, told.newest), last);
     assert!(told.things.len() <= PURGED_THINGS_MAX);
+    let after = store.purge(&shelf, Bytes::from_static(b"after"), OTHER).await.expect("and the next one");
+    let told = purged(store, &shelf, 0, 0).await.expect("something new");
+    let mut things = told.things;
+    things.sort();
+    let (all, next) =
+        ((Bytes::new(), last.1, Fetcher([0; 16])), (Bytes::from_static(b"after"), after.1, OTHER));
+    assert_eq!(things, [all, next], "what stands for all the others is not lost with the next");
 }

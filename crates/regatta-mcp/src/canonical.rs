@@ -61,8 +61,9 @@ fn scalar(scan: &mut Scan<'_>, text: &[u8], depth: u32, out: &mut Vec<u8>) -> Wa
     let value = scan.value(depth)?;
     match value.string() {
         // The value is UTF-8 without lone surrogates, so that unescaping it loses nothing.
-        Some(string) => escape::escape_into(&string.get(text), out),
-        None => out.extend_from_slice(value.span.of(text)),
+        Some(string) if value.has_escapes() => escape::escape_into(&string.get(text), out),
+        // A string without escapes is spelled as it stands: what must be escaped cannot be in it.
+        _ => out.extend_from_slice(value.span.of(text)),
     }
     Ok(())
 }

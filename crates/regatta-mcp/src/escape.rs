@@ -3,6 +3,8 @@
 //! `unescape` never fails: the strict scanner has refused broken escapes before, and in a server's text, which
 //! is only skimmed, what means nothing becomes U+FFFD.
 
+use crate::swar;
+
 /// The value of a raw string (without its quotes).
 pub(crate) fn unescape(raw: &[u8]) -> String {
     let mut out = Vec::with_capacity(raw.len());
@@ -47,25 +49,40 @@ pub(crate) fn hex4(digits: &[u8]) -> Option<u16> {
 
 /// Appends a string as a JSON string, quotes included.
 pub(crate) fn escape_into(value: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.reserve(value.len() + 2);
+    let text = value.as_bytes();
+    out.reserve(text.len() + 2);
     out.push(b'"');
-    for &byte in value.as_bytes() {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0..0x20 => {
-                out.extend_from_slice(b"\\u00");
-                out.push(HEX[usize::from(byte >> 4)]);
-                out.push(HEX[usize::from(byte & 15)]);
-            }
-            _ => out.push(byte),
-        }
+    let mut start = 0;
+    loop {
+        let stop = swar::string_stop_beyond_ascii(text, start);
+        out.extend_from_slice(&text[start..stop]);
+        let Some(&byte) = text.get(stop) else { break };
+        push_escape(byte, out);
+        start = stop + 1;
     }
     out.push(b'"');
+}
+
+/// Appends the escape of a quote, a backslash or a control character.
+fn push_escape(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            return out.extend_from_slice(&[
+                b'\\',
+                b'u',
+                b'0',
+                b'0',
+                HEX[usize::from(byte >> 4)],
+                HEX[usize::from(byte & 15)],
+            ]);
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
 }
 
 /// Takes what follows `\u`; gives what is left of the raw text.

@@ -91,6 +91,11 @@ impl Value {
         (self.first == b'"').then(|| Text::within(self.span, self.escaped))
     }
 
+    /// Whether it is a string with a backslash.
+    pub(crate) fn has_escapes(self) -> bool {
+        self.escaped
+    }
+
     pub(crate) fn object(self) -> Option<Span> {
         (self.first == b'{').then_some(self.span)
     }

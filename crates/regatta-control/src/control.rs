@@ -17,6 +17,7 @@ use tokio::time::{Instant, interval_at, timeout_at};
 
 use crate::config::registry::Joining;
 use crate::config::{self, Config, Env};
+use crate::definitions::Written;
 use crate::files::{LOOK_EVERY, Watched};
 use crate::fleet::{self, Placed, ReplicaView, agreed_state, placed, reach};
 use crate::identity::{FIRST_KEYS_MAX, Identity};
@@ -95,6 +96,7 @@ impl Control {
             seen: HashMap::new(),
             roster: Roster::default(),
             lists: Lists::default(),
+            written: Written::default(),
             states: HashMap::new(),
             fleets: Vec::new(),
             start: Instant::now(),
@@ -170,6 +172,7 @@ struct Worker {
     seen: HashMap<ReplicaId, Seen>,
     roster: Roster,
     lists: Lists,
+    written: Written,
     /// What the nodes of a server last agreed on; it outlives the last of them.
     states: HashMap<String, SessionState>,
     /// The replicas of each server, in the order of the config.
@@ -287,11 +290,12 @@ impl Worker {
         for ((server, door), placed) in config.servers.iter().zip(&config.doors).zip(&self.fleets) {
             let is_tracked = lists::is_tracked(door, placed);
             for one in placed {
-                let ask = self.lists.ask(one, is_tracked);
+                let ask = self.lists.ask(one, is_tracked || !server.cache.is_empty());
                 targets.push(target(server, one, ask));
             }
             let stats = &self.stats;
-            changed |= self.lists.sum(&server.name, door, placed, seen, now, |tool| {
+            changed |= self.written.sum(server, placed, seen);
+            changed |= self.lists.sum(&server.name, (door, is_tracked), placed, seen, now, |tool| {
                 stats.tool_conflicts.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(server = server.name, tool, "replicas define a tool in different ways");
             });
@@ -303,6 +307,7 @@ impl Worker {
         let names: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
         seen.retain(|id, _| ids.contains(id));
         self.lists.keep_only(&names, &ids);
+        self.written.keep_only(&names, &ids);
         self.states.retain(|name, _| names.contains(&name.as_str()));
         self.prober.set(targets);
         changed
@@ -375,6 +380,7 @@ impl Worker {
         Server {
             replicas: placed.iter().map(|one| one.replica.clone()).collect(),
             catalogue: self.lists.catalogue(&server.name),
+            definitions: self.written.of(&server.name),
             leases: match server.leases {
                 Leases::Unleased => Leases::Unleased,
                 Leases::Leased { .. } => Leases::Leased { lost: self.roster.lost(&server.name) },

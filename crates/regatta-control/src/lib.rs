@@ -8,6 +8,7 @@ pub mod config;
 mod control;
 #[cfg(test)]
 mod control_tests;
+mod definitions;
 pub mod files;
 mod fleet;
 mod identity;

@@ -37,8 +37,8 @@ struct Ask {
 
 impl Lists {
     /// How urgently the tools of `placed` are wanted: 0 for not at all, more than before for now.
-    pub fn ask(&mut self, placed: &Placed, is_tracked: bool) -> u64 {
-        if !is_tracked {
+    pub fn ask(&mut self, placed: &Placed, is_wanted: bool) -> u64 {
+        if !is_wanted {
             self.asks.remove(&placed.replica.id);
             return 0;
         }
@@ -61,7 +61,7 @@ impl Lists {
     pub fn sum(
         &mut self,
         server: &str,
-        door: &Door,
+        (door, is_tracked): (&Door, bool),
         placed: &[Placed],
         seen: &HashMap<ReplicaId, Seen>,
         now: Micros,
@@ -71,7 +71,8 @@ impl Lists {
         let settled: Vec<Option<Arc<Tools>>> = placed
             .iter()
             .map(|one| {
-                let wanted = self.asks.get(&one.replica.id).map_or(0, |ask| ask.number);
+                // Lists that are read for the sake of kept results alone say nothing of where calls go.
+                let wanted = self.asks.get(&one.replica.id).filter(|_| is_tracked).map_or(0, |ask| ask.number);
                 settled(one.reported.as_deref(), seen.get(&one.replica.id)?, wanted)
             })
             .collect();

@@ -4,6 +4,7 @@
 //! (DESIGN 9); what depends on more than the key (a person's input, a failure, half an answer) is never kept
 //! (2026-07-28 server/utilities/caching, *Cache Key*; RELIABILITY T24).
 
+mod definitions;
 mod lists;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crate::glob::Glob;
 use crate::ids::stable_hash;
 
+pub use definitions::{Definitions, Digests};
 pub use lists::{Hint, Hints, Lists, Page, Said};
 
 /// One `[[cache]]`: which tools of a server, for whom, how long.

@@ -89,6 +89,8 @@ pub struct Server {
     pub leases: Leases,
     /// Which replica has which tools; none where that is nobody's business.
     pub catalogue: Option<Arc<Catalogue>>,
+    /// The definitions of the tools whose results are kept.
+    pub definitions: Arc<cache::Definitions>,
 }
 
 /// What a server's replicas owe their place to.

@@ -78,6 +78,7 @@ fn snapshot(replicas: Vec<Replica>) -> Snapshot {
         replicas,
         leases: Leases::Unleased,
         catalogue: None,
+        definitions: Arc::default(),
     };
     Snapshot {
         version: 1,

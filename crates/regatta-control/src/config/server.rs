@@ -2,6 +2,7 @@
 //!
 //! Keys that this build does not serve yet are refused with a word about it, never silently ignored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -73,6 +74,7 @@ pub fn server(section: &Section<'_>, index: usize) -> (Server, Door) {
             Joining::Open => Leases::Leased { lost: Vec::new() },
         },
         catalogue: None,
+        definitions: Arc::default(),
         concurrency: concurrency(section),
         connections_max: connections_max(section),
         breaker: section.choice("breaker", Breaker::On, &[("on", Breaker::On), ("off", Breaker::Off)]),

@@ -53,7 +53,7 @@ fn asked(call: &Call, bound: Option<&Bound>, message: &Message, tool: &str) -> O
         server: &call.server.server.name,
         method: Method::ToolsCall.as_str(),
         tool,
-        schema: 0,
+        schema: call.server.server.definitions.of(tool, bound.map(|bound| bound.home.replica)),
         scope,
         surroundings: &surroundings::of(call, &view.rule.scope),
         policy: view.version,

@@ -22,6 +22,7 @@ mod cache;
 mod cache_fleet;
 mod cache_lists;
 mod cache_matrix;
+mod cache_schema;
 mod caching_guide;
 mod cancel;
 mod demo_eras;

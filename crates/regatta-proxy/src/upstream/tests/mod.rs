@@ -157,6 +157,7 @@ pub(crate) fn server(replicas: Vec<Replica>) -> Server {
         replicas,
         leases: Leases::Unleased,
         catalogue: None,
+        definitions: Arc::default(),
     }
 }
 

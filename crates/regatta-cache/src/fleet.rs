@@ -9,13 +9,14 @@ mod over_store;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use regatta_policy::Micros;
 use regatta_policy::cache::{Life, Worth};
+use regatta_seal::KeyRing;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -39,6 +40,10 @@ const LOOK_FIRST: Duration = Duration::from_millis(3);
 const LOOK_MAX: Duration = Duration::from_millis(60);
 /// The numbers of purges are trusted for so long after they were last compared.
 pub(crate) const TRUSTED_FOR: Duration = Duration::from_secs(2);
+/// How often the purges of other gateways are looked for: a purge is heard of everywhere within 100 ms.
+pub const FOLLOW_EVERY: Duration = Duration::from_millis(40);
+/// So many times as seldom where only lists and reads are kept.
+const LISTS_FOLLOWED_EVERY: u64 = 10;
 /// Results on their way to the store at one time; more are not shared.
 const WRITES_MAX: u64 = 256;
 
@@ -114,9 +119,24 @@ pub trait Fleet: Send + Sync + 'static {
     fn unheeded(&self, shelf: &[u8; 16], number: u64, by: Holder) -> BoxFuture<'_, Result<u64, Away>>;
 }
 
+/// The fleet's sealing keys as of now.
+pub type Rings = Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>;
+
+/// What is kept of a server, and so how soon a purge elsewhere has to be heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Interest {
+    /// Lists and reads alone, if anybody asks for any.
+    Lists,
+    /// Results of tools, which writing tools make old.
+    Results,
+}
+
 /// What a fleet shares of one server.
 pub struct Shelf {
     fleet: Arc<dyn Fleet>,
+    /// Seal and open what the store keeps.
+    rings: Rings,
     name: [u8; 16],
     /// This process.
     own: Holder,
@@ -140,6 +160,7 @@ pub struct Shelf {
     writes: AtomicU64,
     /// Whether the operator was told that the store is away.
     is_away: AtomicBool,
+    interest: AtomicU8,
     is_used: AtomicBool,
 }
 
@@ -176,10 +197,17 @@ pub(crate) struct Claim {
 }
 
 impl Shelf {
-    /// What `fleet` shares of the server that all call `name`; `local` are this process's own purges of it.
-    pub fn new(fleet: Arc<dyn Fleet>, name: [u8; 16], own: Holder, local: Arc<Purges>) -> Arc<Shelf> {
+    /// What `fleet` shares, under the keys of `rings`, of the server that all call `name`; `local` are this process's own
+    /// purges of it.
+    pub fn new(
+        (fleet, rings): (Arc<dyn Fleet>, Rings),
+        name: [u8; 16],
+        own: Holder,
+        local: Arc<Purges>,
+    ) -> Arc<Shelf> {
         Arc::new(Shelf {
             fleet,
+            rings,
             name,
             own,
             local,
@@ -194,6 +222,7 @@ impl Shelf {
             pending: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
+            interest: AtomicU8::new(Interest::Results as u8),
             is_used: AtomicBool::new(false),
         })
     }
@@ -216,9 +245,17 @@ impl Shelf {
         self.is_used.store(true, Ordering::Relaxed);
     }
 
-    /// Whether anybody ever asked: until then nothing is kept here that a purge could make old.
-    pub fn is_used(&self) -> bool {
-        self.is_used.load(Ordering::Relaxed)
+    /// What is kept of the server from now on.
+    pub fn set_interest(&self, interest: Interest) {
+        self.interest.store(interest as u8, Ordering::Relaxed);
+    }
+
+    /// Whether the purges are to be followed at the beat of this number, of which one comes each [`FOLLOW_EVERY`].
+    pub fn is_due(&self, beat: u64) -> bool {
+        let is_of_lists = self.interest.load(Ordering::Relaxed) == Interest::Lists as u8;
+        // Until somebody asked, nothing is kept here that a purge could make old.
+        let is_used = || self.is_used.load(Ordering::Relaxed);
+        !is_of_lists || (is_used() && beat.is_multiple_of(LISTS_FOLLOWED_EVERY))
     }
 
     /// Whether the store has just gone away, or come back: said once each.
@@ -232,7 +269,10 @@ impl Shelf {
         let found = answer(self.fleet.find(key)).await?;
         // A purge of this process that is not numbered yet strikes nothing of the store's, and struck here before.
         let Some(found) = found.filter(|_| self.is_trusted()) else { return Ok(None) };
-        let Some(content) = stored::read(key, &found.bytes) else { return Ok(None) };
+        let Some(content) = stored::read(&(self.rings)(), key, found.bytes) else {
+            about.tally.refuse();
+            return Ok(None);
+        };
         let Content { form, life, cost, epoch, since } = content;
         let belongs = Belongs { tool: &about.tool, principal: about.principal.as_ref(), call: &about.call };
         let is_struck = epoch != self.epoch.load(Ordering::Acquire) || self.shared.strikes(belongs, since);
@@ -321,7 +361,7 @@ impl Claim {
             // Held to the end of the write, so that the claim is renewed until the result is there.
             let mut claim = self;
             // A store that is full keeps no result, and nobody must wait for it.
-            claim.is_kept = match stored::write(&key, &content) {
+            claim.is_kept = match stored::write(&(shelf.rings)(), &key, &content) {
                 Some(bytes) => answer(shelf.fleet.put(&key, holder, bytes, life)).await.is_ok(),
                 None => false,
             };

@@ -16,7 +16,10 @@ mod stored;
 mod tally;
 
 pub use cache::{About, Audience, Joined, Lead, Looked, ResultCache};
-pub use fleet::{Away, BoxFuture, Claimed, Fleet, Holder, OverStore, PurgeLog, Shelf, Sought, Stored, seek};
+pub use fleet::{
+    Away, BoxFuture, Claimed, FOLLOW_EVERY, Fleet, Holder, Interest, OverStore, PurgeLog, Rings, Shelf,
+    Sought, Stored, seek,
+};
 pub use flight::{Landing, Patience, Waiter};
 pub use form::{Form, Status, hint, outcome};
 pub use kept::Kept;

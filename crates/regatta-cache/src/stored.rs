@@ -1,7 +1,7 @@
-//! A result as bytes for other processes: compressed where that pays, and sealed by a digest.
+//! A result as bytes for other processes: compressed where that pays, and sealed with the fleet's keys for its own key.
 //!
-//! Whatever does not read back exactly is no result. It says under which key it was kept, so that a value which came
-//! to stand under another one is none either.
+//! Whoever can write the store can make no result by that: what was not sealed by a gateway of this fleet, or for another
+//! key, or under a key that is not in the ring any more, is none.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use regatta_policy::cache::Life;
-use regatta_seal::digest16;
+use regatta_seal::{KeyRing, Purpose};
 
 use crate::form::Form;
 use crate::key::Key;
@@ -20,9 +20,8 @@ use crate::key::Key;
 const PLAIN_MAX: usize = 1024;
 /// No text is longer; what says that it is was never written here.
 const TEXT_MAX: usize = 16 << 20;
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const HEAD: usize = 1 + 1 + 4 * 3 + 8 * 7;
-const SEAL: usize = 16;
 const NOWHERE: u32 = u32::MAX;
 
 /// What a result carries beside its text.
@@ -37,13 +36,13 @@ pub(crate) struct Content {
 }
 
 /// As bytes; none if it is too large to be read back.
-pub(crate) fn write(key: &Key, content: &Content) -> Option<Bytes> {
+pub(crate) fn write(ring: &KeyRing, key: &Key, content: &Content) -> Option<Bytes> {
     let (text, mark, ttl) = content.form.parts();
     if text.len() > TEXT_MAX {
         return None;
     }
     let packed = if text.len() > PLAIN_MAX { pack(text) } else { None };
-    let mut out = Vec::with_capacity(HEAD + packed.as_ref().map_or(text.len(), Vec::len) + SEAL);
+    let mut out = Vec::with_capacity(HEAD + packed.as_ref().map_or(text.len(), Vec::len));
     out.extend_from_slice(&[FORMAT, u8::from(packed.is_some())]);
     for number in [text.len() as u32, mark.unwrap_or(NOWHERE), ttl.unwrap_or(NOWHERE)] {
         out.extend_from_slice(&number.to_be_bytes());
@@ -54,17 +53,12 @@ pub(crate) fn write(key: &Key, content: &Content) -> Option<Bytes> {
         out.extend_from_slice(&number.to_be_bytes());
     }
     out.extend_from_slice(packed.as_deref().unwrap_or(text));
-    let seal = digest16(&[&key.0, &out]);
-    out.extend_from_slice(&seal);
-    Some(out.into())
+    Some(ring.seal_bytes(Purpose::Result, &[&key.0], &out).into())
 }
 
-/// Back from bytes; none if anything about them is not as it was written.
-pub(crate) fn read(key: &Key, bytes: &[u8]) -> Option<Content> {
-    let (body, seal) = bytes.split_last_chunk::<SEAL>()?;
-    if digest16(&[&key.0, body]) != *seal {
-        return None;
-    }
+/// Back from bytes; none if they were not sealed for this key by one of the ring's.
+pub(crate) fn read(ring: &KeyRing, key: &Key, bytes: Bytes) -> Option<Content> {
+    let body = ring.open_bytes(Purpose::Result, &[&key.0], bytes.into()).ok()?.plain;
     let (head, text) = body.split_at_checked(HEAD)?;
     let (&[format, packed], rest) = head.split_first_chunk::<2>()?;
     let (counts, times) = rest.split_at_checked(12)?;
@@ -111,9 +105,15 @@ fn unpack(packed: &[u8], length: usize) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use regatta_seal::MasterKey;
+
     use super::*;
 
     const KEY: Key = Key([5; 32]);
+
+    fn ring(byte: u8) -> KeyRing {
+        KeyRing::new(&MasterKey::new([byte; 32]))
+    }
 
     fn content(length: usize) -> Content {
         let second = Duration::from_secs(1);
@@ -135,24 +135,35 @@ mod tests {
     fn what_was_written_is_read_back_and_large_texts_shrink() {
         for length in [2, 1024, 1026, 100_000] {
             let content = content(length);
-            let bytes = write(&KEY, &content).expect("not too large");
-            assert_eq!(read(&KEY, &bytes).as_ref(), Some(&content), "{length}");
+            let bytes = write(&ring(1), &KEY, &content).expect("not too large");
+            assert_eq!(read(&ring(1), &KEY, bytes).as_ref(), Some(&content), "{length}");
         }
-        assert!(write(&KEY, &content(100_000)).expect("not too large").len() < 2_000);
+        assert!(write(&ring(1), &KEY, &content(100_000)).expect("not too large").len() < 2_000);
     }
 
     #[test]
     fn a_value_that_was_touched_is_no_result() {
+        let ring = ring(1);
         for length in [100, 5_000] {
-            let bytes = write(&KEY, &content(length)).expect("not too large");
-            assert!(read(&Key([6; 32]), &bytes).is_none(), "another key");
+            let bytes = write(&ring, &KEY, &content(length)).expect("not too large");
+            assert!(read(&ring, &Key([6; 32]), bytes.clone()).is_none(), "another key");
             for at in 0..bytes.len() {
                 let mut touched = bytes.to_vec();
                 touched[at] ^= 1;
-                assert!(read(&KEY, &touched).is_none(), "byte {at}");
-                assert!(read(&KEY, &bytes[..at]).is_none(), "cut at {at}");
+                assert!(read(&ring, &KEY, touched.into()).is_none(), "byte {at}");
+                assert!(read(&ring, &KEY, bytes.slice(..at)).is_none(), "cut at {at}");
             }
-            assert!(read(&KEY, &[&bytes[..], b"x"].concat()).is_none(), "longer");
+            assert!(read(&ring, &KEY, [&bytes[..], b"x"].concat().into()).is_none(), "longer");
         }
+    }
+
+    #[test]
+    fn only_the_keys_of_the_ring_make_results() {
+        let bytes = write(&ring(1), &KEY, &content(100)).expect("not too large");
+        assert!(read(&ring(2), &KEY, bytes.clone()).is_none(), "the key of another fleet, or a retired one");
+        let turned = ring(2).add(&MasterKey::new([1; 32]));
+        assert!(read(&turned, &KEY, bytes).is_some(), "a rotation keeps the old key for a while");
+        let task = ring(1).seal_bytes(Purpose::Task, &[&KEY.0], b"x");
+        assert!(read(&ring(1), &KEY, task.into()).is_none(), "sealed for something else");
     }
 }

@@ -14,6 +14,7 @@ pub struct Tally {
     shared: AtomicU64,
     passed: AtomicU64,
     refreshed: AtomicU64,
+    refused: AtomicU64,
     saved_bytes: AtomicU64,
     saved_micros: AtomicU64,
     held_bytes: AtomicI64,
@@ -35,6 +36,8 @@ pub struct Tallied {
     pub passed: u64,
     /// Results fetched anew ahead of their end, or behind a stale answer.
     pub refreshed: u64,
+    /// Looks into the shared store that found something which no gateway of the fleet had sealed for this place.
+    pub refused: u64,
     /// Bytes of results that no server had to send.
     pub saved_bytes: u64,
     /// The time that servers took for them when they were fetched.
@@ -77,6 +80,11 @@ impl Tally {
         self.refreshed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// What the shared store had was not the fleet's own.
+    pub(crate) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// `bytes` more are kept (or, negative, fewer).
     pub(crate) fn hold(&self, bytes: i64) {
         self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -100,6 +108,7 @@ impl Tally {
             shared: read(&self.shared),
             passed: read(&self.passed),
             refreshed: read(&self.refreshed),
+            refused: read(&self.refused),
             saved_bytes: read(&self.saved_bytes),
             saved: Duration::from_micros(read(&self.saved_micros)),
             held_bytes: u64::try_from(self.held_bytes.load(Ordering::Relaxed)).unwrap_or(0),

@@ -53,7 +53,8 @@ impl Written {
         let known = self.replicas.get(&id).map(|reading| &reading.tools);
         // Most lists say what they said before, and every probe reads one.
         if !known.is_some_and(|known| Arc::ptr_eq(known, tools) || known == tools) {
-            let digests = tools.iter().filter_map(|(name, text)| Some((name.clone(), digest(text.as_deref()?)?)));
+            let digests =
+                tools.iter().filter_map(|(name, text)| Some((name.clone(), digest(text.as_deref()?)?)));
             self.replicas.insert(id, Reading { tools: tools.clone(), digests: digests.collect() });
         }
     }
@@ -72,7 +73,8 @@ impl Written {
 
 /// The same for every spelling of a definition; none if it is not JSON.
 fn digest(definition: &str) -> Option<u64> {
-    let [a, b, c, d, e, f, g, h, ..] = digest16(&[b"regatta definition 1", &canonical(definition.as_bytes())?]);
+    let [a, b, c, d, e, f, g, h, ..] =
+        digest16(&[b"regatta definition 1", &canonical(definition.as_bytes())?]);
     // Zero is the unknown one.
     Some(u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1))
 }
@@ -85,7 +87,10 @@ mod tests {
     fn a_definition_is_told_by_what_it_says_and_not_by_how_it_is_spelled() {
         let plain = digest(r#"{"name":"get","inputSchema":{"type":"object","maxProperties":1}}"#);
         assert!(plain.is_some_and(|digest| digest != 0));
-        assert_eq!(digest("{ \"inputSchema\": {\"maxProperties\":1, \"type\":\"object\"}, \"name\":\"g\\u0065t\"}"), plain);
+        assert_eq!(
+            digest("{ \"inputSchema\": {\"maxProperties\":1, \"type\":\"object\"}, \"name\":\"g\\u0065t\"}"),
+            plain
+        );
         for other in [
             r#"{"name":"get","inputSchema":{"type":"object","maxProperties":"1"}}"#,
             r#"{"name":"get","inputSchema":{"type":"object","maxProperties":1},"outputSchema":{}}"#,

@@ -72,7 +72,8 @@ impl Lists {
             .iter()
             .map(|one| {
                 // Lists that are read for the sake of kept results alone say nothing of where calls go.
-                let wanted = self.asks.get(&one.replica.id).filter(|_| is_tracked).map_or(0, |ask| ask.number);
+                let wanted =
+                    self.asks.get(&one.replica.id).filter(|_| is_tracked).map_or(0, |ask| ask.number);
                 settled(one.reported.as_deref(), seen.get(&one.replica.id)?, wanted)
             })
             .collect();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use regatta_cache::Fleet;
+use regatta_cache::{Fleet, Rings};
 use regatta_policy::access::Asked;
 use regatta_policy::admission::Bounds;
 use regatta_policy::ids::mix;
@@ -48,7 +48,7 @@ pub struct Gateway {
     limits: Arc<ArcSwap<Limits>>,
     proxies: Arc<ArcSwap<Proxies>>,
     pub(crate) upstreams: Upstreams,
-    pub(crate) ring: ArcSwap<KeyRing>,
+    pub(crate) ring: Arc<ArcSwap<KeyRing>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
     /// Tells this run of the process from any other, in event ids.
@@ -116,6 +116,11 @@ impl Gateway {
         upstreams.apply(&snapshot);
         let limits = snapshot.limits.clone();
         let clock = Clock::start(start);
+        let ring = Arc::new(ArcSwap::from_pointee(ring));
+        let fleet = fleet.map(|fleet| {
+            let ring = ring.clone();
+            (fleet, Arc::new(move || ring.load_full()) as Rings)
+        });
         let results = Results::new(limits.cache_bytes_max as u64, fleet);
         let metrics = Metrics::new(results.tallies());
         let with = (&metrics, &results, clock);
@@ -129,7 +134,7 @@ impl Gateway {
             limits: Arc::new(ArcSwap::new(limits)),
             proxies: Arc::new(ArcSwap::new(snapshot.proxies.clone())),
             upstreams,
-            ring: ArcSwap::from_pointee(ring),
+            ring,
             store,
             boot,
             streams: StreamTable::default(),

@@ -17,6 +17,7 @@ pub(crate) mod listen;
 pub(crate) mod metadata;
 pub(crate) mod modern;
 pub(crate) mod notes;
+mod overhear;
 pub(crate) mod recalled;
 pub(crate) mod record;
 pub(crate) mod rehome;

@@ -11,7 +11,9 @@ use std::time::Duration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use regatta_cache::{Away, Fleet, Holder, Purge, Purges, ResultCache, Shelf, Tallied, Tally, call_digest};
+use regatta_cache::{
+    Away, Fleet, Holder, Interest, Purge, Purges, ResultCache, Rings, Shelf, Tallied, Tally, call_digest,
+};
 use regatta_mcp::{Method, Skim};
 use regatta_policy::Micros;
 use regatta_policy::cache::{Lists, Rule};
@@ -28,7 +30,7 @@ pub(crate) struct Results {
     pub cache: Arc<ResultCache>,
     purges: Mutex<BTreeMap<String, OfServer>>,
     /// What the gateways of a fleet share, and this gateway's name there.
-    fleet: Option<(Arc<dyn Fleet>, Holder)>,
+    fleet: Option<(Arc<dyn Fleet>, Rings, Holder)>,
     reads: Mutex<BTreeMap<Name, Arc<Read>>>,
     tallies: Tallies,
 }
@@ -63,12 +65,21 @@ const READS: [Method; 6] = [
 ];
 
 /// What is remembered of one such method of a server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Read {
     pub tally: Arc<Tally>,
-    /// Its results are not kept, so until then nobody waits for another's.
-    aside_until: AtomicU64,
+    /// What of it is not kept, so that until then nobody waits for another's: by what was asked for, as far as there are
+    /// places; what falls on one place shares it.
+    aside_until: [AtomicU64; ASIDES],
+    /// When it was last made old because a page was refused.
+    began_anew: AtomicU64,
 }
+
+/// Between two times that a list is made old because a page of it was refused: cursors can be made up.
+const ANEW_GAP: Duration = Duration::from_secs(1);
+
+/// Places for what is aside.
+const ASIDES: usize = 256;
 
 /// How long a method stays aside after its server did not want a result kept.
 const ASIDE: Duration = Duration::from_secs(30);
@@ -82,9 +93,9 @@ pub(crate) struct RuleView {
 
 impl Results {
     /// Nothing yet, and at most `bytes_max` bytes ever.
-    pub fn new(bytes_max: u64, fleet: Option<Arc<dyn Fleet>>) -> Results {
+    pub fn new(bytes_max: u64, fleet: Option<(Arc<dyn Fleet>, Rings)>) -> Results {
         Results {
-            fleet: fleet.map(|fleet| (fleet, Holder(regatta_seal::random16()))),
+            fleet: fleet.map(|(fleet, rings)| (fleet, rings, Holder(regatta_seal::random16()))),
             cache: ResultCache::new(bytes_max),
             purges: Mutex::default(),
             reads: Mutex::default(),
@@ -100,6 +111,9 @@ impl Results {
             RuleView { rule: rule.clone(), version: rule.version(), tally }
         });
         let (purges, shelf) = self.purges_of(server);
+        if let Some(shelf) = &shelf {
+            shelf.set_interest(if server.cache.is_empty() { Interest::Lists } else { Interest::Results });
+        }
         Arc::new(ServerRules {
             purges,
             shelf,
@@ -113,7 +127,7 @@ impl Results {
     fn read(&self, server: &str, method: Method) -> Arc<Read> {
         let name = (server.to_owned(), method.as_str().to_owned());
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = reads.entry(name.clone()).or_default().clone();
+        let read = reads.entry(name.clone()).or_insert_with(|| Arc::new(Read::new())).clone();
         self.tallies.lock().entry(name).or_insert_with(|| read.tally.clone());
         read
     }
@@ -124,8 +138,9 @@ impl Results {
         let make = || {
             let purges: Arc<Purges> = Arc::default();
             let name = digest16(&[b"regatta shelf 1", server.path.as_bytes(), server.name.as_bytes()]);
-            let shelf =
-                self.fleet.as_ref().map(|(fleet, own)| Shelf::new(fleet.clone(), name, *own, purges.clone()));
+            let shelf = self.fleet.as_ref().map(|(fleet, rings, own)| {
+                Shelf::new((fleet.clone(), rings.clone()), name, *own, purges.clone())
+            });
             (purges, shelf)
         };
         purges.entry(server.name.clone()).or_insert_with(make).clone()
@@ -184,6 +199,13 @@ impl ServerRules {
         }
     }
 
+    /// Whether anything is kept of the server.
+    pub fn keeps_any(&self) -> bool {
+        let rules = self.rules.iter().map(|view| &view.tally);
+        let mut all = rules.chain(self.reads.iter().map(|read| &read.tally));
+        all.any(|tally| tally.now().held_bytes > 0)
+    }
+
     /// Whether a purge elsewhere would be heard of here.
     pub fn hears_purges(&self) -> bool {
         self.shelf.as_ref().is_none_or(|shelf| shelf.is_trusted())
@@ -217,14 +239,32 @@ impl ServerRules {
 }
 
 impl Read {
-    /// Whether nobody need look for its results.
-    pub fn is_aside(&self, now: Micros) -> bool {
-        now.0 < self.aside_until.load(Ordering::Relaxed)
+    fn new() -> Read {
+        Read {
+            tally: Arc::default(),
+            aside_until: std::array::from_fn(|_| AtomicU64::new(0)),
+            began_anew: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether nobody need look for the results of what hashes to `asked`.
+    pub fn is_aside(&self, asked: u64, now: Micros) -> bool {
+        now.0 < self.place(asked).load(Ordering::Relaxed)
+    }
+
+    fn place(&self, asked: u64) -> &AtomicU64 {
+        &self.aside_until[asked as usize % ASIDES]
+    }
+
+    /// A page was refused; whether the list is to be made old for that.
+    pub fn begins_anew(&self, now: Micros) -> bool {
+        let is_due = |last: u64| (last == 0 || now.since(Micros(last)) >= ANEW_GAP).then_some(now.0.max(1));
+        self.began_anew.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due).is_ok()
     }
 
     /// A result came that is not to be kept.
-    pub fn put_aside(&self, now: Micros) {
-        self.aside_until.store(now.after(ASIDE).0, Ordering::Relaxed);
+    pub fn put_aside(&self, asked: u64, now: Micros) {
+        self.place(asked).store(now.after(ASIDE).0, Ordering::Relaxed);
     }
 }
 
@@ -304,7 +344,7 @@ struct Column {
     read: fn(&Tallied) -> f64,
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     Column {
         name: "cache_hits",
         help: "Answers out of the result cache, fresh",
@@ -340,6 +380,12 @@ const COLUMNS: [Column; 9] = [
         help: "Results fetched anew in the background",
         kind: MetricType::Counter,
         read: |tallied| tallied.refreshed as f64,
+    },
+    Column {
+        name: "cache_refused",
+        help: "Results in the shared store that were not sealed by this fleet for their place",
+        kind: MetricType::Counter,
+        read: |tallied| tallied.refused as f64,
     },
     Column {
         name: "cache_saved_bytes",

@@ -55,15 +55,25 @@ pub(crate) enum By {
     /// This one of the server's rules.
     Rule(usize),
     /// The server's own word, as far as it counts.
-    Hint { method: Method, page: Page, public: Option<Key> },
+    Hint { method: Method, page: Page, public: Option<Key>, asked: u64 },
     /// The operator's time for a legacy server's lists.
     Time { ttl: Duration },
 }
 
-/// What a writing tool makes old when it succeeds.
+/// What a call makes old by how it ends.
 pub(crate) struct Touch {
     rules: Arc<ServerRules>,
     what: Vec<Purge>,
+    when: When,
+}
+
+/// The end that does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// Success, and whatever may have been one: a writing tool's.
+    Done,
+    /// An error: a cursor is not known any more, so what was kept of its list is of one that is no more.
+    Refused(Method),
 }
 
 impl Upkeep {
@@ -167,7 +177,7 @@ impl Upkeep {
         };
         let outcome = outcome(&seen, said);
         if let Some(touch) = self.touch.take() {
-            self.publishing = touch.settle(outcome);
+            self.publishing = touch.settle(outcome, gateway.clock.now());
         }
         match std::mem::replace(&mut self.part, Part::None) {
             Part::Leads(fill) => fill.answered(gateway, (said, &seen), outcome, outgoing),
@@ -194,8 +204,8 @@ impl Fill {
                 let rule = &self.rules.rules[rule].rule;
                 (rule.keeping(outcome, bytes), rule.telling, None)
             }
-            By::Hint { method, page, public } => {
-                let (keeping, who) = self.hinted((said, seen), (method, page), outcome, now);
+            By::Hint { method, page, public, asked } => {
+                let (keeping, who) = self.hinted((said, seen), (method, page, asked), outcome, now);
                 (keeping, Telling::Silent, public.filter(|_| who == Said::Public))
             }
             By::Time { ttl } if bytes <= LIST_MAX => {
@@ -223,7 +233,7 @@ impl Fill {
     fn hinted(
         &self,
         (said, seen): (&Bytes, &Skim),
-        (method, page): (Method, Page),
+        (method, page, asked): (Method, Page, u64),
         outcome: Outcome,
         now: Micros,
     ) -> (Keeping, Said) {
@@ -232,7 +242,7 @@ impl Fill {
         let is_for_all = method != Method::ServerDiscover || who == Said::Public;
         let is_kept = keeping != Keeping::Passed && is_for_all;
         if let Some(read) = self.rules.read(method).filter(|_| !is_kept && outcome == Outcome::Complete) {
-            read.put_aside(now);
+            read.put_aside(asked, now);
         }
         (if is_kept { keeping } else { Keeping::Passed }, who)
     }
@@ -252,22 +262,37 @@ fn told(said: &Bytes, seen: &Skim, outgoing: Bytes) -> Bytes {
 impl Touch {
     /// Makes `what` old unless the call turns out to have done nothing; none if nothing is named.
     pub fn new(rules: &Arc<ServerRules>, what: Vec<Purge>) -> Option<Touch> {
-        (!what.is_empty()).then(|| Touch { rules: rules.clone(), what })
+        (!what.is_empty()).then(|| Touch { rules: rules.clone(), what, when: When::Done })
     }
 
-    fn settle(mut self, outcome: Outcome) -> Option<Publishing> {
+    /// Makes what is kept of `list` old if its server refuses a later page of it: who then begins anew, as it should
+    /// (2026-07-28 server/utilities/caching, *Interaction with Pagination*), must not get the first page that led there.
+    pub fn of_pages(rules: &Arc<ServerRules>, list: Method) -> Touch {
+        let what = vec![Purge::Tool(list.as_str().to_owned())];
+        Touch { rules: rules.clone(), what, when: When::Refused(list) }
+    }
+
+    fn settle(mut self, outcome: Outcome, now: Micros) -> Option<Publishing> {
         let what = std::mem::take(&mut self.what);
-        match outcome {
-            Outcome::ToolError | Outcome::Failed => None,
+        match (self.when, outcome) {
+            (When::Done, Outcome::ToolError | Outcome::Failed) => None,
             // A task has only begun, and a question may come after half the work: both may have written.
-            Outcome::Complete | Outcome::Unfinished | Outcome::Asked => self.rules.purge(what),
+            (When::Done, Outcome::Complete | Outcome::Unfinished | Outcome::Asked) => self.rules.purge(what),
+            (When::Refused(list), Outcome::Failed) => {
+                let is_due = self.rules.read(list).is_some_and(|read| read.begins_anew(now));
+                if is_due { self.rules.purge(what) } else { None }
+            }
+            (
+                When::Refused(_),
+                Outcome::Complete | Outcome::ToolError | Outcome::Unfinished | Outcome::Asked,
+            ) => None,
         }
     }
 }
 
 impl Drop for Touch {
     fn drop(&mut self) {
-        if !self.what.is_empty() {
+        if !self.what.is_empty() && self.when == When::Done {
             self.rules.purge(std::mem::take(&mut self.what));
         }
     }

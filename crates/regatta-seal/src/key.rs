@@ -29,10 +29,12 @@ pub enum Purpose {
     Cursor,
     /// A letter from one gateway to another.
     Letter,
+    /// A kept result that gateways share.
+    Result,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 7] = [
+    const ALL: [Purpose; 8] = [
         Purpose::Session,
         Purpose::Event,
         Purpose::ServerRequest,
@@ -40,6 +42,7 @@ impl Purpose {
         Purpose::Task,
         Purpose::Cursor,
         Purpose::Letter,
+        Purpose::Result,
     ];
 
     /// The word that goes into the derivation. Never change one: old seals would break.
@@ -52,6 +55,7 @@ impl Purpose {
             Purpose::Task => b"task",
             Purpose::Cursor => b"cursor",
             Purpose::Letter => b"letter",
+            Purpose::Result => b"result",
         }
     }
 }
@@ -159,7 +163,7 @@ struct Pair {
 /// A key in the ring.
 pub(crate) struct Key {
     pub(crate) fingerprint: Fingerprint,
-    pairs: [Pair; 7],
+    pairs: [Pair; Purpose::ALL.len()],
 }
 
 impl Key {

@@ -134,6 +134,11 @@ impl KeyRing {
     /// Seals `plain`: base64url of format byte ∥ fingerprint ∥ 96-bit random nonce ∥ ciphertext ∥ tag, 33 bytes more
     /// than `plain`. Opens only with the same purpose and the same `associated` parts.
     pub fn seal(&self, purpose: Purpose, associated: &[&[u8]], plain: &[u8]) -> String {
+        text::ENGINE.encode(self.seal_bytes(purpose, associated, plain))
+    }
+
+    /// The same as the bytes that `seal` spells in base64url, for places that take any bytes.
+    pub fn seal_bytes(&self, purpose: Purpose, associated: &[&[u8]], plain: &[u8]) -> Vec<u8> {
         // 2^32 seals a key with random 96-bit nonces is the usual bound of GCM; with SIV a repeated nonce would tell
         // only whether two contents are equal (RFC 8452 section 9), so no count of seals is kept.
         let nonce: [u8; NONCE_LEN] = pooled();
@@ -155,12 +160,23 @@ impl KeyRing {
     ) -> String {
         let key = key.and_then(|key| self.find(key)).unwrap_or(&self.current);
         let head = head(Format::Same, key.fingerprint);
-        write(key.same(purpose), &head, nonce_of(&head, associated), &[], associated, plain)
+        let nonce = nonce_of(&head, associated);
+        text::ENGINE.encode(write(key.same(purpose), &head, nonce, &[], associated, plain))
     }
 
     /// Opens what `seal` or `seal_same` made with this purpose and these associated parts.
     pub fn open(&self, purpose: Purpose, associated: &[&[u8]], text: &str) -> Result<Opened, OpenError> {
-        let mut bytes = text::ENGINE.decode(text).map_err(|_| OpenError::Broken)?;
+        let bytes = text::ENGINE.decode(text).map_err(|_| OpenError::Broken)?;
+        self.open_bytes(purpose, associated, bytes)
+    }
+
+    /// Opens what `seal_bytes` made, in place.
+    pub fn open_bytes(
+        &self,
+        purpose: Purpose,
+        associated: &[&[u8]],
+        mut bytes: Vec<u8>,
+    ) -> Result<Opened, OpenError> {
         let head: [u8; HEAD_LEN] = *bytes.first_chunk().ok_or(OpenError::Broken)?;
         let format = match head[0] {
             1 => Format::Random,
@@ -231,7 +247,7 @@ fn write(
     shown_nonce: &[u8],
     associated: &[&[u8]],
     plain: &[u8],
-) -> String {
+) -> Vec<u8> {
     let body = HEAD_LEN + shown_nonce.len();
     let mut bytes = Vec::with_capacity(body + plain.len() + TAG_LEN);
     bytes.extend_from_slice(head);
@@ -243,7 +259,7 @@ fn write(
     })
     .expect("a content far below the 64 GiB of RFC 8452");
     bytes.extend_from_slice(tag.as_ref());
-    text::ENGINE.encode(&bytes)
+    bytes
 }
 
 /// Calls `then` with the associated data: head ∥ (length as four bytes ∥ part)*, unambiguous for any parts.

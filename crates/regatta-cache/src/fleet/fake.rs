@@ -75,6 +75,11 @@ impl Fake {
         });
     }
 
+    /// What somebody else put under `key`.
+    pub fn set(&self, key: &Key, bytes: Bytes) {
+        self.with(|state| state.values.insert(key.0, (bytes, Instant::now(), Duration::from_secs(3600))));
+    }
+
     pub fn values(&self) -> usize {
         self.with(|state| state.values.len())
     }

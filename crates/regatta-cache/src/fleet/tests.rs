@@ -2,10 +2,12 @@
 
 use regatta_mcp::skim;
 use regatta_policy::cache::Telling;
+use regatta_seal::MasterKey;
 
 use super::fake::{Fake, Trouble};
 use super::*;
 use crate::cache::{Joined, Looked, ResultCache};
+use crate::tally::Tally;
 
 const KEY: Key = Key([1; 32]);
 const PATIENCE: Patience = Patience { silence: Duration::from_secs(30), whole: Duration::from_secs(600) };
@@ -15,6 +17,7 @@ struct Gateway {
     cache: Arc<ResultCache>,
     purges: Arc<Purges>,
     shelf: Arc<Shelf>,
+    tally: Arc<Tally>,
 }
 
 impl Gateway {
@@ -23,10 +26,15 @@ impl Gateway {
     }
 
     async fn over(fleet: Arc<dyn Fleet>, own: u8) -> Gateway {
+        Self::with_keys(fleet, own, ring(&[1])).await
+    }
+
+    async fn with_keys(fleet: Arc<dyn Fleet>, own: u8, ring: Arc<KeyRing>) -> Gateway {
         let purges: Arc<Purges> = Arc::default();
-        let shelf = Shelf::new(fleet, [7; 16], Holder([own; 16]), purges.clone());
+        let rings: Rings = Arc::new(move || ring.clone());
+        let shelf = Shelf::new((fleet, rings), [7; 16], Holder([own; 16]), purges.clone());
         let _ = shelf.follow().await;
-        Gateway { cache: ResultCache::new(1 << 20), purges, shelf }
+        Gateway { cache: ResultCache::new(1 << 20), purges, shelf, tally: Arc::default() }
     }
 
     fn keep_following(&self) {
@@ -43,7 +51,7 @@ impl Gateway {
         About {
             purges: self.purges.clone(),
             shelf: Some(self.shelf.clone()),
-            tally: Arc::default(),
+            tally: self.tally.clone(),
             tool: "get".into(),
             principal: None,
             call: [9; 16],
@@ -76,6 +84,12 @@ impl Gateway {
             Sought::Late => "late".to_owned(),
         }
     }
+}
+
+/// Keys by their bytes; the first seals.
+fn ring(keys: &[u8]) -> Arc<KeyRing> {
+    let keys: Vec<MasterKey> = keys.iter().map(|key| MasterKey::new([*key; 32])).collect();
+    Arc::new(keys.iter().fold(KeyRing::new(&keys[0]), |ring, key| ring.add(key)))
 }
 
 fn life() -> Life {
@@ -280,4 +294,46 @@ async fn a_purge_that_was_not_numbered_is_when_the_store_is_back() {
         assert!(gateway.shelf.is_trusted());
     }
     assert_eq!(two.ask("b").await, "fetched b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_of_the_fleet_sealed_for_this_place_is_a_miss_and_counted() {
+    let fleet: Arc<Fake> = Arc::default();
+    let with_keys = async |keys: &[u8]| Gateway::with_keys(fleet.clone(), 1, ring(keys)).await;
+    assert_eq!(with_keys(&[1]).await.ask("a").await, "fetched a");
+    let after_a_rotation = with_keys(&[2, 1]).await;
+    assert_eq!(after_a_rotation.ask("-").await, "a");
+    assert_eq!(after_a_rotation.tally.now().refused, 0);
+
+    let without_the_old_key = with_keys(&[2]).await;
+    assert_eq!(without_the_old_key.ask("b").await, "fetched b");
+    assert!(without_the_old_key.tally.now().refused > 0);
+
+    let forge = |key: Key, keys: &[u8]| {
+        let content =
+            Content { form: form("forged"), life: life(), cost: Duration::ZERO, epoch: 1, since: 0 };
+        stored::write(&ring(keys), &key, &content).expect("not too large")
+    };
+    for forged in [forge(Key([2; 32]), &[1]), forge(KEY, &[9]), Bytes::from_static(b"forged"), Bytes::new()] {
+        fleet.set(&KEY, forged);
+        let gateway = with_keys(&[1]).await;
+        assert_eq!(gateway.ask("c").await, "fetched c");
+        assert!(gateway.tally.now().refused > 0);
+        assert_eq!(with_keys(&[1]).await.ask("-").await, "c", "what was fetched takes its place");
+    }
+    fleet.set(&KEY, forge(KEY, &[1]));
+    assert_eq!(with_keys(&[1]).await.ask("-").await, "forged", "by the key and for the place it is one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn purges_of_lists_are_followed_seldom_and_not_before_anybody_asks() {
+    let gateway = Gateway::new(&Arc::default(), 1).await;
+    let due = || (0..20).filter(|beat| gateway.shelf.is_due(*beat)).count();
+    assert_eq!(due(), 20);
+    gateway.shelf.set_interest(Interest::Lists);
+    assert_eq!(due(), 0);
+    gateway.shelf.note_use();
+    assert_eq!(due(), 2);
+    gateway.shelf.set_interest(Interest::Results);
+    assert_eq!(due(), 20);
 }

@@ -9,6 +9,7 @@ use regatta_cache::{About, Fields, Key, ScopeValue, call_digest};
 use regatta_mcp::era::Era;
 use regatta_mcp::{Message, Method, canonical_params};
 use regatta_policy::cache::{Hints, Page, Scope};
+use regatta_policy::ids::stable_hash;
 use regatta_policy::snapshot::Cursors;
 
 use super::{Look, is_personal, look_under, place, surroundings, version};
@@ -16,7 +17,7 @@ use crate::gateway::Gateway;
 use crate::handover::Call;
 use crate::results::Read;
 use crate::session::Bound;
-use crate::upkeep::By;
+use crate::upkeep::{By, Touch};
 
 /// Looks for a list or a read.
 pub(super) fn look(
@@ -26,7 +27,8 @@ pub(super) fn look(
     bound: Option<&Bound>,
 ) -> Look {
     let lists = &call.server.results.lists;
-    if is_personal(message) || read.is_aside(gateway.clock.now()) {
+    let asked = asked(call, message);
+    if is_personal(message) || read.is_aside(asked, gateway.clock.now()) {
         return Look::Aside;
     }
     let page = if message.params.cursor.is_some() { Page::Later } else { Page::First };
@@ -43,7 +45,7 @@ pub(super) fn look(
         (Era::Modern, Hints::Private) if method == Method::ServerDiscover => return Look::Aside,
         (Era::Modern, Hints::Private | Hints::Trusted) => {
             let public = if lists.shares(page) { key(&Scope::Public) } else { None };
-            By::Hint { method, page, public }
+            By::Hint { method, page, public, asked }
         }
     };
     if let By::Hint { public: Some(public), .. } = by
@@ -56,6 +58,23 @@ pub(super) fn look(
         Some(key) => look_under(gateway, call, (key, by), || about(call, message, method, read)),
         None => Look::Aside,
     }
+}
+
+/// Which list, page or resource is asked for: each may have a time of its own.
+fn asked(call: &Call, message: &Message) -> u64 {
+    let [cursor, uri] = [message.params.cursor, message.params.uri]
+        .map(|text| text.map(|text| text.get(&call.text)).unwrap_or_default());
+    stable_hash(&[cursor.as_bytes(), uri.as_bytes()])
+}
+
+/// What a request for a later page makes old if it is refused.
+pub(super) fn touch(call: &Call, message: &Message, method: Method) -> Option<Touch> {
+    message.params.cursor?;
+    let are_kept = match call.era {
+        Era::Legacy => ttl(call, method).is_some(),
+        Era::Modern => call.server.results.lists.hints != Hints::Ignored,
+    };
+    are_kept.then(|| Touch::of_pages(&call.server.results, method))
 }
 
 /// How long a legacy server's lists are kept, if they are.

@@ -46,9 +46,10 @@ pub(crate) fn consult(gateway: &Gateway, call: &Call, bound: Option<&Bound>) -> 
         Some(Method::ToolsCall) if call.server.results.rules.is_empty() => NOTHING,
         Some(Method::ToolsCall) => tools::consult(gateway, call, message, bound),
         Some(method) => match call.server.results.read(method) {
-            Some(read) => {
-                Consulted { look: lists::look(gateway, call, (message, method, read), bound), touch: None }
-            }
+            Some(read) => Consulted {
+                look: lists::look(gateway, call, (message, method, read), bound),
+                touch: lists::touch(call, message, method),
+            },
             None => NOTHING,
         },
         None => NOTHING,

@@ -27,7 +27,8 @@ pub(crate) struct Audience {
     pub identity: [u8; 16],
 }
 
-/// All shared legs of one gateway. There are never more audiences than open streams, but for the lingering ones.
+/// All shared legs of one gateway. There are never more audiences than open streams, but for the lingering
+/// ones and one of our own for each server.
 #[derive(Default)]
 pub(crate) struct SharedLegs {
     audiences: Mutex<HashMap<Audience, Arc<Shared>>>,
@@ -319,6 +320,11 @@ impl Listening {
             Leg::Opening | Leg::Open(_) | Leg::Lost(_) | Leg::Away => None,
         });
         refused.map_or(Agreement::Nobody, Agreement::Refused)
+    }
+
+    /// Whether the legs are gone for good.
+    pub fn is_over(&self) -> bool {
+        lock(&self.client.ear).is_over
     }
 
     /// What was heard since the last time.

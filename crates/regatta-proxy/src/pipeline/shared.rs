@@ -28,7 +28,7 @@ use crate::headers::Outbound;
 use crate::listen::agreed::Agreed;
 use crate::listen::body::{ListenBody, Source};
 use crate::listen::lists::Lists;
-use crate::listen::shared::{Agreement, Audience, Refused, Said, Shared};
+use crate::listen::shared::{Agreement, Audience, Listening, Refused, Said, Shared};
 use crate::reply::ReplyBody;
 use crate::tool_news;
 use crate::view::ServerView;
@@ -50,19 +50,10 @@ pub(super) async fn listen(
     wanted: Lists,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let server = call.server.clone();
-    let speakers: Vec<ReplicaId> = speakers(&server).collect();
-    let Some(first) = speakers.first().copied() else { return Err(Fault::EraNotSpoken.told(&asker)) };
     let headers = Outbound::of(who_asks(call.head.headers), &as_told(&server, call.caller)).compact();
     drop(call.text);
-    let path: Arc<str> = server.server.path.as_str().into();
-    let audience = Audience { path: path.clone(), identity: identity(&headers) };
-    let (listening, unopened) = gateway.shared_legs.join(&audience, wanted, speakers.into_iter());
-    if let Some(shared) = unopened {
-        let id = Bytes::from(own_id());
-        let (text, rewritten) = (request(&id), rewritten());
-        let pattern = Leg { gateway: gateway.clone(), path, replica: first, headers, rewritten, text, id };
-        tokio::spawn(keep(Keeping { gateway: gateway.clone(), audience, shared }, pattern));
-    }
+    let listening = join(gateway, &server, headers, wanted);
+    let Some(listening) = listening else { return Err(Fault::EraNotSpoken.told(&asker)) };
     let _ = tokio::time::timeout(ACKNOWLEDGE_WAIT, listening.settled()).await;
     match listening.agree() {
         Agreement::On(lists) => {
@@ -74,6 +65,27 @@ pub(super) async fn listen(
         Agreement::Refused(Refused::Unusable) => Err(unusable(&asker)),
         Agreement::Nobody => Err(Fault::NoReplica.told(&asker)),
     }
+}
+
+/// Listens in the gateway's own name; none where no replica speaks the era.
+pub(super) fn overhear(gateway: &Arc<Gateway>, server: &ServerView) -> Option<Listening> {
+    join(gateway, server, Outbound::default(), Lists::ALL)
+}
+
+/// Joins those who would be sent the same under `headers`; opens the legs if it is the first of them.
+fn join(gateway: &Arc<Gateway>, server: &ServerView, headers: Outbound, wanted: Lists) -> Option<Listening> {
+    let speakers: Vec<ReplicaId> = speakers(server).collect();
+    let first = speakers.first().copied()?;
+    let path: Arc<str> = server.server.path.as_str().into();
+    let audience = Audience { path: path.clone(), identity: identity(&headers) };
+    let (listening, unopened) = gateway.shared_legs.join(&audience, wanted, speakers.into_iter());
+    if let Some(shared) = unopened {
+        let id = Bytes::from(own_id());
+        let (text, rewritten) = (request(&id), rewritten());
+        let pattern = Leg { gateway: gateway.clone(), path, replica: first, headers, rewritten, text, id };
+        tokio::spawn(keep(Keeping { gateway: gateway.clone(), audience, shared }, pattern));
+    }
+    Some(listening)
 }
 
 /// What a client is told when a replica answered with something that is no word of MCP.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use regatta_cache::FOLLOW_EVERY;
 use regatta_policy::drain::{Drain, Step, reconnect_after};
 use regatta_policy::snapshot::Health;
 
+use super::overhear::overhear;
 use super::rehome;
 use crate::gateway::Gateway;
 use crate::{budgets, peers, quotas};
@@ -19,15 +21,11 @@ pub async fn tend(gateway: Arc<Gateway>) {
         end_retired(&gateway),
         peers::tend(&gateway),
         follow_purges(&gateway),
+        overhear(&gateway),
         quotas::attend::attend(&gateway),
         budgets::tend(&gateway)
     );
 }
-
-/// How often the purges of other gateways are looked for: a purge is heard of everywhere within 100 ms.
-const FOLLOW_EVERY: Duration = Duration::from_millis(40);
-/// So many times as seldom where only lists and reads are kept, and not before anybody asks for any.
-const LISTS_FOLLOWED_EVERY: u64 = 10;
 
 /// Hears of what other gateways purged, for as long as results are shared with any.
 async fn follow_purges(gateway: &Arc<Gateway>) {
@@ -38,11 +36,9 @@ async fn follow_purges(gateway: &Arc<Gateway>) {
         beat.tick().await;
         beats += 1;
         for server in &gateway.view().servers {
-            let Some(shelf) = &server.results.shelf else { continue };
-            let is_seldom = server.results.rules.is_empty();
-            if is_seldom && !(shelf.is_used() && beats.is_multiple_of(LISTS_FOLLOWED_EVERY)) {
+            let Some(shelf) = server.results.shelf.as_ref().filter(|shelf| shelf.is_due(beats)) else {
                 continue;
-            }
+            };
             // One that fails is made up for by the next; how long nothing was heard counts.
             let _ = shelf.follow().await;
             match shelf.turned() {

@@ -10,13 +10,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PURPOSES: [Purpose; 6] = [
+const PURPOSES: [Purpose; 8] = [
     Purpose::Session,
     Purpose::Event,
     Purpose::ServerRequest,
     Purpose::RequestState,
     Purpose::Task,
     Purpose::Cursor,
+    Purpose::Letter,
+    Purpose::Result,
 ];
 
 fn key(byte: u8) -> MasterKey {
@@ -36,6 +38,9 @@ fn opens_what_it_sealed() {
             assert_eq!(ring.open(purpose, &[b"alice"], &text).unwrap().plain, plain);
             let text = ring.seal_same(purpose, &[b"alice"], plain, None);
             assert_eq!(ring.open(purpose, &[b"alice"], &text).unwrap().plain, plain);
+            let bytes = ring.seal_bytes(purpose, &[b"alice"], plain);
+            assert_eq!(bytes.len(), plain.len() + 33);
+            assert_eq!(ring.open_bytes(purpose, &[b"alice"], bytes).unwrap().plain, plain);
         }
     }
 }

@@ -25,6 +25,7 @@ pub fn stats(gateway: &Gateway) -> Value {
             "passed": tallied.passed,
             "refreshes": tallied.refreshed,
             "hit_percent": if asked == 0 { 0.0 } else { (found as f64 * 1000.0 / asked as f64).round() / 10.0 },
+            "refused": tallied.refused,
             "saved_bytes": tallied.saved_bytes,
             "saved_seconds": tallied.saved.as_secs_f64(),
             "bytes": tallied.held_bytes,

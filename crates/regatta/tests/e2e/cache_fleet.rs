@@ -286,6 +286,9 @@ async fn a_shared_result_that_was_touched_or_stands_in_anothers_place_is_none() 
     }
     all_are_fetched_again("garbage").await?;
 
+    let refused = pair.two.metric("regatta_cache_refused_total{server=\"demo\",tool=\"own\"}").await;
+    assert!(refused >= Some(4.0), "each was counted: {refused:?}");
+
     for key in share("another type").await? {
         assert_eq!(pair.redis.say(&["SET", &key, "garbage"]), "OK");
     }

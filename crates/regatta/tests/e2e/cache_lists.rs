@@ -5,8 +5,10 @@ use crate::REGATTA;
 use regatta_testkit::client::{Client, Events};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::{Seen, answers};
-use regatta_testkit::{Gateway, Reply, Result, Stub};
+use regatta_testkit::{Gateway, Reply, Result, Stub, eventually};
 use serde_json::{Value, json};
+
+use crate::peers::SOON;
 
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
@@ -193,5 +195,93 @@ async fn who_hears_of_a_change_and_asks_gets_no_old_list() -> Result<()> {
     assert_eq!(lists().await?, 2);
     session.call("work", json!({"op": "w"})).await?;
     assert_eq!(stub.journal().executions("w"), 2, "a tool that changed may give other results");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_change_is_heard_without_any_client_that_listens_and_over_one_subscription_with_many() -> Result<()>
+{
+    let base = answers::dual();
+    let stub = Stub::start(move |seen| hinted(seen).unwrap_or_else(|| base(seen))).await;
+    let gateway =
+        Gateway::start(REGATTA, Plan::over([stub.url()]).tables("[[cache]]\ntool = \"work\"\nttl = \"1h\""))
+            .await;
+    let hints = json!({"ttlMs": 600_000, "cacheScope": "private"});
+    let ada = gateway.client().header("authorization", "Bearer ada").modern();
+    let asks = async |method: &str| {
+        let before = stub.seen_rpc(method).len();
+        let modern = ada.clone().with_meta("test/hints", hints.clone());
+        modern.request(method, json!({})).await?.outcome().await?.result()?;
+        Ok::<_, regatta_testkit::Failure>(stub.seen_rpc(method).len() - before)
+    };
+    assert_eq!(stub.seen_rpc("subscriptions/listen").len(), 0, "nothing is kept yet");
+    assert_eq!((asks("prompts/list").await?, asks("prompts/list").await?), (1, 0));
+    ada.call("work", json!({"op": "w"})).await?;
+    let subscription = stub.wait_for("subscriptions/listen", 1).await;
+    assert_eq!(subscription.header("authorization"), "", "in nobody's name");
+    let live = async || (stub.live_count() == 1).then_some(());
+    eventually("it stands", SOON, live).await;
+    let changed = |list: &str| {
+        let meta = json!({SUBSCRIPTION: subscription.id()});
+        json!({"jsonrpc": "2.0", "method": format!("notifications/{list}/list_changed"), "params": {"_meta": meta}})
+    };
+    stub.say(&changed("prompts"));
+    let is_fetched = async || (asks("prompts/list").await.ok()? == 1).then_some(());
+    eventually("the prompts are fetched again", SOON, is_fetched).await;
+    stub.say(&changed("tools"));
+    let is_executed = async || {
+        ada.call("work", json!({"op": "w"})).await.ok()?;
+        (stub.journal().executions("w") == 2).then_some(())
+    };
+    eventually("the tool is executed again", SOON, is_executed).await;
+
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let filter = json!({"toolsListChanged": true, "promptsListChanged": true});
+        let mut heard = gateway.client().modern().listen(filter).await?.events();
+        heard.until("notifications/subscriptions/acknowledged").await?;
+        clients.push(heard);
+    }
+    hear(&stub, &mut clients[4], &changed("prompts")).await?;
+    assert_eq!(asks("prompts/list").await?, 1);
+    assert_eq!(stub.seen_rpc("subscriptions/listen").len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_begins_a_list_anew_because_its_cursor_was_refused_gets_no_old_first_page() -> Result<()> {
+    let base = answers::dual();
+    let stub = Stub::start(move |seen| match (seen.rpc(), seen.json["params"]["cursor"].as_str()) {
+        ("prompts/list", Some("known")) => {
+            Reply::result(seen, json!({"resultType": "complete", "prompts": []}))
+        }
+        ("prompts/list", Some(_)) => Reply::error(seen, -32602, "no such cursor"),
+        ("prompts/list", None) => Reply::result(
+            seen,
+            json!({"resultType": "complete", "prompts": [],
+            "nextCursor": "x", "ttlMs": 600_000, "cacheScope": "private"}),
+        ),
+        _ => base(seen),
+    })
+    .await;
+    let first_pages = || {
+        let seen = stub.seen_rpc("prompts/list");
+        seen.iter().filter(|seen| seen.json["params"].get("cursor").is_none()).count()
+    };
+    for round in 0..2 {
+        let plan = Plan::over([stub.url()]).on_server("list_ttl = \"1h\"");
+        let gateway = Gateway::start(REGATTA, plan).await;
+        let (modern, session) = (gateway.client().modern(), gateway.client().initialize().await?);
+        let before = first_pages();
+        for cursor in [None, Some("known"), None, Some("forgotten"), None, None] {
+            let params = cursor.map_or(json!({}), |cursor| json!({"cursor": cursor}));
+            let outcome = match round {
+                0 => modern.request("prompts/list", params).await?.outcome().await?,
+                _ => session.request("prompts/list", params).await?.outcome().await?,
+            };
+            assert_eq!(outcome.result().is_err(), cursor == Some("forgotten"), "{}", outcome.message);
+        }
+        assert_eq!(first_pages() - before, 2, "round {round}");
+    }
     Ok(())
 }

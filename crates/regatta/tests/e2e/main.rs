@@ -25,6 +25,7 @@ mod cache_matrix;
 mod cache_schema;
 mod caching_guide;
 mod cancel;
+mod crash_loop;
 mod demo_eras;
 mod documents;
 mod drain;

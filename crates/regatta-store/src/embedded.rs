@@ -308,6 +308,10 @@ impl Store for Embedded {
         Link::Up
     }
 
+    fn is_long_away(&self) -> bool {
+        false
+    }
+
     fn durability(&self) -> Durability {
         match self.without_dir.clone().or_else(|| self.writer().trouble()) {
             None => Durability::Durable,

@@ -65,6 +65,10 @@ pub trait Store:
     /// Whether the store can be reached; as of now.
     fn link(&self) -> Link;
 
+    /// Whether the store has been away for seconds, as attempts up to now have shown: nobody need wait for it. To a process
+    /// that was stopped meanwhile, and has not tried again yet, it has not (RELIABILITY F8, F9).
+    fn is_long_away(&self) -> bool;
+
     /// Whether the state outlives this process; as of now, it may change.
     fn durability(&self) -> Durability;
 

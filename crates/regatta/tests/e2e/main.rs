@@ -66,6 +66,7 @@ mod peers_streams;
 mod proxies;
 mod questions;
 mod rehome;
+mod rehome_races;
 mod reload;
 mod resume;
 mod shared_legs;

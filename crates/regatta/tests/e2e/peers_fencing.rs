@@ -147,7 +147,7 @@ async fn a_gateway_stopped_past_its_lease_while_it_moves_sessions_changes_none_w
     Ok(())
 }
 
-/// How long a store is away that nobody waits for any more, and some.
+/// How long a store is away that nobody waits for any more, and for how long that is taken for true (SESSIONS 3); and some.
 const LONG_AWAY: Duration = Duration::from_millis(3500);
 
 #[tokio::test]
@@ -168,9 +168,10 @@ async fn a_gateway_without_its_store_that_was_stopped_asks_again_before_it_moves
         one.admin("/ready").await?.1.contains("the store is away").then_some(())
     })
     .await;
-    // The state that is tried is one that only time brings about.
+    // The state that is tried is one that only time brings about, here and below.
     tokio::time::sleep(LONG_AWAY).await;
     one.process.stop();
+    tokio::time::sleep(LONG_AWAY).await;
     let there = session.through(&two.client());
     forget(&there).await?;
     let seated = seat(&there.call("work", json!({})).await?);

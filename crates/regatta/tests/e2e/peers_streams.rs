@@ -120,7 +120,7 @@ async fn a_call_that_died_with_its_gateway_ends_in_one_honest_error_at_the_other
 async fn a_call_of_which_the_store_knows_but_the_end_does_not_end_in_silence() -> Result<()> {
     let (_demos, mut pair) = pair().await;
     let [one, two] = pair.session().await?;
-    let mut events = sleep(&one, 350).await?.events();
+    let mut events = sleep(&one, 1950).await?.events();
     let id = events.until("notifications/progress").await?.id.expect("an id to resume from");
     drop(events);
     let key = eventually("the call is written down whole", SOON, async || {

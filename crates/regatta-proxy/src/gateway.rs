@@ -210,7 +210,8 @@ impl Gateway {
             }
             let name = &server.server.name;
             if let (Some(_), Some(budget)) = (server.server.connections_max, self.upstreams.budget(name)) {
-                self.metrics.show_connections(name, budget.used().taken, budget.units());
+                let used = budget.used();
+                self.metrics.show_connections(name, used.taken, used.allowed);
             }
         }
         self.metrics.text()

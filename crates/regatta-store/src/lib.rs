@@ -27,7 +27,9 @@ pub mod suite;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use budgets::{BUDGET_HOLDERS_MAX, BudgetAsk, BudgetHolder, BudgetName, BudgetShare, Budgets};
+pub use budgets::{
+    Allowance, Alone, BUDGET_HOLDERS_MAX, BudgetAsk, BudgetHolder, BudgetName, BudgetShare, Budgets, Holding,
+};
 pub use calls::{Begun, CALL_RESULT_MAX, CallName, Calls, Holds, Run};
 pub use claims::{Claim, Claims};
 pub use data::{Data, Datum, SPACE_BYTES_MAX, SPACE_VALUES_MAX, SpaceName, Written};

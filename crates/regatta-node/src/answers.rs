@@ -3,16 +3,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use futures_util::{Stream, StreamExt as _};
+use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Full};
-use tokio::time::Sleep;
+use http_body_util::{BodyExt, Full, StreamBody};
 
-use crate::places::Place;
+use crate::clock::Clock;
+
+/// How long a client waits before it comes back, in milliseconds.
+const RETRY_MS: u32 = 1000;
 
 /// An answer's body.
 pub(crate) type AnswerBody = BoxBody<Bytes, std::convert::Infallible>;
@@ -58,22 +60,55 @@ pub(crate) fn event(message: &str) -> Bytes {
     Bytes::from(format!("data: {message}\n\n"))
 }
 
+/// One event with an id.
+pub(crate) fn event_with_id(id: &str, message: &[u8]) -> Bytes {
+    let mut event = Vec::with_capacity(id.len() + message.len() + 16);
+    event.extend_from_slice(b"id: ");
+    event.extend_from_slice(id.as_bytes());
+    event.extend_from_slice(b"\ndata: ");
+    event.extend_from_slice(message);
+    event.extend_from_slice(b"\n\n");
+    Bytes::from(event)
+}
+
+/// An id before there is any message, so that a client can come back at once (2025-11-25, *Sending Messages to the Server*).
+pub(crate) fn primer(id: &str) -> Bytes {
+    Bytes::from(format!("id: {id}\nretry: {RETRY_MS}\ndata:\n\n"))
+}
+
+/// An answer of events.
+pub(crate) fn events(frames: impl Stream<Item = Bytes> + Send + Sync + 'static) -> Answer {
+    let frames = frames.map(|frame| Ok::<_, std::convert::Infallible>(Frame::data(frame)));
+    let mut answer = Response::new(BodyExt::boxed(StreamBody::new(Box::pin(frames))));
+    let kind = HeaderValue::from_static("text/event-stream");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    answer
+}
+
+/// Marks an answer whose body is no request's any more: it holds no place, and its time is bounded elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Apart;
+
+/// Ends when a request's time is over.
+type TimeOver = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
 /// A body that holds its place, and that ends with `last_word` when its time is over: dropping what is inside then
 /// cancels the handler.
 pub(crate) struct Held {
     inner: Option<AnswerBody>,
     /// `None`: a stream that is meant to stand.
-    deadline: Option<(Pin<Box<Sleep>>, Bytes)>,
-    _place: Arc<Place>,
+    deadline: Option<(TimeOver, Bytes)>,
+    _place: Arc<dyn std::any::Any + Send + Sync>,
 }
 
 impl Held {
-    pub(crate) fn new(inner: AnswerBody, place: Arc<Place>) -> Held {
+    pub(crate) fn new(inner: AnswerBody, place: Arc<dyn std::any::Any + Send + Sync>) -> Held {
         Held { inner: Some(inner), deadline: None, _place: place }
     }
 
-    pub(crate) fn until(mut self, left: Duration, last_word: Bytes) -> Held {
-        self.deadline = Some((Box::pin(tokio::time::sleep(left)), last_word));
+    pub(crate) fn until(mut self, clock: Arc<Clock>, last_word: Bytes) -> Held {
+        self.deadline = Some((Box::pin(clock.over()), last_word));
         self
     }
 }
@@ -95,8 +130,8 @@ impl Body for Held {
             Poll::Ready(frame) => return Poll::Ready(frame),
             Poll::Pending => {}
         }
-        if let Some((sleep, last_word)) = &mut self.deadline
-            && sleep.as_mut().poll(context).is_ready()
+        if let Some((over, last_word)) = &mut self.deadline
+            && over.as_mut().poll(context).is_ready()
         {
             let last_word = last_word.clone();
             self.inner = None;

@@ -202,6 +202,40 @@ impl Handles {
         }
     }
 
+    /// A text that carries `state` and opens at every node, for this caller only, under the same `about`: for the
+    /// `requestState` of a result that asks for input, or a cursor. Nothing is stored. It can be read by nobody else, and be
+    /// sent again: bind it to what it is for.
+    ///
+    /// # Errors
+    /// [`DataError::Form`]: the value cannot be written as JSON.
+    pub fn seal_state<T: Serialize>(&self, about: &str, state: &T) -> Result<String, DataError> {
+        let plain = serde_json::to_vec(state).map_err(|why| DataError::Form(why.to_string()))?;
+        Ok(self.sessions.sealing.seal(&self.about(about), &plain))
+    }
+
+    /// What a text of [`seal_state`](Self::seal_state) carries; `None`: it was changed, or is of another caller or about
+    /// something else.
+    ///
+    /// # Errors
+    /// [`DataError::Away`]: nobody can tell now. [`DataError::Form`]: it carries something of another type.
+    pub async fn open_state<T: DeserializeOwned>(
+        &self,
+        about: &str,
+        text: &str,
+    ) -> Result<Option<T>, DataError> {
+        match self.sessions.sealing.open(&*self.sessions.store, &self.about(about), text).await {
+            Ok(plain) => {
+                serde_json::from_slice(&plain).map(Some).map_err(|why| DataError::Form(why.to_string()))
+            }
+            Err(crate::sealing::Closed::Foreign) => Ok(None),
+            Err(crate::sealing::Closed::StoreAway) => Err(DataError::Away),
+        }
+    }
+
+    fn about<'a>(&'a self, about: &'a str) -> [&'a [u8]; 4] {
+        [b"regatta-node state", self.sessions.server.as_bytes(), &self.caller.0, about.as_bytes()]
+    }
+
     fn data(&self, space: [u8; 16]) -> Data {
         let space = SpaceName(regatta_seal::digest16(&[b"handle data", &space]));
         Data { store: self.sessions.store.clone(), space, life: self.sessions.data_life }
@@ -227,7 +261,8 @@ pub fn handles(extensions: &Extensions) -> Option<Handles> {
     of_request(extensions)
 }
 
-fn of_request<T: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Option<T> {
+/// What a node gave a request on its way.
+pub(crate) fn of_request<T: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Option<T> {
     extensions.get::<http::request::Parts>()?.extensions.get::<T>().cloned()
 }
 

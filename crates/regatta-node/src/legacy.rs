@@ -1,28 +1,38 @@
-//! A request in a legacy session (2025-03-26 to 2025-11-25), as a service of one request: the peer is restored from the
+//! A message in a legacy session (2025-03-26 to 2025-11-25), as a service of one request: the peer is restored from the
 //! session's data, the handler runs, and nothing stays behind.
 //!
-//! The handshake and the modern era go through `rmcp`'s own transport (`serve.rs`); this is what it has no seam for.
+//! The handshake and the modern era go through `rmcp`'s own transport (`serve.rs`); this is what it has no seam for. A call
+//! runs on when its client's connection is lost, and its client gets the rest at any node.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, header};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
 use regatta_mcp::codes;
+use rmcp::ServerHandler;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientRequest, GetExtensions as _, JsonRpcRequest, ServerJsonRpcMessage,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, GetExtensions as _, JsonRpcNotification,
+    JsonRpcRequest, ServerJsonRpcMessage,
 };
-use rmcp::service::serve_directly;
+use rmcp::service::{RoleServer, RunningService, serve_directly};
 use rmcp::transport::OneshotTransport;
-use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
+use tokio::time::Instant;
 
-use crate::answers::{Answer, event, fault, json, plain};
+use crate::answers::{Answer, Apart, event_with_id, events, fault, json, plain, primer, unknown_text};
+use crate::caller::Caller;
+use crate::calls::Listed;
+use crate::clock::Clock;
+use crate::event_id::{self, Ids, Of};
+use crate::fleet::Fleet;
+use crate::places::Place;
+use crate::post::Letter;
+use crate::questions;
 use crate::session::{Refused, Session, Sessions};
+use crate::streams::{Read, Stream, Streams};
+use crate::transport::{Asking, OneRequest};
 
 /// What a request changes in its session once the handler has said yes.
 enum Change {
@@ -32,10 +42,34 @@ enum Change {
     Unsubscribe(String),
 }
 
+/// What a request holds of its node: a place, and its time. In the extensions of its head.
+#[derive(Clone)]
+pub(crate) struct Stay {
+    pub(crate) _place: Option<Arc<Place>>,
+    pub(crate) clock: Arc<Clock>,
+}
+
+impl Stay {
+    /// Takes it out of the head, which the handler keeps for as long as it likes.
+    fn of(parts: &mut Parts, fleet: &Fleet) -> Stay {
+        parts.extensions.remove::<Stay>().unwrap_or_else(|| Stay {
+            _place: None,
+            clock: Arc::new(Clock::new(Instant::now() + fleet.patience, fleet.patience)),
+        })
+    }
+}
+
+/// Where a message came.
+pub(crate) struct At<'a> {
+    pub(crate) sessions: &'a Arc<Sessions>,
+    pub(crate) fleet: &'a Arc<Fleet>,
+    pub(crate) caller: Caller,
+}
+
 /// Answers one message of a session.
 pub(crate) async fn answer<H: ServerHandler>(
     handler: H,
-    sessions: &Arc<Sessions>,
+    at: At<'_>,
     session: Session,
     parts: Parts,
     body: Bytes,
@@ -47,46 +81,153 @@ pub(crate) async fn answer<H: ServerHandler>(
         }
     };
     match message {
-        ClientJsonRpcMessage::Request(request) => run(handler, sessions, session, parts, request).await,
-        // A notification has no answer, and what it could stop runs on another connection, maybe at another node.
-        ClientJsonRpcMessage::Notification(_) => plain(StatusCode::ACCEPTED, ""),
-        ClientJsonRpcMessage::Response(_) | ClientJsonRpcMessage::Error(_) => fault(
-            StatusCode::BAD_REQUEST,
-            &Value::Null,
-            codes::INVALID_REQUEST,
-            "no request of this server waits for an answer",
-        ),
+        ClientJsonRpcMessage::Request(request) => run(handler, at, session, parts, request).await,
+        ClientJsonRpcMessage::Notification(notification) => {
+            notified(handler, &at, session, parts, notification).await;
+            plain(StatusCode::ACCEPTED, "")
+        }
+        ClientJsonRpcMessage::Response(_) | ClientJsonRpcMessage::Error(_) => {
+            let Fleet { questions, post, .. } = &**at.fleet;
+            match questions::take(questions, post, session.uuid, message).await {
+                Ok(()) => plain(StatusCode::ACCEPTED, ""),
+                Err(why) => refusal(&why.into(), &Value::Null),
+            }
+        }
+    }
+}
+
+/// A notification: a cancellation finds its call, everything else goes to the handler, which can only listen.
+async fn notified<H: ServerHandler>(
+    handler: H,
+    at: &At<'_>,
+    session: Session,
+    mut parts: Parts,
+    mut notification: JsonRpcNotification<ClientNotification>,
+) {
+    parts.extensions.remove::<Stay>();
+    if let ClientNotification::CancelledNotification(cancelled) = &notification.notification {
+        let Some(id) = &cancelled.params.request_id else { return };
+        let id = serde_json::to_value(id).unwrap_or_default();
+        if !at.fleet.calls.cancel(session.uuid, &id) {
+            let letter = Letter::Cancelled { session: session.uuid, id };
+            at.fleet.post.send(at.fleet.post.all, letter).await;
+        }
+        return;
+    }
+    let client = session.client.clone();
+    notification.notification.extensions_mut().insert(parts);
+    notification.notification.extensions_mut().insert(session);
+    let message = ClientJsonRpcMessage::Notification(notification);
+    let (transport, mut messages) = OneshotTransport::<RoleServer>::new(message);
+    let clock = Stay::of_notification(at.fleet);
+    tokio::spawn(async move {
+        let service = serve_directly(handler, transport, Some(client));
+        // What a handler says behind a notification has no stream to go on.
+        let silence = async { while messages.recv().await.is_some() {} };
+        tokio::select! {
+            () = silence => {}
+            () = clock.over() => {}
+        }
+        drop(service);
+    });
+}
+
+impl Stay {
+    /// A handler of a notification ends by itself; nobody can tell when it did.
+    fn of_notification(fleet: &Fleet) -> Arc<Clock> {
+        Arc::new(Clock::new(Instant::now() + std::time::Duration::from_secs(5), fleet.patience))
+    }
+}
+
+/// A call that runs. Dropped, it stops the handler.
+struct Call<H: ServerHandler> {
+    messages: Receiver<ServerJsonRpcMessage>,
+    listed: Listed,
+    stay: Stay,
+    _service: RunningService<RoleServer, H>,
+}
+
+impl<H: ServerHandler> Call<H> {
+    /// The next message; `None` when the client took the request back or the handler broke off.
+    async fn next(&mut self) -> Option<ServerJsonRpcMessage> {
+        tokio::select! {
+            message = self.messages.recv() => message,
+            () = self.listed.cancelled() => None,
+        }
+    }
+}
+
+/// A call whose client waits for the head of the answer. A lost connection is no cancellation (2025-11-25, *Sending Messages
+/// to the Server*): dropped, it runs on by itself.
+struct Waited<H: ServerHandler>(Option<Call<H>>);
+
+impl<H: ServerHandler> Drop for Waited<H> {
+    fn drop(&mut self) {
+        let (Some(mut call), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        if call.stay.clock.is_over() {
+            return;
+        }
+        runtime.spawn(async move {
+            let clock = call.stay.clock.clone();
+            let to_its_end = async { while call.next().await.is_some_and(|message| !is_last(&message)) {} };
+            tokio::select! {
+                () = to_its_end => {}
+                () = clock.over() => {}
+            }
+        });
     }
 }
 
 async fn run<H: ServerHandler>(
     handler: H,
-    sessions: &Arc<Sessions>,
+    at: At<'_>,
     session: Session,
-    parts: Parts,
+    mut parts: Parts,
     mut request: JsonRpcRequest<ClientRequest>,
 ) -> Answer {
     let id = serde_json::to_value(&request.id).unwrap_or_default();
     let change = change_of(&request.request);
-    let client = session.client.clone();
+    let (client, stay) = (session.client.clone(), Stay::of(&mut parts, at.fleet));
     request.request.extensions_mut().insert(parts);
     request.request.extensions_mut().insert(session.clone());
-    let (transport, mut messages) =
-        OneshotTransport::<RoleServer>::new(ClientJsonRpcMessage::Request(request));
-    // Dropped with the answer, which cancels a handler that still runs.
+    let asking = Asking {
+        questions: at.fleet.questions.clone(),
+        post: at.fleet.post.clone(),
+        session: session.uuid,
+        clock: stay.clock.clone(),
+        level: session.record.level.clone(),
+    };
+    let (transport, messages) = OneRequest::new(ClientJsonRpcMessage::Request(request), asking);
+    let listed = at.fleet.calls.list(session.uuid, &id);
     let service = serve_directly(handler, transport, Some(client));
-    let Some(first) = messages.recv().await else {
-        return fault(StatusCode::OK, &id, codes::INTERNAL_ERROR, "the handler ended without an answer");
+    let mut waited = Waited(Some(Call { messages, listed, stay, _service: service }));
+    let first = match &mut waited.0 {
+        Some(call) => call.next().await,
+        None => None,
+    };
+    let Some(call) = waited.0.take() else { return plain(StatusCode::INTERNAL_SERVER_ERROR, "") };
+    let Some(first) = first else {
+        return nothing(&call, &id);
     };
     if !is_last(&first) {
-        return stream(first, messages, service);
+        return stream(&at, &session, id, first, call);
     }
     if let (ServerJsonRpcMessage::Response(_), Err(refused)) =
-        (&first, keep(sessions, &session, change).await)
+        (&first, keep(at.sessions, &session, change).await)
     {
         return refusal(&refused, &id);
     }
     one(&first)
+}
+
+/// No message came: the client took the request back, and waits for no response (2025-11-25, *Cancellation*).
+fn nothing<H: ServerHandler>(call: &Call<H>, id: &Value) -> Answer {
+    if call.messages.is_closed() {
+        return fault(StatusCode::OK, id, codes::INTERNAL_ERROR, "the handler ended without an answer");
+    }
+    events(futures_util::stream::empty())
 }
 
 #[expect(deprecated, reason = "legacy clients set a log level still")]
@@ -139,23 +280,85 @@ fn one(message: &ServerJsonRpcMessage) -> Answer {
     json(StatusCode::OK, serde_json::to_vec(message).unwrap_or_default())
 }
 
-/// Progress and the like come first: everything as events, to the response. `service` lives as long as the stream.
-fn stream<T: Send + Sync + 'static>(
+/// Progress, a question or the like comes first: everything as events, to the response. A task of its own runs the call, so
+/// that it does not hang on who reads.
+fn stream<H: ServerHandler>(
+    at: &At<'_>,
+    session: &Session,
+    id: Value,
     first: ServerJsonRpcMessage,
-    messages: Receiver<ServerJsonRpcMessage>,
-    service: T,
+    call: Call<H>,
 ) -> Answer {
-    let rest = futures_util::stream::unfold((messages, service), |(mut messages, service)| async {
-        let message = messages.recv().await?;
-        Some((message, (messages, service)))
+    let number = regatta_seal::random_u64();
+    let stream = at.fleet.streams.open(event_id::stream(session.uuid, number), id.clone());
+    let of = Of::Call { owner: at.fleet.post.own.0, number, id: id.clone() };
+    let ids = Ids { sessions: at.sessions.clone(), caller: at.caller, session: session.uuid, of };
+    stream.push(Bytes::from(serde_json::to_vec(&first).unwrap_or_default()));
+    tokio::spawn(drive(at.fleet.streams.clone(), stream.clone(), call, id));
+    let begin = session.primes().then(|| primer(&ids.of(0)));
+    let reader = (Reader(stream), ids);
+    let rest = futures_util::stream::unfold(reader, |(reader, ids)| async {
+        let (number, event) = reader.next().await?;
+        Some((event_with_id(&ids.of(number), &event), (reader, ids)))
     });
-    let frames = futures_util::stream::iter([first]).chain(rest).map(|message| {
-        let text = serde_json::to_string(&message).unwrap_or_default();
-        Ok::<_, std::convert::Infallible>(Frame::data(event(&text)))
-    });
-    let mut answer = Response::new(BodyExt::boxed(StreamBody::new(Box::pin(frames))));
-    let events = HeaderValue::from_static("text/event-stream");
-    answer.headers_mut().insert(header::CONTENT_TYPE, events);
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let mut answer = events(futures_util::StreamExt::chain(futures_util::stream::iter(begin), rest));
+    answer.extensions_mut().insert(Apart);
     answer
+}
+
+/// Who reads a stream; its client went away when it is dropped.
+struct Reader(Arc<Stream>);
+
+impl Reader {
+    async fn next(&self) -> Option<(u64, Bytes)> {
+        loop {
+            match self.0.read() {
+                Read::Event(number, event) => return Some((number, event)),
+                Read::Over => return None,
+                Read::Wait => self.0.has_more().await,
+            }
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if !self.0.is_finished() {
+            self.0.let_go();
+        }
+    }
+}
+
+/// Runs a call to its end; its events go to whoever reads, and to the store when nobody does.
+async fn drive<H: ServerHandler>(streams: Arc<Streams>, stream: Arc<Stream>, mut call: Call<H>, id: Value) {
+    let mut over = Box::pin(call.stay.clock.clone().over());
+    let mut spilled = 0;
+    loop {
+        if !stream.is_read() {
+            spilled = streams.spill(&stream, spilled).await;
+        }
+        tokio::select! {
+            message = call.next(), if stream.has_room() => {
+                let Some(message) = message else { break };
+                stream.push(Bytes::from(serde_json::to_vec(&message).unwrap_or_default()));
+                if is_last(&message) {
+                    break;
+                }
+            }
+            () = stream.heeded() => {}
+            () = &mut over => {
+                stream.push(Bytes::from(unknown_text(&id, "the call took longer than it may")));
+                break;
+            }
+        }
+    }
+    // The handler is done, or is stopped; its place is free.
+    drop(call);
+    stream.end();
+    while stream.is_read() && !stream.is_finished() {
+        stream.heeded().await;
+    }
+    if !stream.is_finished() {
+        streams.spill(&stream, spilled).await;
+    }
 }

@@ -14,8 +14,10 @@ use rmcp::ServerHandler;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
+use crate::fleet::{self, Fleet};
 use crate::journal::{Counts, Tools};
 use crate::places::Places;
+use crate::questions;
 use crate::registry::{Identity, Registration, Status};
 use crate::sealing::Sealing;
 use crate::serve::{self, Factory, Shared};
@@ -106,14 +108,16 @@ impl Node {
         let listener = listener.map_err(|why| format!("{}: {why}", settings.address))?;
         let registration = self.register(&settings, &places)?;
         let sealing = keys(&*store).await.map_err(|why| format!("the sealing keys cannot be had: {why}"))?;
+        let sessions = Arc::new(Sessions {
+            store,
+            sealing: Arc::new(sealing),
+            server: self.name,
+            data_life: Duration::from_secs(settings.session_ttl_s),
+        });
         let shared = Arc::new(Shared {
             transport: serve::transport(&settings, factory.clone()),
-            sessions: Arc::new(Sessions {
-                store,
-                sealing,
-                server: self.name,
-                data_life: Duration::from_secs(settings.session_ttl_s),
-            }),
+            fleet: Arc::new(Fleet::new(&sessions, &settings)),
+            sessions,
             places,
             ready: AtomicBool::new(true),
             answered: AtomicU64::new(0),
@@ -129,11 +133,16 @@ impl Node {
         tracing::info!(address = %shared.settings.address, "the node serves");
         let (stop, stopped) = watch::channel(());
         let accepting = tokio::spawn(accept(listener, shared.clone(), stopped));
-        let tending = tokio::spawn(tend(shared.sessions.clone()));
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(tend(shared.sessions.clone()));
+        tasks.spawn(fleet::hear(shared.fleet.clone()));
+        tasks.spawn(fleet::tell_standing(shared.fleet.clone()));
+        let (questions, post) = (shared.fleet.questions.clone(), shared.fleet.post.clone());
+        tasks.spawn(questions::look_for_all(questions, post));
         asked_to_stop().await?;
         shut_down(&shared, registration, stop).await;
         accepting.abort();
-        tending.abort();
+        tasks.shutdown().await;
         Ok(())
     }
 
@@ -267,6 +276,8 @@ async fn shut_down<H: ServerHandler>(
         registration.say(Status::Stopping);
         tokio::time::sleep(KNOWN_AFTER).await;
     }
+    // Streams that stand end with the id of their last event, which any other node goes on from.
+    shared.fleet.desk.stop();
     stop.send_replace(());
     let patience = Duration::from_secs(shared.settings.drain_s);
     if !serve::drained(&shared.places, patience).await {

@@ -20,15 +20,25 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::answers::{Answer, AnswerBody, Held, event, fault, plain, unknown, unknown_text};
+use crate::answers::{Answer, AnswerBody, Apart, Held, event, events, fault, plain, unknown, unknown_text};
 use crate::caller::Caller;
+use crate::clock::Clock;
 use crate::data::{Data, Handles};
+use crate::event_id::{self, Ids, Of};
+use crate::fleet::Fleet;
+use crate::legacy::{At, Stay};
 use crate::places::Places;
-use crate::session::Sessions;
+use crate::post::Letter;
+use crate::resume::Rest;
+use crate::session::{Session, Sessions};
 use crate::settings::Settings;
+use crate::standing::Resumed;
 use crate::{door, journal, legacy};
 
 pub(crate) const SESSION: &str = "mcp-session-id";
+
+/// A place for a stream that stands.
+pub(crate) type Room = Arc<tokio::sync::OwnedSemaphorePermit>;
 
 /// Makes a handler for each request.
 pub(crate) type Factory<H> = Arc<dyn Fn() -> H + Send + Sync>;
@@ -39,6 +49,7 @@ pub(crate) struct Shared<H: ServerHandler> {
     pub(crate) factory: Factory<H>,
     pub(crate) transport: StreamableHttpService<H, NeverSessionManager>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) places: Arc<Places>,
     pub(crate) ready: AtomicBool,
     pub(crate) answered: AtomicU64,
@@ -87,7 +98,7 @@ pub(crate) async fn answer<H: ServerHandler>(
 }
 
 async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming>) -> Answer {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     if let Err(turned) = door::check(&shared.settings, &parts) {
         return turned.answer();
     }
@@ -106,8 +117,21 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     let peek: Peek = serde_json::from_slice(&body).unwrap_or_default();
     let stands = peek.method == "subscriptions/listen";
     let id = peek.id.clone();
+    let stands = if stands || parts.method == Method::GET {
+        let Ok(room) = shared.fleet.room.clone().try_acquire_owned() else {
+            return overloaded("every place for streams is taken");
+        };
+        Some(Arc::new(room))
+    } else {
+        None
+    };
+    if let Some(room) = stands.as_ref().filter(|_| parts.method == Method::GET) {
+        parts.extensions.insert(room.clone());
+    }
     let place = Arc::new(place);
     let deadline = arrived + timeout;
+    let clock = Arc::new(Clock::new(deadline, shared.fleet.patience));
+    parts.extensions.insert(Stay { _place: Some(place.clone()), clock: clock.clone() });
     let answering = async {
         match journal::name(&shared, &parts, &peek) {
             None => route(&shared, parts, body, peek).await,
@@ -124,11 +148,14 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
         return unknown(&id, why);
     };
     shared.answered.fetch_add(1, Relaxed);
-    let left = timeout.saturating_sub(arrived.elapsed());
+    if answer.extensions().get::<Apart>().is_some() {
+        return answer;
+    }
     let last_word = event(&unknown_text(&id, why));
-    answer.map(|body| {
-        let held = Held::new(body, place);
-        if stands { held } else { held.until(left, last_word) }.boxed()
+    answer.map(|body| match stands {
+        // It has a place of its own, and stays for as long as its client does.
+        Some(room) => Held::new(body, room).boxed(),
+        None => Held::new(body, place).until(clock, last_word).boxed(),
     })
 }
 
@@ -147,6 +174,7 @@ pub(crate) async fn route<H: ServerHandler>(
 ) -> Answer {
     let caller = Caller::of(shared.settings.session_binding, &parts.headers);
     parts.extensions.insert(Handles::new(shared.sessions.clone(), caller));
+    parts.extensions.insert(shared.fleet.announcer());
     let token = parts.headers.get(SESSION).map(|token| token.to_str().unwrap_or_default().to_owned());
     let Some(token) = token else {
         if peek.method == "initialize" && parts.method == Method::POST {
@@ -168,9 +196,53 @@ pub(crate) async fn route<H: ServerHandler>(
             let why = "MCP-Protocol-Version is not the one that was agreed";
             fault(StatusCode::BAD_REQUEST, &peek.id, codes::INVALID_REQUEST, why)
         }
-        Method::POST => legacy::answer((shared.factory)(), &shared.sessions, session, parts, body).await,
-        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this node opens no standing streams\n"),
+        Method::POST => {
+            let at = At { sessions: &shared.sessions, fleet: &shared.fleet, caller };
+            legacy::answer((shared.factory)(), at, session, parts, body).await
+        }
+        Method::GET => listen(shared, caller, session, &parts).await,
+        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "GET, POST or DELETE\n"),
     }
+}
+
+/// GET in a session: its standing stream, or the rest of a call's.
+async fn listen<H: ServerHandler>(
+    shared: &Shared<H>,
+    caller: Caller,
+    session: Session,
+    parts: &Parts,
+) -> Answer {
+    let Shared { sessions, fleet, .. } = shared;
+    let Some(room) = parts.extensions.get::<Room>().cloned() else {
+        return overloaded("every place for streams is taken");
+    };
+    let (stops, last_id) = (fleet.desk.stops(), parts.headers.get("last-event-id"));
+    let mut ids = Ids { sessions: sessions.clone(), caller, session: session.uuid, of: Of::Standing };
+    let mut resumed = Resumed::No;
+    if let Some(last_id) = last_id {
+        let said = event_id::open(sessions, caller, session.uuid, last_id.to_str().unwrap_or_default()).await;
+        let Some(said) = said else {
+            return plain(StatusCode::BAD_REQUEST, "Last-Event-ID is none of this session's\n");
+        };
+        if let Some((owner, name, id)) = said.call() {
+            let (streams, post, patience) = (fleet.streams.clone(), fleet.post.clone(), fleet.patience);
+            (ids.of, ids.session) = (said.of.clone(), session.uuid);
+            let (id, next) = (id.clone(), said.sequence + 1);
+            return apart(
+                Rest { streams, post, owner, name, id, ids, next, patience, stops, _room: room }.frames(),
+            );
+        }
+        resumed = Resumed::From(said.sequence);
+    }
+    let frames = fleet.standing.attach(&session, ids, stops, room, resumed);
+    fleet.post.send(fleet.post.all, Letter::Attached { session: session.uuid }).await;
+    apart(frames)
+}
+
+fn apart(frames: impl futures_util::Stream<Item = Bytes> + Send + Sync + 'static) -> Answer {
+    let mut answer = events(frames);
+    answer.extensions_mut().insert(Apart);
+    answer
 }
 
 /// Absent is allowed: clients of 2025-03-26 do not know the header.
@@ -178,7 +250,9 @@ fn agrees(parts: &Parts, agreed: &str) -> bool {
     parts.headers.get("mcp-protocol-version").is_none_or(|version| version.as_bytes() == agreed.as_bytes())
 }
 
-async fn through<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes) -> Answer {
+async fn through<H: ServerHandler>(shared: &Shared<H>, mut parts: Parts, body: Bytes) -> Answer {
+    // The handler keeps the head for as long as it likes.
+    parts.extensions.remove::<Stay>();
     shared.transport.handle(Request::from_parts(parts, Full::new(body))).await
 }
 
@@ -209,6 +283,8 @@ fn metrics<H: ServerHandler>(shared: &Shared<H>) -> String {
     let rows = [
         ("in_flight", "gauge", places.in_flight() as u64),
         ("queue_depth", "gauge", places.waiting() as u64),
+        ("parked", "gauge", shared.fleet.questions.waiting() as u64),
+        ("standing_streams", "gauge", shared.fleet.standing.number() as u64),
         ("refused_total", "counter", places.refused()),
         ("answered_total", "counter", shared.answered.load(Relaxed)),
         ("timed_out_total", "counter", shared.timed_out.load(Relaxed)),

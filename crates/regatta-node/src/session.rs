@@ -45,7 +45,16 @@ pub struct Session {
     /// What changed since, as of the arrival of this request.
     pub record: SessionRecord,
     pub(crate) issued_s: u32,
+    /// What this server said at the handshake that it can do.
+    pub(crate) can: Capabilities,
     etag: Option<Etag>,
+}
+
+impl Session {
+    /// Whether streams of this session begin with an id (2025-11-25; clients of before do not expect an empty event).
+    pub(crate) fn primes(&self) -> bool {
+        self.client.protocol_version.as_str() >= LegacyVersion::V2025_11_25.as_str()
+    }
 }
 
 /// Why a session is not served.
@@ -71,7 +80,7 @@ impl From<StoreError> for Refused {
 /// All sessions of a server.
 pub(crate) struct Sessions {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) sealing: Sealing,
+    pub(crate) sealing: Arc<Sealing>,
     /// The server's name, in each seal: a token of another server on the same store is none of ours.
     pub(crate) server: String,
     /// How long data of tools stays after its last use.
@@ -128,7 +137,8 @@ impl Sessions {
             None => SessionRecord::default(),
         };
         self.store.touch(&Uuid16(token_says.uuid));
-        Ok(Session { uuid: token_says.uuid, client, record, issued_s: token_says.issued_s, etag })
+        let SessionToken { uuid, issued_s, capabilities: can, .. } = token_says;
+        Ok(Session { uuid, client, record, issued_s, can, etag })
     }
 
     async fn meet(&self, says: &SessionToken, token: &str) -> Result<Option<Arc<Versioned>>, Refused> {

@@ -71,6 +71,13 @@ pub struct Settings {
     pub request_bytes_max: usize,
     /// From a request's arrival to the end of its answer, waiting included.
     pub request_timeout_ms: u64,
+    /// How long a call may wait for one answer of its client (elicitation, sampling, roots); `request_timeout_ms` stands
+    /// still meanwhile.
+    pub answer_timeout_s: u64,
+    /// Questions to clients that wait for their answers.
+    pub parked_max: usize,
+    /// Standing streams, resumed streams and subscriptions at the same time.
+    pub streams_max: usize,
     /// How long a connection may be silent between requests.
     pub keep_alive_s: u64,
     /// How long what is kept of a session (its log level) stays after its last use.
@@ -104,6 +111,9 @@ impl Default for Settings {
             connections_max: 10_000,
             request_bytes_max: 1 << 20,
             request_timeout_ms: 5000,
+            answer_timeout_s: 600,
+            parked_max: 1000,
+            streams_max: 10_000,
             keep_alive_s: 75,
             session_ttl_s: 3600,
             journal_ttl_s: 3600,
@@ -152,6 +162,9 @@ impl Settings {
         take("CONNECTIONS_MAX", &mut number(&mut all.connections_max));
         take("REQUEST_BYTES_MAX", &mut number(&mut all.request_bytes_max));
         take("REQUEST_TIMEOUT_MS", &mut number(&mut all.request_timeout_ms));
+        take("ANSWER_TIMEOUT_S", &mut number(&mut all.answer_timeout_s));
+        take("PARKED_MAX", &mut number(&mut all.parked_max));
+        take("STREAMS_MAX", &mut number(&mut all.streams_max));
         take("KEEP_ALIVE_S", &mut number(&mut all.keep_alive_s));
         take("SESSION_TTL_S", &mut number(&mut all.session_ttl_s));
         take("JOURNAL_TTL_S", &mut number(&mut all.journal_ttl_s));

@@ -1,5 +1,6 @@
 //! Nodes as real processes on a real Redis: any of them serves any session, and the death of one costs none.
 
+mod anywhere;
 mod budget;
 mod shop;
 
@@ -118,7 +119,8 @@ async fn progress_comes_as_events_and_a_handler_without_an_end_is_given_up() {
     let answer = session.call_with_progress("progress", json!({}), json!("p")).await.unwrap();
     assert!(answer.is_sse());
     let outcome = answer.outcome().await.unwrap();
-    assert_eq!(outcome.events.len(), 2);
+    // An id to come back with, the progress, the result.
+    assert_eq!(outcome.events.len(), 3);
     assert_eq!(text(&outcome.result().unwrap()), "done");
     let slow = session.call("slow", json!({})).await.unwrap();
     assert_eq!(slow.message["error"]["code"], json!(-31001));

@@ -29,8 +29,12 @@ const PATHS: [&str; 15] = [
 impl Capabilities {
     /// `logging`: the server may send log messages.
     pub const LOGGING: Capabilities = Capabilities(1 << 0);
+    /// `prompts.listChanged`.
+    pub const PROMPTS_CHANGED: Capabilities = Capabilities(1 << 2);
     /// `resources.subscribe`.
     pub const SUBSCRIBE: Capabilities = Capabilities(1 << 4);
+    /// `resources.listChanged`.
+    pub const RESOURCES_CHANGED: Capabilities = Capabilities(1 << 5);
     /// `tools`.
     pub const TOOLS: Capabilities = Capabilities(1 << 6);
     /// `tools.listChanged`.

@@ -1,0 +1,110 @@
+//! How long a call may take: its deadline stands still while a person is asked.
+//!
+//! A call that waits for its client's answer is *parked*: its time does not run, up to a bound of its own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often a parked call looks whether it may wait on.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The time of one call.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    deadline: Instant,
+    /// The longest wait for one answer.
+    patience: Duration,
+    pauses: Mutex<Pauses>,
+}
+
+#[derive(Debug, Default)]
+struct Pauses {
+    /// Questions that wait.
+    open: u32,
+    since: Option<Instant>,
+    /// All pauses that are over.
+    total: Duration,
+}
+
+/// One question that waits; the time goes on when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pause(Arc<Clock>);
+
+impl Clock {
+    pub(crate) fn new(deadline: Instant, patience: Duration) -> Clock {
+        Clock { deadline, patience, pauses: Mutex::default() }
+    }
+
+    /// Stops the time.
+    pub(crate) fn pause(self: &Arc<Self>) -> Pause {
+        let mut pauses = self.pauses();
+        pauses.open += 1;
+        pauses.since.get_or_insert_with(Instant::now);
+        Pause(self.clone())
+    }
+
+    /// When to look again; `None`: the time is over.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        let pauses = self.pauses();
+        match pauses.since {
+            Some(since) if now >= since + self.patience => None,
+            Some(_) => Some(now + LOOK_EVERY),
+            None => Some(self.deadline + pauses.total).filter(|end| now < *end),
+        }
+    }
+
+    /// Whether the time is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.next_look(Instant::now()).is_none()
+    }
+
+    /// Returns when the time is over.
+    pub(crate) async fn over(self: Arc<Self>) {
+        while let Some(look) = self.next_look(Instant::now()) {
+            tokio::time::sleep_until(look).await;
+        }
+    }
+
+    fn pauses(&self) -> MutexGuard<'_, Pauses> {
+        // Nothing is left half done while it is held.
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        let mut pauses = self.0.pauses();
+        pauses.open -= 1;
+        if pauses.open == 0
+            && let Some(since) = pauses.since.take()
+        {
+            pauses.total += since.elapsed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_stops_the_time_and_has_a_bound_of_its_own() {
+        let begun = Instant::now();
+        let of = |patience| Arc::new(Clock::new(Instant::now() + Duration::from_secs(5), patience));
+        let asks = of(Duration::from_secs(60));
+        let pause = asks.pause();
+        let waits = tokio::spawn(asks.over());
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        drop(pause);
+        waits.await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 35);
+
+        let forgotten = of(Duration::from_secs(10));
+        let begun = Instant::now();
+        let _pause = forgotten.pause();
+        forgotten.clone().over().await;
+        assert_eq!(begun.elapsed().as_secs(), 10);
+    }
+}

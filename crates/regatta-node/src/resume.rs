@@ -1,0 +1,150 @@
+//! GET with `Last-Event-ID`: the rest of a call's stream, at any node.
+//!
+//! The node that runs the call writes the stream to the store when it is asked to; here it is read as it grows. If that node
+//! is gone and the stream has no end, the call's outcome is unknown, and its client is told so under the call's id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use regatta_store::{Course, GatewayId, StoreError, StreamName};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::answers::{event_with_id, unknown_text};
+use crate::event_id::Ids;
+use crate::post::{Letter, Post};
+use crate::serve::Room;
+use crate::streams::Streams;
+
+/// Between two looks into the store.
+const LOOK_MIN: Duration = Duration::from_millis(20);
+const LOOK_MAX: Duration = Duration::from_millis(250);
+/// How often the owner is asked and looked after.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A stream that its owner does not know is looked for so long; an owner that cannot be seen has so long to come back.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(4);
+/// Events read at once.
+const EVENTS_MAX: usize = 64;
+
+/// The rest of one stream.
+pub(crate) struct Rest {
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) post: Arc<Post>,
+    pub(crate) owner: GatewayId,
+    pub(crate) name: StreamName,
+    pub(crate) id: Value,
+    pub(crate) ids: Ids,
+    /// The number of the event that comes next.
+    pub(crate) next: u64,
+    /// When a stream that says nothing is given up.
+    pub(crate) patience: Duration,
+    pub(crate) stops: watch::Receiver<bool>,
+    pub(crate) _room: Room,
+}
+
+/// What a look came to.
+enum Look {
+    Events(Vec<Bytes>, Course),
+    Nothing,
+    /// Nobody has it.
+    Lost,
+}
+
+impl Rest {
+    /// Its frames. The last one is the call's response, or says that its outcome is unknown.
+    pub(crate) fn frames(mut self) -> impl Stream<Item = Bytes> + Send + Sync + 'static {
+        let (frames, ready) = mpsc::channel(EVENTS_MAX);
+        tokio::spawn(async move {
+            // Until the client is gone, or has it all.
+            while let Some((events, course)) = self.look_on(&frames).await {
+                for event in events {
+                    if frames.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                if course == Course::Ended {
+                    return;
+                }
+            }
+        });
+        futures_util::stream::unfold(ready, |mut ready| async { Some((ready.recv().await?, ready)) })
+    }
+
+    /// Waits for more; `None`: the client is gone, or the node stops, and the client asks another.
+    async fn look_on(&mut self, client: &mpsc::Sender<Bytes>) -> Option<(Vec<Bytes>, Course)> {
+        let begun = Instant::now();
+        let (mut pause, mut asked, mut seen) = (LOOK_MIN, None::<Instant>, begun);
+        loop {
+            if client.is_closed() || *self.stops.borrow() {
+                return None;
+            }
+            if asked.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
+                asked = Some(Instant::now());
+                if self.ask().await {
+                    seen = Instant::now();
+                }
+            }
+            match self.look().await {
+                Look::Events(events, course) => return Some((events, course)),
+                Look::Nothing if begun.elapsed() < self.patience && seen.elapsed() < UNKNOWN_AFTER => {}
+                // Its owner may be writing it down.
+                Look::Lost if begun.elapsed() < UNKNOWN_AFTER => {}
+                Look::Nothing | Look::Lost => return Some(self.unknown()),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_MAX);
+        }
+    }
+
+    /// Asks whoever has the stream to write it down; whether there is somebody.
+    async fn ask(&self) -> bool {
+        if self.owner == self.post.own {
+            let is_here = self.streams.find(&self.name).is_some();
+            self.streams.hand_over(&self.name).await;
+            return is_here;
+        }
+        let (session, stream) = (self.name.session.0, self.name.number);
+        self.post.send(self.owner, Letter::Spill { session, stream }).await;
+        // A store that is away says nothing about the owner.
+        self.post.store.is_live(self.owner).await.unwrap_or(true)
+    }
+
+    async fn look(&mut self) -> Look {
+        match self.post.store.recall(self.name, self.next, EVENTS_MAX).await {
+            Ok(Some(held)) => {
+                if held.first > self.next && !held.events.is_empty() {
+                    tracing::warn!(
+                        lost = held.first - self.next,
+                        "events of a stream were dropped before their client came back"
+                    );
+                }
+                let events: Vec<Bytes> = held
+                    .events
+                    .iter()
+                    .map(|event| event_with_id(&self.ids.of(event.sequence), &event.bytes))
+                    .collect();
+                if let Some(last) = held.events.last() {
+                    self.next = last.sequence + 1;
+                }
+                let is_all = self.next >= held.next;
+                match (events.is_empty(), held.course) {
+                    (true, Course::Open) => Look::Nothing,
+                    (_, Course::Ended) if is_all => Look::Events(events, Course::Ended),
+                    (_, Course::Ended | Course::Open) => Look::Events(events, Course::Open),
+                }
+            }
+            Ok(None) => Look::Lost,
+            Err(StoreError::Away(_)) => Look::Nothing,
+            Err(_) => Look::Lost,
+        }
+    }
+
+    fn unknown(&self) -> (Vec<Bytes>, Course) {
+        let why = "the node that ran this call is gone, or does not know it any more";
+        let text = unknown_text(&self.id, why);
+        (vec![event_with_id(&self.ids.of(self.next), text.as_bytes())], Course::Ended)
+    }
+}

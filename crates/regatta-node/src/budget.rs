@@ -7,12 +7,12 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regatta_seal::{digest16, random16};
-use regatta_store::{BudgetAsk, BudgetHolder, BudgetName, Store};
+use regatta_store::{Allowance, Alone, BudgetHolder, BudgetName, Holding, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::node;
 use crate::settings::Settings;
@@ -94,9 +94,9 @@ impl Budget {
     /// Shares the budget called `name` with the other nodes on the store of `settings`. Needs a tokio runtime with time.
     /// Without a store all of it is this process's.
     ///
-    /// A node that cannot reach the store keeps what it has to the end of its lease, and then at most
-    /// [`pool_size`](Self::pool_size): by so much may the limit be exceeded for each node that is cut off from a store that
-    /// the others reach.
+    /// A node that cannot reach the store keeps what it has to the end of its lease, and then has its even part among the
+    /// nodes that used the budget last, at most [`pool_size`](Self::pool_size) and at least one. By so much may the limit be exceeded for each node that is cut off from a store that the others reach. A node that
+    /// was stopped past its lease, and wakes, takes nothing new before it has asked; what it has in use it keeps.
     ///
     /// # Errors
     /// What is wrong with the store's address, for a person.
@@ -110,7 +110,7 @@ impl Budget {
             budget: self,
             name: name.into(),
             units: Arc::new(Semaphore::new(0)),
-            held: Mutex::new(Held { units: 0, owed: 0 }),
+            held: Mutex::new(Held { allowance: Allowance::NOTHING, units: 0, owed: 0 }),
             waiting: AtomicU32::new(0),
         });
         let renewal = tokio::spawn(renew(Arc::downgrade(&inner), store, key, holder));
@@ -134,7 +134,8 @@ struct Inner {
 }
 
 struct Held {
-    /// Of this node, free or in use.
+    allowance: Allowance,
+    /// Of this node, free or in use: what was allowed when it was looked at last.
     units: u32,
     /// In use, and to be given up as they are let go.
     owed: u32,
@@ -153,6 +154,7 @@ impl Share {
     /// [`Exhausted`] after that.
     pub async fn acquire(&self, patience: Duration) -> Result<Unit, Exhausted> {
         let inner = &self.inner;
+        inner.held().look(&inner.units);
         let permit = match inner.units.clone().try_acquire_owned() {
             Ok(permit) => Some(permit),
             Err(_) => {
@@ -198,6 +200,7 @@ impl Drop for Waits<'_> {
 impl Drop for Unit {
     fn drop(&mut self) {
         let mut held = self.inner.held();
+        held.look(&self.inner.units);
         if held.owed > 0
             && let Some(permit) = self.permit.take()
         {
@@ -212,53 +215,65 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn busy(&self) -> u32 {
-        let free = u32::try_from(self.units.available_permits()).unwrap_or(u32::MAX);
-        let held = self.held();
-        (held.units + held.owed).saturating_sub(free)
-    }
-
     fn want(&self) -> u32 {
-        let used = self.busy() + self.waiting.load(Relaxed);
+        let free = u32::try_from(self.units.available_permits()).unwrap_or(u32::MAX);
+        let used = self.held().most().saturating_sub(free) + self.waiting.load(Relaxed);
         // One ahead, so that the next does not wait for the store; none where nothing is used, so that others can.
         (used + u32::from(used > 0)).min(self.budget.limit)
     }
 
-    /// From now on the node has `units`. What is in use beyond that is given up as it is let go.
-    fn set(&self, units: u32) {
+    /// From now on so many units are allowed; gives the most that can be in use.
+    fn set(&self, allowance: Allowance) -> u32 {
         let mut held = self.held();
-        if units >= held.units {
-            let more = units - held.units;
-            let forgiven = more.min(held.owed);
-            held.owed -= forgiven;
-            self.units.add_permits((more - forgiven) as usize);
+        held.allowance = allowance;
+        held.look(&self.units);
+        held.most()
+    }
+}
+
+impl Held {
+    /// Units that can be in use.
+    fn most(&self) -> u32 {
+        self.units + self.owed
+    }
+
+    /// Makes the free units as many as are allowed now. What is in use beyond that is given up as it is let go.
+    fn look(&mut self, free: &Semaphore) {
+        let units = self.allowance.at(Instant::now());
+        if units >= self.units {
+            let more = units - self.units;
+            let forgiven = more.min(self.owed);
+            self.owed -= forgiven;
+            free.add_permits((more - forgiven) as usize);
         } else {
-            let fewer = held.units - units;
-            let forgotten = self.units.forget_permits(fewer as usize);
-            held.owed += fewer - u32::try_from(forgotten).unwrap_or(fewer);
+            let fewer = self.units - units;
+            let forgotten = free.forget_permits(fewer as usize);
+            self.owed += fewer - u32::try_from(forgotten).unwrap_or(fewer);
         }
-        held.units = units;
+        self.units = units;
     }
 }
 
 /// Renews a node's units until its [`Share`] and all its [`Unit`]s are gone.
 async fn renew(inner: Weak<Inner>, store: Arc<dyn Store>, budget: BudgetName, holder: BudgetHolder) {
-    let mut until = Instant::now();
+    let mut holding: Option<Holding> = None;
     while let Some(share) = inner.upgrade() {
-        let (asked, limit) = (Instant::now(), share.budget.limit);
-        let ask = BudgetAsk { budget, limit, holder, busy: share.busy(), want: share.want(), term: TERM };
-        match store.hold_budget(ask).await {
-            Ok(given) => {
-                share.set(given.units);
-                until = asked + TERM;
+        let (asked, limit, want) = (Instant::now(), share.budget.limit, share.want());
+        let pool_size = share.budget.pool_size();
+        let alone = Alone { stranger: pool_size, most: pool_size };
+        let holding = holding.get_or_insert_with(|| Holding::new(budget, holder, TERM, alone));
+        let most = share.set(holding.begin(want, asked));
+        let allowance = match store.hold_budget(holding.ask(limit, most, want)).await {
+            Ok(given) => holding.granted(given, asked),
+            Err(why) => {
+                let alone = holding.refused(limit);
+                if !alone.is_leased(Instant::now()) {
+                    tracing::warn!(budget = %share.name, units = alone.at(Instant::now()), %why, "the store gives no units");
+                }
+                alone
             }
-            Err(why) if Instant::now() + RENEW_EVERY >= until => {
-                let alone = share.budget.pool_size();
-                tracing::warn!(budget = %share.name, units = alone, %why, "the store gives no units: going on with this node's fixed part");
-                share.set(alone);
-            }
-            Err(_) => {}
-        }
+        };
+        share.set(allowance);
         drop(share);
         rest(&inner).await;
     }

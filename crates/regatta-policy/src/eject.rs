@@ -185,6 +185,28 @@ impl Ejection {
         }
     }
 
+    /// The state of a replica that active probes found down, and up again at `now`: most likely another process, so failures
+    /// of the old one say nothing, and a first ejection is over. From the second one on it waits its time out: who crashes in
+    /// a loop is up after every crash.
+    pub fn restarted(self, rule: Rule, now: Micros) -> Ejection {
+        let closed = Phase::Closed { since: now };
+        match self.phase {
+            Phase::Closed { since } => {
+                Ejection { failures: 0, times: self.unforgiven(rule, since, now), phase: closed }
+            }
+            Phase::Open { .. } | Phase::Probing { .. } if self.times <= 1 => {
+                Ejection { failures: 0, phase: closed, ..self }
+            }
+            Phase::Open { .. } | Phase::Probing { .. } => self,
+        }
+    }
+
+    /// Ejections that good time since `since` has not taken off the count.
+    fn unforgiven(self, rule: Rule, since: Micros, now: Micros) -> u32 {
+        let forgiven = now.since(since).as_micros() / rule.forgive_after.as_micros().max(1);
+        self.times.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+    }
+
     /// One more failure in a row of a replica that was closed since `since`.
     fn failed(self, rule: Rule, fleet: Fleet, since: Micros, now: Micros) -> (Ejection, Decision) {
         let failures = self.failures.saturating_add(1);
@@ -194,9 +216,7 @@ impl Ejection {
         if fleet.ejected >= fleet.ejected_max() {
             return (Ejection { failures, ..self }, Decision::Spared);
         }
-        let forgiven = now.since(since).as_micros() / rule.forgive_after.as_micros().max(1);
-        let times = self.times.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
-        self.ejected(rule, times, now)
+        self.ejected(rule, self.unforgiven(rule, since, now), now)
     }
 
     /// Ejected for the time after `times` ejections.
@@ -313,6 +333,23 @@ mod tests {
         let (_, late) = fail(closed, at(90));
         assert_eq!(soon, Decision::Ejected { until: at(60 + 60) });
         assert_eq!(late, Decision::Ejected { until: at(90 + 30) });
+    }
+
+    #[test]
+    fn a_replica_that_was_restarted_is_taken_back_once_and_waits_when_it_crashes_in_a_loop() {
+        let (ejected, _) = fail(Ejection::default(), at(0));
+        let back = ejected.restarted(RULE, at(2));
+        assert_eq!(back.door(RULE, at(2)), Door::Open);
+        let (again, decision) = fail(back, at(3));
+        assert_eq!(decision, Decision::Ejected { until: at(3 + 60) }, "it grows");
+        assert_eq!(again.restarted(RULE, at(4)), again);
+        assert_eq!(again.door(RULE, at(62)), Door::Shut);
+        let calm = back.restarted(RULE, at(62));
+        assert_eq!(
+            fail(calm, at(63)).1,
+            Decision::Ejected { until: at(63 + 30) },
+            "a good minute is forgiven"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! client that changes the number only moves within its own stream (docs/adr/2026-11-21-event-ids.md).
 
 use bytes::Bytes;
+use http::HeaderValue;
 use regatta_policy::ReplicaId;
 use regatta_seal::{KeyRing, Purpose};
 use regatta_store::Uuid16;
@@ -34,8 +35,36 @@ pub(crate) struct EventId {
     pub label: Label,
     /// Number of the event.
     pub sequence: u64,
-    /// The server's own newest event id, where it can be relied on (`upstream_resume`).
-    pub cursor: Option<Bytes>,
+    /// From where the server itself can go on, where it can be relied on (`upstream_resume`).
+    pub cursor: Option<Cursor>,
+}
+
+/// A server's own newest event id. It means something to its maker only, which need not be the replica that the label
+/// names: a call may move before it is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    /// The replica that gave it out.
+    pub maker: ReplicaId,
+    /// As it was given out.
+    pub id: Bytes,
+}
+
+impl Cursor {
+    /// As it lies in streams, letters and seals.
+    pub fn to_bytes(&self) -> Bytes {
+        [&self.maker.0[..], &self.id].concat().into()
+    }
+
+    /// What `to_bytes` made.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Cursor> {
+        let (maker, id) = bytes.split_first_chunk()?;
+        Some(Cursor { maker: ReplicaId(*maker), id: Bytes::copy_from_slice(id) })
+    }
+
+    /// Maker and `Last-Event-ID`, for an errand.
+    pub fn asked(&self) -> Option<(ReplicaId, HeaderValue)> {
+        Some((self.maker, HeaderValue::from_bytes(&self.id).ok()?))
+    }
 }
 
 impl Label {
@@ -48,8 +77,8 @@ impl Label {
 }
 
 /// A server's event id as it rides in ours, for events of `session`.
-pub(crate) fn seal_cursor(ring: &KeyRing, session: Uuid16, cursor: &[u8]) -> String {
-    ring.seal(Purpose::Event, &[&session.0, b"cursor"], cursor)
+pub(crate) fn seal_cursor(ring: &KeyRing, session: Uuid16, cursor: &Cursor) -> String {
+    ring.seal(Purpose::Event, &[&session.0, b"cursor"], &cursor.to_bytes())
 }
 
 /// Opens an event id; `None` if it was not given out in `session`.
@@ -58,7 +87,10 @@ pub(crate) fn open(ring: &KeyRing, session: Uuid16, text: &str) -> Option<EventI
     let (sequence, cursor) =
         rest.split_once('.').map_or((rest, None), |(number, cursor)| (number, Some(cursor)));
     let cursor = match cursor {
-        Some(cursor) => Some(ring.open(Purpose::Event, &[&session.0, b"cursor"], cursor).ok()?.plain.into()),
+        Some(cursor) => {
+            let opened = ring.open(Purpose::Event, &[&session.0, b"cursor"], cursor).ok()?;
+            Some(Cursor::from_bytes(&opened.plain)?)
+        }
         None => None,
     };
     let plain = ring.open(Purpose::Event, &[&session.0], label).ok()?.plain;
@@ -91,10 +123,10 @@ mod tests {
         let sealed = label.seal(&ring, Uuid16([3; 16]));
         let opened = open(&ring, Uuid16([3; 16]), &format!("{sealed}.12"));
         assert_eq!(opened, Some(EventId { label: label.clone(), sequence: 12, cursor: None }));
-        let cursor = seal_cursor(&ring, Uuid16([3; 16]), b"theirs");
+        let theirs = Cursor { maker: ReplicaId([9; 8]), id: Bytes::from_static(b"theirs") };
+        let cursor = seal_cursor(&ring, Uuid16([3; 16]), &theirs);
         let opened = open(&ring, Uuid16([3; 16]), &format!("{sealed}.12.{cursor}"));
-        let theirs = Some(Bytes::from_static(b"theirs"));
-        assert_eq!(opened, Some(EventId { label, sequence: 12, cursor: theirs }));
+        assert_eq!(opened, Some(EventId { label, sequence: 12, cursor: Some(theirs) }));
         assert_eq!(
             open(&ring, Uuid16([3; 16]), &format!("{sealed}.12.{sealed}")),
             None,

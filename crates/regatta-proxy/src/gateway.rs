@@ -28,7 +28,7 @@ use crate::listen::shared::SharedLegs;
 use crate::metrics::Metrics;
 use crate::peers::{Company, Keys, Peers};
 use crate::pending::Pending;
-use crate::pipeline::rehome::{Retired, Untold};
+use crate::pipeline::rehome::{self, Retired, Untold};
 use crate::quotas::Quotas;
 use crate::results::Results;
 use crate::session::SessionCache;
@@ -166,6 +166,8 @@ impl Gateway {
         let (with, before) = ((&self.metrics, &self.results, self.clock), self.view.load_full());
         let view = View::new(&snapshot, &self.upstreams, with, Some(&before));
         let view = Arc::new(view);
+        // Before anybody sees that they are back.
+        rehome::hold_returning(self, &before, &view);
         self.view.store(view.clone());
         self.results.retain(&snapshot);
         for server in view.servers.iter().filter(|server| tool_news::is_renewed(&before, server)) {
@@ -208,7 +210,8 @@ impl Gateway {
             }
             let name = &server.server.name;
             if let (Some(_), Some(budget)) = (server.server.connections_max, self.upstreams.budget(name)) {
-                self.metrics.show_connections(name, budget.used().taken, budget.units());
+                let used = budget.used();
+                self.metrics.show_connections(name, used.taken, used.allowed);
             }
         }
         self.metrics.text()

@@ -9,6 +9,7 @@ pub(crate) mod cached;
 pub(crate) mod delete;
 pub(crate) mod detached;
 pub(crate) mod exchange;
+pub(crate) mod handshake;
 pub(crate) mod initialize;
 pub(crate) mod later;
 pub(crate) mod leg;

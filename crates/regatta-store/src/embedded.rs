@@ -4,7 +4,7 @@
 //! of the process from then on (the page cache has it; no fsync, so the machine's sudden end may take the last
 //! seconds). Without a directory it can write, it starts all the same and says so in `durability`.
 
-mod budgets;
+pub(crate) mod budgets;
 mod calls;
 mod claims;
 mod data;
@@ -306,6 +306,10 @@ impl Keys for Embedded {
 impl Store for Embedded {
     fn link(&self) -> Link {
         Link::Up
+    }
+
+    fn is_long_away(&self) -> bool {
+        false
     }
 
     fn durability(&self) -> Durability {

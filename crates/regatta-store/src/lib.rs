@@ -27,7 +27,9 @@ pub mod suite;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use budgets::{BUDGET_HOLDERS_MAX, BudgetAsk, BudgetHolder, BudgetName, BudgetShare, Budgets};
+pub use budgets::{
+    Allowance, Alone, BUDGET_HOLDERS_MAX, BudgetAsk, BudgetHolder, BudgetName, BudgetShare, Budgets, Holding,
+};
 pub use calls::{Begun, CALL_RESULT_MAX, CallName, Calls, Holds, Run};
 pub use claims::{Claim, Claims};
 pub use data::{Data, Datum, SPACE_BYTES_MAX, SPACE_VALUES_MAX, SpaceName, Written};
@@ -64,6 +66,10 @@ pub trait Store:
 {
     /// Whether the store can be reached; as of now.
     fn link(&self) -> Link;
+
+    /// Whether the store has been away for seconds, as attempts up to now have shown: nobody need wait for it. To a process
+    /// that was stopped meanwhile, and has not tried again yet, it has not (RELIABILITY F8, F9).
+    fn is_long_away(&self) -> bool;
 
     /// Whether the state outlives this process; as of now, it may change.
     fn durability(&self) -> Durability;

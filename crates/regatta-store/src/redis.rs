@@ -164,6 +164,10 @@ impl Store for Redis {
         }
     }
 
+    fn is_long_away(&self) -> bool {
+        self.inner.routes.is_long_away()
+    }
+
     fn durability(&self) -> Durability {
         match self.inner.kept.len() {
             0 => Durability::Durable,

@@ -17,7 +17,7 @@ use regatta_policy::deviation::{Deviation, Later};
 use regatta_policy::lifetime::{self, IssueDay, Lifetime};
 use regatta_policy::token::SessionToken;
 use regatta_seal::Purpose;
-use regatta_store::{Buried, Grave, Link, Met, Uuid16, Versioned, Warm};
+use regatta_store::{Buried, Grave, Met, Uuid16, Versioned, Warm};
 
 use crate::fault::Fault;
 use crate::gateway::Gateway;
@@ -123,7 +123,9 @@ pub(crate) async fn meet_patiently(
         match ask(gateway, session).await {
             Ok(record) => return Ok(record),
             Err(Unanswered::Fault(fault)) => return Err(fault),
-            Err(Unanswered::Away) if tokio::time::Instant::now() >= deadline || is_long_away(gateway) => {
+            Err(Unanswered::Away)
+                if tokio::time::Instant::now() >= deadline || gateway.store.is_long_away() =>
+            {
                 return last_known(gateway, session);
             }
             Err(Unanswered::Away) => tokio::time::sleep(PAUSE).await,
@@ -134,16 +136,6 @@ pub(crate) async fn meet_patiently(
 /// How long a change waits for a store that has just gone away, and between two questions.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(100);
-/// A store that was away for this long is not waited for.
-const LONG_AWAY_S: u64 = 3;
-
-fn is_long_away(gateway: &Gateway) -> bool {
-    match gateway.store.link() {
-        Link::Up => false,
-        Link::Degraded { since_s, .. } => since_s + LONG_AWAY_S < u64::from(gateway.clock.wall_seconds()),
-    }
-}
-
 enum Unanswered {
     Away,
     Fault(Fault),

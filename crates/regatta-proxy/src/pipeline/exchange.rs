@@ -17,7 +17,7 @@ use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
 use regatta_policy::snapshot::{Health, Leases};
 
 use super::notes::Noted;
-use super::{cached, detached, rehome};
+use super::{cached, detached, handshake, rehome};
 use crate::alarm::Alarm;
 use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
@@ -344,7 +344,7 @@ async fn session_is_unknown(
     if answer.head.status == StatusCode::NOT_FOUND {
         return true;
     }
-    let ping = regatta_mcp::write::request(&rehome::own_id(), "ping", None);
+    let ping = regatta_mcp::write::request(&handshake::own_id(), "ping", None);
     let bounds = &errand.server.server.call;
     let told = Box::pin(forward::probe::status(view, &errand.headers, session, ping, bounds)).await;
     // A ping that is lost, or answered with 5xx, says that the replica is unwell, not that it forgot.
@@ -433,7 +433,11 @@ impl Errand {
         match moved.unwrap_or(Err(Fault::NoReplica)) {
             Ok(bound) => {
                 self.place = Where::Home(bound);
-                Ok(())
+                // An event id means nothing in another upstream session: the rest of a call is lost with its own.
+                match self.cursor.take() {
+                    Some(_) if self.asker.id.is_some() => Err(self.refuse(Fault::StreamLost)),
+                    Some(_) | None => Ok(()),
+                }
             }
             Err(fault) => Err(self.refuse(fault)),
         }

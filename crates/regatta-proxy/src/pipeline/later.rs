@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use regatta_mcp::{Kind, Method, write};
 use regatta_policy::ReplicaId;
-use regatta_policy::deviation::Change;
+use regatta_policy::deviation::{Change, LogLevel};
 use regatta_policy::token::{Binding, Capabilities};
 
-use super::rehome::{Reason, own_id, shake_hands};
+use super::handshake::{self, own_id};
+use super::rehome::Reason;
 use super::{record, rehome};
 use crate::bind::{self, seated};
 use crate::fault::Fault;
@@ -111,48 +112,57 @@ async fn settle(
     view: &ReplicaView,
     places: &[ReplicaId],
 ) -> Result<Option<Bound>, Fault> {
-    let Some(home) = shake_hands(wish.server, bound, view, wish.client, Capabilities::TOOLS).await else {
-        return Ok(None);
-    };
-    tell_level(wish.server, bound, wish.client, &home).await;
-    let (to, left) = (binding(&home), wish.left.map(|(left, _)| binding(left)));
+    let opened = handshake::shake_hands(wish.server, bound, view, wish.client, Capabilities::TOOLS).await;
+    let Some(opened) = opened else { return Ok(None) };
+    let home = &opened.home;
+    tell_level(wish.server, bound, wish.client, home).await;
+    let (to, left) = (binding(home), wish.left.map(|(left, _)| binding(left)));
     // Its place may have left the registry before anybody called there: lost all the same.
     let is_known = |home: Home| wish.server.replica(home.replica).is_some();
     let is_one_lost = !bound.later().iter().filter_map(seated).all(is_known);
     let change = Change::Settle { left: left.as_ref(), to: &to, etag: home.etag, places };
+    let told = level(bound);
     let bound = record::change(gateway, bound, change).await?;
     let seated = bound.at(places, wish.tool);
     if seated.as_ref().is_none_or(|seated| seated.home.etag != home.etag) {
         // Another gateway was first: its binding is the session's, ours is ended.
-        let _ = probe::delete(view, wish.client, &home.upstream_session, &wish.server.server.call).await;
-    } else {
-        gateway.metrics.later_bindings.inc();
-        tracing::info!(replica = %home.replica, tool = wish.tool, "session bound at a second replica for its tool");
-        match wish.left {
-            Some((left, reason)) => {
-                gateway.rehoming.moved(&Bound { home: left.clone(), ..bound }, reason, wish.client);
-            }
-            None if is_one_lost => gateway.rehoming.moved(&bound, Reason::Removed, wish.client),
-            None => {}
+        return Ok(seated);
+    }
+    let home = opened.keep();
+    if level(&bound) != told {
+        // What the client asked for meanwhile.
+        tell_level(wish.server, &bound, wish.client, &home).await;
+    }
+    gateway.metrics.later_bindings.inc();
+    tracing::info!(replica = %home.replica, tool = wish.tool, "session bound at a second replica for its tool");
+    match wish.left {
+        Some((left, reason)) => {
+            gateway.rehoming.moved(&Bound { home: left.clone(), ..bound }, reason, wish.client);
         }
+        None if is_one_lost => gateway.rehoming.moved(&bound, Reason::Removed, wish.client),
+        None => {}
     }
     Ok(seated)
 }
 
-/// Tells all later homes which level the client wants: what they say is no less and no more. Whoever waits for this waits for
-/// all of them no longer than for one.
-pub(crate) async fn repeat_level(server: &ServerView, bound: &Bound, client: &Outbound) {
+/// Tells all later homes which level the client wants: what they say is no less and no more; and the session's own one, if
+/// that is not the one any more that was `told`. Whoever waits for this waits for all of them no longer than for one.
+pub(crate) async fn repeat_level(server: &ServerView, bound: &Bound, client: &Outbound, told: &Home) {
+    let own = (bound.home.etag != told.etag).then(|| bound.home.clone());
     let all = async {
-        for home in bound.later().iter().filter_map(seated) {
+        for home in own.into_iter().chain(bound.later().iter().filter_map(seated)) {
             tell_level(server, bound, client, &home).await;
         }
     };
     let _ = tokio::time::timeout(probe::PATIENCE, all).await;
 }
 
+fn level(bound: &Bound) -> Option<LogLevel> {
+    bound.record.as_ref().and_then(|record| record.deviation.log_level)
+}
+
 async fn tell_level(server: &ServerView, bound: &Bound, client: &Outbound, home: &Home) {
-    let level = bound.record.as_ref().and_then(|record| record.deviation.log_level);
-    let (Some(level), Some(view)) = (level, server.replica(home.replica)) else { return };
+    let (Some(level), Some(view)) = (level(bound), server.replica(home.replica)) else { return };
     let params = format!(r#"{{"level":{}}}"#, write::json_string(level.as_str()));
     let text = write::request(&own_id(), Method::LoggingSetLevel.as_str(), Some(&params));
     let _ = probe::tell(view, client, &home.upstream_session, text, &server.server.call).await;

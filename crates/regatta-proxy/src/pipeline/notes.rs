@@ -89,6 +89,7 @@ impl Noted {
     pub fn settle(self: Box<Self>, word: Word) -> JoinHandle<()> {
         tokio::spawn(async move {
             let Noted { gateway, server, client, bound, note } = *self;
+            let told = bound.home.clone();
             let change = match (&note, word) {
                 (Note::Subscribed(_), Word::Yes) | (Note::Level(_) | Note::Unsubscribed(_), Word::No) => {
                     return;
@@ -103,7 +104,7 @@ impl Noted {
                 return;
             };
             if let Change::SetLogLevel(_) = change {
-                later::repeat_level(&server, &bound, &client).await;
+                later::repeat_level(&server, &bound, &client, &told).await;
             }
         })
     }

@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderValue;
 use regatta_mcp::era::Era;
 use regatta_mcp::events;
 use regatta_store::{GatewayId, StreamName};
@@ -19,7 +18,7 @@ use super::source::CallSource;
 use super::standing::Listener;
 use super::standing_source::StandingSource;
 use crate::encode::fault::message;
-use crate::event_id::{self, Label};
+use crate::event_id::{self, Cursor, Label};
 use crate::fault::{Asker, Fault, Place};
 use crate::peers;
 use crate::peers::recall::{Found, Gaps, Search, Wanted};
@@ -34,7 +33,7 @@ pub(crate) struct Cut {
     /// The first event that the client has not seen.
     pub next: Sequence,
     /// The server's own event id before that one.
-    pub cursor: Option<Bytes>,
+    pub cursor: Option<Cursor>,
 }
 
 /// A step of the search, which gives itself back.
@@ -96,7 +95,8 @@ impl RecalledSource {
             }
             Found::Ended => self.ended(),
             Found::Gone { cursor } => {
-                self.cut.cursor = cursor.or(self.cut.cursor.take());
+                let newer = cursor.and_then(|cursor| Cursor::from_bytes(&cursor));
+                self.cut.cursor = newer.or(self.cut.cursor.take());
                 self.go_on();
             }
             Found::Lost => self.lost(),
@@ -104,7 +104,7 @@ impl RecalledSource {
     }
 
     /// The server's event id in the id of a recorded event.
-    fn cursor_of(&self, event: &Bytes) -> Option<Bytes> {
+    fn cursor_of(&self, event: &Bytes) -> Option<Cursor> {
         let line = event.split(|byte| *byte == b'\n').next()?.strip_prefix(b"id: ")?;
         let session = self.listener.bound.session.uuid;
         event_id::open(&self.listener.gateway.ring.load(), session, std::str::from_utf8(line).ok()?)?.cursor
@@ -123,20 +123,19 @@ impl RecalledSource {
 
     /// Nobody writes any more: what follows can only come from the server.
     fn go_on(&mut self) {
-        let cursor = self.cut.cursor.take();
-        let cursor = cursor.and_then(|cursor| HeaderValue::from_bytes(&cursor).ok());
-        // A cursor means something to its maker only.
-        let cursor = cursor.filter(|_| self.listener.bound.home.replica == self.cut.label.replica);
-        match (&self.cut.label.id, cursor) {
+        match (&self.cut.label.id, self.cut.cursor.take()) {
             (None, cursor) => {
                 let source = StandingSource::going_on(self.listener.clone(), cursor);
                 self.state = State::GoingOn(Box::new(source));
             }
             (Some(id), Some(cursor)) => {
+                // A call's maker may hold a later binding of the session.
+                let there = self.listener.bound.at(&[cursor.maker], "").zip(cursor.asked());
+                let Some((bound, cursor)) = there else { return self.lost() };
                 let asker = Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session };
-                let errand = self.listener.errand(Some((self.cut.label.replica, cursor)), asker.clone());
-                let gateway = self.listener.gateway.clone();
-                let source = CallSource::waiting(gateway, asker, Box::pin(exchange(errand)));
+                let listener = Listener { bound, ..self.listener.clone() };
+                let errand = listener.errand(Some(cursor), asker.clone());
+                let source = CallSource::waiting(listener.gateway, asker, Box::pin(exchange(errand)));
                 self.state = State::GoingOn(Box::new(source));
             }
             (Some(_), None) => self.lost(),

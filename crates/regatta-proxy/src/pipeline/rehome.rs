@@ -10,20 +10,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::{HeaderValue, StatusCode};
 use regatta_mcp::{Method, write};
 use regatta_policy::ReplicaId;
-use regatta_policy::deviation::Change;
-use regatta_policy::snapshot::SessionState;
-use regatta_policy::token::{Binding, Capabilities};
+use regatta_policy::deviation::{Change, Deviation};
+use regatta_policy::snapshot::{Health, SessionState};
+use regatta_policy::token::Binding;
 use regatta_store::Uuid16;
+use tokio::task::JoinSet;
 
-use crate::bind::{self, mint::Negotiated};
+use crate::bind;
 use crate::fault::Fault;
 use crate::forward::probe;
 use crate::gateway::{Gateway, Rehoming};
 use crate::headers::Outbound;
+use crate::pipeline::handshake::{self, own_id};
 use crate::pipeline::{later, record};
 use crate::route;
 use crate::session::{Bound, Home, Seat, Session};
-use crate::view::{ReplicaView, ServerView};
+use crate::view::{ReplicaView, ServerView, View};
 
 /// Why a session leaves its home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,10 @@ const UNTOLD_MAX: usize = 65_536;
 pub(crate) const WHOLE_MAX: std::time::Duration = std::time::Duration::from_secs(15);
 /// Homes remembered for their end.
 const RETIRED_MAX: usize = 4096;
+/// Homes at one replica that are ended at once.
+const ENDS_AT_ONCE: usize = 16;
+/// The longest that new work waits for the end of what was left at a replica.
+const HELD_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Moves the session of `bound`, or finds that somebody else did.
 pub(crate) async fn rehome(
@@ -102,68 +108,50 @@ enum Unsettled {
 /// Makes `view` the session's home, if it offers what the client was promised.
 async fn settle(
     gateway: &Arc<Gateway>,
-    server: &ServerView,
+    server: &Arc<ServerView>,
     bound: &Bound,
     view: &ReplicaView,
     client: &Outbound,
     reason: Reason,
 ) -> Result<Bound, Unsettled> {
+    let Some(issued) = bound.session.content.bindings.first() else { return Err(Unsettled::NextPlease) };
     let needs = bound.session.content.capabilities;
-    let home = shake_hands(server, bound, view, client, needs).await.ok_or(Unsettled::NextPlease)?;
-    repeat(server, bound, view, client, &home).await;
-    // The handshake took its time. A gateway that was stopped meanwhile finds the store silent, and what it would keep here
+    let opened = handshake::shake_hands(server, bound, view, client, needs).await;
+    let opened = opened.ok_or(Unsettled::NextPlease)?;
+    let home = &opened.home;
+    repeat(server, bound, view, client, home).await;
     // The handshake took its time. To a gateway that was stopped meanwhile the store seems away, and what it would keep for
     // later then is a move that another gateway made long ago (RELIABILITY F8, F9).
     let record = bind::meet_patiently(gateway, &bound.session).await.map_err(Unsettled::Fault)?;
     let now = bind::at_home(bound.session.clone(), record);
     if now.home.etag != bound.home.etag {
-        let _ = probe::delete(view, client, &home.upstream_session, &server.server.call).await;
         return Ok(now);
     }
-    let to = Binding {
-        replica: home.replica,
-        upstream_session: home.upstream_session.to_str().ok().map(str::to_owned),
-    };
-    let Some(issued) = bound.session.content.bindings.first() else { return Err(Unsettled::NextPlease) };
+    let upstream_session = home.upstream_session.to_str().ok().map(str::to_owned);
+    let to = Binding { replica: home.replica, upstream_session };
     let change = Change::Rehome { issued, to: &to, etag: home.etag };
-    let moved = record::change(gateway, bound, change).await.map_err(Unsettled::Fault)?;
-    if moved.home.etag == home.etag {
-        gateway.rehoming.moved(bound, reason, client);
-        gateway.metrics.rehomed.inc();
-        tracing::info!(from = %bound.home.replica, to = %home.replica, ?reason, "session re-homed");
-    } else {
+    let moved = record::change(gateway, &now, change).await.map_err(Unsettled::Fault)?;
+    if moved.home.etag != home.etag {
         // Another gateway was first: its home is the session's, ours is ended.
-        let _ = probe::delete(view, client, &home.upstream_session, &server.server.call).await;
+        return Ok(moved);
     }
+    let home = opened.keep();
+    if !is_told_alike(bound, &moved) {
+        // What was asked for at the old home meanwhile.
+        repeat(server, &moved, view, client, &home).await;
+    }
+    gateway.rehoming.moved(bound, reason, client);
+    gateway.metrics.rehomed.inc();
+    tracing::info!(from = %bound.home.replica, to = %home.replica, ?reason, "session re-homed");
     Ok(moved)
 }
 
-/// The same params, the same version, at least the capabilities that are needed.
-pub(super) async fn shake_hands(
-    server: &ServerView,
-    bound: &Bound,
-    view: &ReplicaView,
-    client: &Outbound,
-    needs: Capabilities,
-) -> Option<Home> {
-    let params = String::from_utf8(bound.session.content.params.unpack().ok()?).ok()?;
-    let text = write::request(&own_id(), Method::Initialize.as_str(), Some(&params));
-    let bounds = &server.server.call;
-    let shaken = probe::initialize(view, client, text, bounds).await.ok()?;
-    let session = shaken.session?;
-    let negotiated = Negotiated { text: &shaken.text, skim: &shaken.skim };
-    let content = &bound.session.content;
-    let fits = negotiated.version() == Some(content.version) && negotiated.capabilities().covers(needs);
-    let initialized = write::notification(Method::NotificationInitialized.as_str(), None);
-    if fits && probe::tell(view, client, &session, initialized, bounds).await == Ok(true) {
-        return Some(Home {
-            replica: view.replica.id,
-            upstream_session: session,
-            etag: regatta_seal::random16(),
-        });
-    }
-    let _ = probe::delete(view, client, &session, bounds).await;
-    None
+/// Whether a home has to be told the same by both.
+fn is_told_alike(one: &Bound, other: &Bound) -> bool {
+    let nothing = Deviation::default();
+    let [one, other] =
+        [one, other].map(|bound| bound.record.as_ref().map_or(&nothing, |record| &record.deviation));
+    one.log_level == other.log_level && one.subscriptions == other.subscriptions
 }
 
 /// Tells the new replica what the old one had been told: the log level, live subscriptions.
@@ -180,11 +168,6 @@ async fn repeat(server: &ServerView, bound: &Bound, view: &ReplicaView, client: 
         let text = write::request(&own_id(), Method::ResourcesSubscribe.as_str(), Some(&params));
         let _ = probe::tell(view, client, &home.upstream_session, text, bounds).await;
     }
-}
-
-/// An id for a request of our own: no client's can be equal but by malice, and then only its own session suffers.
-pub(crate) fn own_id() -> String {
-    format!("\"regatta-{:016x}\"", regatta_seal::random_u64())
 }
 
 impl Rehoming {
@@ -226,12 +209,15 @@ impl Rehoming {
         self.untold.take(session)
     }
 
+    /// Whether a home at `replica` was left while it was out of reach.
+    pub fn has_retired(&self, replica: ReplicaId) -> bool {
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.iter().any(|left| left.home.replica == replica)
+    }
+
     /// Homes at `replica` that were left while it was out of reach.
     pub fn take_retired(&self, replica: ReplicaId) -> Vec<Retired> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        if retired.is_empty() {
-            return Vec::new();
-        }
         let is_there = |left: &Retired| left.home.replica == replica;
         let (taken, kept) = std::mem::take(&mut *retired).into_iter().partition(is_there);
         *retired = kept;
@@ -250,20 +236,72 @@ fn is_over(status: StatusCode) -> bool {
     status.is_success() || status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED
 }
 
-/// Ends what was left at a replica that is back, and strikes it from the session's record.
-pub(crate) async fn end_retired(gateway: &Arc<Gateway>, server: &ServerView, view: &ReplicaView) {
-    for Retired { session, home, client } in gateway.rehoming.take_retired(view.replica.id) {
-        let told = probe::delete(view, &client, &home.upstream_session, &server.server.call).await;
-        if !told.is_ok_and(is_over) {
-            continue;
+/// Holds new work back from replicas that are there again and still hold sessions that left them, until these were ended or
+/// for [`HELD_MAX`] (SESSIONS 4). What is bound there is no new work.
+pub(crate) fn hold_returning(gateway: &Gateway, before: &View, view: &View) {
+    let was_there = |id| before.servers.iter().filter_map(|server| server.replica(id)).any(is_there);
+    let all = view.servers.iter().flat_map(|server| &server.replicas);
+    for back in all.filter(|back| is_there(back) && !was_there(back.replica.id)) {
+        if gateway.rehoming.has_retired(back.replica.id) {
+            back.upstream.hold(gateway.clock.now().after(HELD_MAX));
         }
-        let Ok(Some(record)) = bind::look_up(gateway, &session).await else { continue };
-        let Ok(upstream_session) = home.upstream_session.to_str() else { continue };
-        let left = Binding { replica: home.replica, upstream_session: Some(upstream_session.to_owned()) };
-        let bound = bind::at_home(session, Some(record));
-        // Who fails to strike it leaves a DELETE too many to the next gateway.
-        let _ = record::change(gateway, &bound, Change::Cleared(&left)).await;
     }
+}
+
+/// Ends what was left at replicas that are there, each in a task of its own: one that is slow to end sessions is slow for
+/// itself.
+pub(crate) fn end_retired(gateway: &Arc<Gateway>) {
+    for server in &gateway.view().servers {
+        let there = server.replicas.iter().filter(|view| is_there(view));
+        for view in there.filter(|view| gateway.rehoming.has_retired(view.replica.id)) {
+            let (gateway, server, upstream) = (gateway.clone(), server.clone(), view.upstream.clone());
+            let left = gateway.rehoming.take_retired(view.replica.id);
+            tokio::spawn(async move {
+                end_all(&gateway, &server, left).await;
+                upstream.let_in();
+            });
+        }
+    }
+}
+
+/// Whether new work may be sent there, as far as probes say.
+fn is_there(view: &ReplicaView) -> bool {
+    matches!(view.replica.health, Health::Unknown | Health::Healthy)
+}
+
+/// Ends all that was `left` at one replica. Once that does not answer, the rest is left for another time.
+async fn end_all(gateway: &Arc<Gateway>, server: &Arc<ServerView>, left: Vec<Retired>) {
+    let (mut left, mut ends) = (left.into_iter(), JoinSet::new());
+    loop {
+        for left in left.by_ref().take(ENDS_AT_ONCE - ends.len()) {
+            ends.spawn(end(gateway.clone(), server.clone(), left));
+        }
+        match ends.join_next().await {
+            None => return,
+            Some(Ok(Some(lost))) => {
+                std::iter::once(lost).chain(left.by_ref()).for_each(|left| gateway.rehoming.retire(left));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Ends a home that was left, and strikes it from the session's record; gives it back if its replica did not answer.
+async fn end(gateway: Arc<Gateway>, server: Arc<ServerView>, left: Retired) -> Option<Retired> {
+    let Retired { session, home, client } = &left;
+    let view = server.replica(home.replica)?;
+    match probe::delete(view, client, &home.upstream_session, &server.server.call).await {
+        Err(_) => return Some(left),
+        Ok(status) if !is_over(status) => return None,
+        Ok(_) => {}
+    }
+    let record = bind::look_up(&gateway, session).await.ok()??;
+    let upstream_session = home.upstream_session.to_str().ok()?.to_owned();
+    let struck = Binding { replica: home.replica, upstream_session: Some(upstream_session) };
+    let bound = bind::at_home(session.clone(), Some(record));
+    // Who fails to strike it leaves a DELETE too many to the next gateway.
+    let _ = record::change(&gateway, &bound, Change::Cleared(&struck)).await;
+    None
 }
 
 impl Untold {

@@ -17,8 +17,8 @@ use serde_json::{Map, Value, json};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::handshake::own_id;
 use super::leg::{AGAIN_MAX, Leg, Shut, again_after};
-use super::rehome::own_id;
 use crate::callers::StreamPlace;
 use crate::encode;
 use crate::fault::{Asker, Fault, Refusal};

@@ -24,7 +24,7 @@ use super::notes::Word;
 use crate::content::Kind;
 use crate::encode::answer::{Marks, Role, mark};
 use crate::encode::fault::message;
-use crate::event_id;
+use crate::event_id::{self, Cursor};
 use crate::fault::{Asker, Fault};
 use crate::gateway::Gateway;
 use crate::pending::Asking;
@@ -174,7 +174,8 @@ impl CallSource {
             // The server wants to be asked again: so does the client's stream end, resumable (2025-11-25
             // basic/transports, *Sending Messages* 6).
             Form::Events(_) => match open.cursor.take() {
-                Some(cursor) => {
+                Some(id) => {
+                    let cursor = Cursor { maker: open.replica, id }.to_bytes();
                     self.state = State::Over;
                     self.ready.push_back(Produced::Pause { cursor });
                 }
@@ -300,7 +301,8 @@ impl CallSource {
             if let (UpstreamResume::Supported, Some(bound)) =
                 (open.errand.server.server.upstream_resume, &open.bound)
             {
-                let cursor = event_id::seal_cursor(&self.gateway.ring.load(), bound.session.uuid, &id);
+                let cursor = Cursor { maker: open.replica, id: id.clone() };
+                let cursor = event_id::seal_cursor(&self.gateway.ring.load(), bound.session.uuid, &cursor);
                 self.ready.push_back(Produced::Mark { cursor });
                 if is_priming && is_primed(bound.session.content.version) {
                     self.ready.push_back(Produced::Priming);

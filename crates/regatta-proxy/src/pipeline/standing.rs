@@ -24,7 +24,7 @@ use super::recalled::{Cut, RecalledSource};
 use super::source::CallSource;
 use super::standing_source::StandingSource;
 use crate::callers::StreamPlace;
-use crate::event_id::{self, EventId, Label};
+use crate::event_id::{self, Cursor, EventId, Label};
 use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::gateway::Gateway;
 use crate::handover::{Accepted, Caller, Identified};
@@ -242,11 +242,11 @@ async fn resume(listener: Listener, cursor: &str, asker: Asker) -> Result<Respon
             let place = listener.place(&asker)?;
             gateway.metrics.resumed.inc();
             if let Phase::Paused { cursor } = stream.phase() {
-                // The cursor means something to its maker only; another home would open a standing stream for it.
-                let Some(bound) = listener.bound.at(&[label.replica], "") else {
-                    return Ok(lost(&gateway, id, asker));
-                };
-                feed(&Listener { bound, ..listener.clone() }, &stream, label.replica, &cursor, id);
+                // Another home than its maker would open a standing stream for it.
+                let there = Cursor::from_bytes(&cursor)
+                    .and_then(|cursor| Some((listener.bound.at(&[cursor.maker], "")?, cursor)));
+                let Some((bound, cursor)) = there else { return Ok(lost(&gateway, id, asker)) };
+                feed(&Listener { bound, ..listener.clone() }, &stream, &cursor, id);
             }
             let (reader, _) = stream.attach();
             Ok(listener.read(stream, Reading { reader, at: next, priming: None, place: Some(place) }))
@@ -293,10 +293,10 @@ fn go_on(listener: Listener, cut: Cut, place: StreamPlace, asker: Asker) -> Resp
 }
 
 /// Lets a paused stream go on from the upstream's own cursor.
-fn feed(listener: &Listener, stream: &Stream, replica: regatta_policy::ReplicaId, cursor: &Bytes, id: Bytes) {
+fn feed(listener: &Listener, stream: &Stream, cursor: &Cursor, id: Bytes) {
     let asker = Asker { id: Some(id), era: Some(Era::Legacy), place: Place::Session };
-    let Ok(cursor) = http::HeaderValue::from_bytes(cursor) else { return };
-    let errand = listener.errand(Some((replica, cursor)), asker.clone());
+    let Some(asked) = cursor.asked() else { return };
+    let errand = listener.errand(Some(asked), asker.clone());
     let exchange = Box::pin(exchange(errand));
     stream.feed(Box::new(CallSource::waiting(listener.gateway.clone(), asker, exchange)));
 }

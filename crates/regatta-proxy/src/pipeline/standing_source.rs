@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use http_body::Body;
 use regatta_mcp::era::Era;
 use regatta_mcp::skim;
@@ -27,7 +27,7 @@ use super::source::is_priming;
 use super::standing::Listener;
 use crate::bind;
 use crate::encode::answer::{Marks, Role, mark};
-use crate::event_id;
+use crate::event_id::{self, Cursor};
 use crate::fault::{Asker, Fault, Place, Refusal};
 use crate::streams::stream::{Produced, Source};
 use crate::tool_news::{self, Ears, is_ours};
@@ -43,7 +43,7 @@ pub(crate) struct StandingSource {
     state: State,
     ready: VecDeque<Produced>,
     failures: u32,
-    cursor: Option<HeaderValue>,
+    cursor: Option<Cursor>,
     asking: std::sync::Arc<crate::pending::Asking>,
     /// For changes of a list of tools that is composed by us.
     ears: Ears,
@@ -150,10 +150,11 @@ impl StandingSource {
         let is_priming = is_priming(&event);
         let resumes = self.listener.server.server.upstream_resume == UpstreamResume::Supported;
         if let Some(id) = event.id.filter(|id| resumes && !id.is_empty()) {
-            self.cursor = HeaderValue::from_bytes(&id).ok();
             let (gateway, session) = (&self.listener.gateway, self.listener.bound.session.uuid);
-            let cursor = event_id::seal_cursor(&gateway.ring.load(), session, &id);
-            self.ready.push_back(Produced::Mark { cursor });
+            let cursor = Cursor { maker: self.listener.bound.home.replica, id };
+            let sealed = event_id::seal_cursor(&gateway.ring.load(), session, &cursor);
+            self.cursor = Some(cursor);
+            self.ready.push_back(Produced::Mark { cursor: sealed });
             if is_priming && is_primed(self.listener.bound.session.content.version) {
                 self.ready.push_back(Produced::Priming);
             }
@@ -207,11 +208,7 @@ impl StandingSource {
 }
 
 /// Waits, then opens the stream at wherever the session lives by then.
-async fn reopen(
-    mut listener: Listener,
-    cursor: Option<HeaderValue>,
-    wait: Duration,
-) -> Result<Answered, Refusal> {
+async fn reopen(mut listener: Listener, cursor: Option<Cursor>, wait: Duration) -> Result<Answered, Refusal> {
     tokio::time::sleep(wait).await;
     let asker = Asker { era: Some(Era::Legacy), place: Place::Session, ..Asker::default() };
     // The view may be newer by now: replicas come and go while a stream stands.
@@ -222,13 +219,12 @@ async fn reopen(
     let record = bind::look_up(&listener.gateway, &listener.bound.session).await;
     let record = record.map_err(|fault| fault.told(&asker))?;
     listener.bound = bind::at_home(listener.bound.session.clone(), record);
-    let maker = listener.bound.home.replica;
-    exchange(listener.errand(cursor.map(|cursor| (maker, cursor)), asker)).await
+    exchange(listener.errand(cursor.as_ref().and_then(Cursor::asked), asker)).await
 }
 
 impl StandingSource {
     /// A stream that was cut at another gateway goes on, from the server's `cursor` if there is one.
-    pub fn going_on(listener: Listener, cursor: Option<HeaderValue>) -> StandingSource {
+    pub fn going_on(listener: Listener, cursor: Option<Cursor>) -> StandingSource {
         let opening = Box::pin(reopen(listener.clone(), cursor.clone(), Duration::ZERO));
         let mut source = StandingSource::with(listener, State::Opening(opening));
         source.cursor = cursor;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use regatta_cache::FOLLOW_EVERY;
 use regatta_policy::drain::{Drain, Step, reconnect_after};
-use regatta_policy::snapshot::Health;
 
 use super::overhear::overhear;
 use super::rehome;
@@ -15,7 +14,6 @@ use crate::{budgets, peers, quotas};
 
 /// Does what is due every second, for as long as the gateway lives.
 pub async fn tend(gateway: Arc<Gateway>) {
-    // Side by side: a replica that is slow to end sessions must not hold up the sweeping.
     tokio::join!(
         sweep(&gateway),
         end_retired(&gateway),
@@ -69,8 +67,8 @@ async fn sweep(gateway: &Arc<Gateway>) {
     }
 }
 
-/// Ends sessions that were left at a replica which is back (SESSIONS 4): at once when it comes back, since from then on it
-/// gets requests, and again every second for what is left over.
+/// Ends sessions that were left at a replica which is back (SESSIONS 4): at once when it comes back, since new work waits for
+/// that, and again every second for what is left over.
 async fn end_retired(gateway: &Arc<Gateway>) {
     let mut applied = gateway.watch_applied();
     loop {
@@ -78,11 +76,7 @@ async fn end_retired(gateway: &Arc<Gateway>) {
             _ = applied.changed() => {}
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-        for server in &gateway.view().servers {
-            for view in server.replicas.iter().filter(|view| view.replica.health == Health::Healthy) {
-                rehome::end_retired(gateway, server, view).await;
-            }
-        }
+        rehome::end_retired(gateway);
     }
 }
 

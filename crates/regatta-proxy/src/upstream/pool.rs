@@ -60,8 +60,21 @@ pub(super) enum Turn {
     Open(Slot),
 }
 
+/// Why there is no right to open a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    /// As many to this replica as there may be.
+    Replica,
+    /// As many to all replicas as there may be.
+    Server,
+}
+
 /// Counts one waiter while it waits.
-struct Waiting<'a>(&'a Places);
+struct Waiting<'a> {
+    places: &'a Places,
+    /// Whether what it lacks is the right to one more connection to the server; else more of that would not help it.
+    lacks: Full,
+}
 
 impl Pool {
     /// No connections yet; those to come count against `budget`, too.
@@ -77,32 +90,41 @@ impl Pool {
 
     /// A kept connection or the right to open one; waits at most `patience` if all `max` are busy.
     pub(super) async fn turn(&self, max: usize, patience: Duration, now: Micros) -> Option<Turn> {
-        if let Some(turn) = self.turn_now(max, now) {
-            return Some(turn);
-        }
-        let _waiting = Waiting::new(&self.places);
+        let lacks = match self.turn_now(max, now) {
+            Ok(turn) => return Some(turn),
+            Err(full) => full,
+        };
+        let mut waiting = Waiting::new(&self.places, lacks);
         let freed = async {
             loop {
                 let mut freed = pin!(self.places.freed.notified());
-                let mut allowed = pin!(self.places.budget.freed.notified());
+                let mut allowed = Box::pin(self.places.budget.freed.notified());
                 // Registered before the look, or what is freed in between is missed.
                 freed.as_mut().enable();
                 allowed.as_mut().enable();
-                if let Some(turn) = self.turn_now(max, now) {
-                    return turn;
+                match self.turn_now(max, now) {
+                    Ok(turn) => return turn,
+                    Err(full) => waiting.lack(full),
                 }
-                tokio::select! {
-                    () = freed => {}
-                    () = allowed => {}
+                match waiting.lacks {
+                    // Dropped, so that what is freed wakes somebody who can use it.
+                    Full::Replica => {
+                        drop(allowed);
+                        freed.await;
+                    }
+                    Full::Server => tokio::select! {
+                        () = freed => {}
+                        () = allowed => {}
+                    },
                 }
             }
         };
         tokio::time::timeout(patience, freed).await.ok()
     }
 
-    fn turn_now(&self, max: usize, now: Micros) -> Option<Turn> {
+    fn turn_now(&self, max: usize, now: Micros) -> Result<Turn, Full> {
         match self.take(now) {
-            Some(link) => Some(Turn::Kept(link)),
+            Some(link) => Ok(Turn::Kept(link)),
             None => Slot::take(&self.places, max).map(Turn::Open),
         }
     }
@@ -120,7 +142,7 @@ impl Pool {
 
     /// Keeps a connection that is fit for another request, unless there are enough.
     pub(super) fn keep(&self, link: Box<Link>, now: Micros) {
-        if self.places.budget.is_short() && self.places.waiting.load(Ordering::SeqCst) == 0 {
+        if self.places.budget.is_short(self.places.waiting.load(Ordering::SeqCst)) {
             return;
         }
         {
@@ -193,36 +215,55 @@ impl Places {
 }
 
 impl Slot {
-    fn take(places: &Arc<Places>, max: usize) -> Option<Slot> {
-        let more = |taken: usize| (taken < max).then_some(taken + 1);
-        places.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        if !places.budget.take() {
-            places.taken.fetch_sub(1, Ordering::SeqCst);
-            return None;
+    fn take(places: &Arc<Places>, max: usize) -> Result<Slot, Full> {
+        if places.taken.load(Ordering::SeqCst) >= max {
+            return Err(Full::Replica);
         }
-        Some(Slot { places: Arc::clone(places) })
+        if !places.budget.take() {
+            return Err(Full::Server);
+        }
+        let more = |taken: usize| (taken < max).then_some(taken + 1);
+        match places.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more) {
+            Ok(_) => Ok(Slot { places: Arc::clone(places) }),
+            Err(_) => {
+                places.budget.give_back();
+                Err(Full::Replica)
+            }
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         self.places.taken.fetch_sub(1, Ordering::SeqCst);
-        self.places.ring();
+        // Who has waited longest for the right to one, at whatever replica, comes before who waits at this one.
         self.places.budget.give_back();
+        self.places.ring();
     }
 }
 
 impl<'a> Waiting<'a> {
-    fn new(places: &'a Places) -> Self {
+    fn new(places: &'a Places, lacks: Full) -> Self {
         places.waiting.fetch_add(1, Ordering::SeqCst);
-        places.budget.begin_waiting();
-        Waiting(places)
+        if lacks == Full::Server {
+            places.budget.begin_waiting();
+        }
+        Waiting { places, lacks }
+    }
+
+    fn lack(&mut self, now: Full) {
+        match (self.lacks, now) {
+            (Full::Replica, Full::Server) => self.places.budget.begin_waiting(),
+            (Full::Server, Full::Replica) => self.places.budget.end_waiting(),
+            (Full::Replica, Full::Replica) | (Full::Server, Full::Server) => {}
+        }
+        self.lacks = now;
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-        self.0.budget.end_waiting();
+        self.places.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.lack(Full::Replica);
     }
 }

@@ -35,6 +35,8 @@ pub struct Upstream {
     pub(super) common: Arc<Common>,
     vitals: Vitals,
     in_flight: AtomicU32,
+    /// Until when no new work is sent there, microseconds of the clock; in the past mostly.
+    held_until_us: AtomicU64,
     /// Rings when its lease ended without a word; true from then on.
     lost: watch::Sender<bool>,
     pub(super) connects: AtomicU64,
@@ -92,6 +94,7 @@ impl Upstream {
             vitals: Vitals::new(flock, now),
             common,
             in_flight: AtomicU32::new(0),
+            held_until_us: AtomicU64::new(0),
             lost: watch::Sender::new(false),
             connects: AtomicU64::new(0),
         })
@@ -107,6 +110,16 @@ impl Upstream {
         let mut lost = self.lost.subscribe();
         // The sender is ours, so it cannot end before.
         let _ = lost.wait_for(|lost| *lost).await;
+    }
+
+    /// Counts as unhealthy until `until`, or until it is let in: what it still holds is ended first.
+    pub(crate) fn hold(&self, until: Micros) {
+        self.held_until_us.store(until.0, Ordering::Relaxed);
+    }
+
+    /// It is held no longer.
+    pub(crate) fn let_in(&self) {
+        self.held_until_us.store(0, Ordering::Relaxed);
     }
 
     /// What it is called in `Host`.
@@ -131,9 +144,10 @@ impl Upstream {
     /// it is ejected again.
     pub fn candidate(&self, replica: &Replica, now: Micros) -> Candidate {
         let seen = self.vitals.look();
+        let is_held = now.0 < self.held_until_us.load(Ordering::Relaxed);
         let standing = if replica.duty == Duty::Draining {
             Standing::Draining
-        } else if !matches!(replica.health, Health::Unknown | Health::Healthy) {
+        } else if is_held || !matches!(replica.health, Health::Unknown | Health::Healthy) {
             Standing::Unhealthy
         } else if seen.is_shut(now) {
             Standing::Ejected

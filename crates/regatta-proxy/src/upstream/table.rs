@@ -54,7 +54,6 @@ impl Upstreams {
         self.common.user_timeout_ms.store(user_timeout_ms, Ordering::Relaxed);
         let before = self.table.load_full();
         let mut after = HashMap::new();
-        flocks.retain(|name, _| snapshot.servers.iter().any(|server| server.name == *name));
         for server in &snapshot.servers {
             let flock = Arc::clone(flocks.entry(server.name.clone()).or_default());
             self.add(server, &flock, &before, &mut after);
@@ -62,6 +61,9 @@ impl Upstreams {
         let after = Arc::new(after);
         self.table.store(Arc::clone(&after));
         before.values().filter(|upstream| !after.contains_key(&upstream.id)).for_each(|left| left.leave());
+        // One that left and has connections is kept with them, and counts them if it returns.
+        let is_here = |name: &str| snapshot.servers.iter().any(|server| server.name == name);
+        flocks.retain(|name, flock| is_here(name) || flock.budget.used().taken > 0);
         for server in &snapshot.servers {
             if let Leases::Leased { lost } = &server.leases {
                 lost.iter().filter_map(|id| before.get(id)).for_each(|upstream| upstream.lose());
@@ -91,7 +93,8 @@ impl Upstreams {
         flock.budget.serve(replicas.map(Arc::downgrade).collect());
     }
 
-    /// What bounds the connections to all replicas of the server of this name; there is one while it is in the config.
+    /// What bounds the connections to all replicas of the server of this name; there is one while it is in the config,
+    /// or was and has connections.
     pub fn budget(&self, server: &str) -> Option<Arc<Budget>> {
         let flocks = self.flocks.lock().unwrap_or_else(PoisonError::into_inner);
         flocks.get(server).map(|flock| Arc::clone(&flock.budget))

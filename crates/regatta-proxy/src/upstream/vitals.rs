@@ -88,15 +88,19 @@ impl Vitals {
     }
 
     /// Probes say `health`. A replica that was down and is up again is a new one: what was held against the old one is
-    /// forgotten, and its share grows as a new one's does.
+    /// forgotten, unless that is a loop, and its share grows as a new one's does.
     pub(super) fn hear(&self, health: Health, now: Micros) {
         let mut seen = self.seen();
         let was_down = matches!(seen.health, Health::Unhealthy | Health::Unreachable);
         seen.health = health;
         if was_down && health == Health::Healthy {
-            self.change(&mut seen, Ejection::default());
+            let next = seen.ejection.restarted(RULE, now);
+            self.change(&mut seen, next);
             self.flock.open();
-            (seen.since, seen.ejected_until, seen.watch) = (now, now, Watch::default());
+            seen.watch = Watch::default();
+            if !next.is_ejected() {
+                (seen.since, seen.ejected_until) = (now, now);
+            }
         }
     }
 

@@ -14,25 +14,35 @@ pub(super) const BUDGETS_MAX: usize = 1024;
 
 /// Who holds what of one budget.
 #[derive(Default)]
-pub(super) struct Held(BTreeMap<BudgetHolder, Lease>);
+pub(crate) struct Held(BTreeMap<BudgetHolder, Lease>);
 
 struct Lease {
-    units: u32,
+    /// What it may have in use: what it was given, or what it had before if that is more.
+    occupied: u32,
     want: u32,
+    turn: u64,
     until: Instant,
 }
 
 impl Held {
-    fn hold(&mut self, ask: &BudgetAsk, now: Instant) -> BudgetShare {
+    pub(crate) fn hold(&mut self, ask: &BudgetAsk, now: Instant) -> BudgetShare {
         self.0.retain(|_, lease| now < lease.until);
-        let before = self.0.remove(&ask.holder).map_or(0, |lease| lease.units);
+        if self.0.get(&ask.holder).is_some_and(|lease| ask.turn < lease.turn) {
+            return BudgetShare { units: 0, holders: count(self.0.len()) };
+        }
+        self.0.remove(&ask.holder);
         if self.0.len() >= BUDGET_HOLDERS_MAX {
             return BudgetShare { units: 0, holders: count(self.0.len()) };
         }
-        let others: u32 = self.0.values().map(|lease| lease.units).sum();
-        let units = self.part(ask).max(ask.busy.min(before)).min(ask.limit.saturating_sub(others));
-        self.0.insert(ask.holder, Lease { units, want: ask.want, until: now + ask.term });
+        let others = self.0.values().fold(0_u32, |sum, lease| sum.saturating_add(lease.occupied));
+        let units = self.part(ask).min(ask.limit.saturating_sub(others));
+        let (occupied, until) = (units.max(ask.busy), now + ask.term);
+        self.0.insert(ask.holder, Lease { occupied, want: ask.want, turn: ask.turn, until });
         BudgetShare { units, holders: count(self.0.len()) }
+    }
+
+    pub(crate) fn leave(&mut self, holder: BudgetHolder) {
+        self.0.remove(&holder);
     }
 
     /// The asker's part, once all have renewed: whoever wants less than an equal part leaves the rest to the others.
@@ -83,7 +93,7 @@ impl Budgets for Embedded {
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = budgets.get_mut(&budget) {
-            held.0.remove(&holder);
+            held.leave(holder);
         }
         ready(Ok(()))
     }

@@ -16,10 +16,11 @@ impl Budgets for Redis {
                 ask.want.to_string(),
                 ask.term.as_millis().max(1).to_string(),
                 BUDGET_HOLDERS_MAX.to_string(),
+                ask.turn.to_string(),
             ];
-            let [limit, busy, want, term, most] = numbers.each_ref().map(String::as_bytes);
+            let [limit, busy, want, term, most, turn] = numbers.each_ref().map(String::as_bytes);
             let holder = super::names::hex(&ask.holder.0);
-            let args = [holder.as_bytes(), limit, busy, want, term, most];
+            let args = [holder.as_bytes(), limit, busy, want, term, most, turn];
             let key = self.inner.names.budget(&ask.budget.0);
             read(&self.inner.routes.run(&scripts::HOLD_BUDGET, &key, &args).await?).ok_or_else(unreadable)
         })

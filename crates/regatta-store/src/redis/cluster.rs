@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::address::Addr;
 use super::connector::Peer;
-use super::dice::{jittered, wall_s};
+use super::dice::jittered;
 use super::fault::{Verdict, judge};
-use super::line::{Line, Means, Miss, Repeat, Request, State, Target};
+use super::line::{Away, Line, Means, Miss, Repeat, Request, Target};
 use super::names::slot;
 
 /// Members we keep lines to.
@@ -39,8 +39,8 @@ enum Map {
     /// The first attempt to read it runs.
     Unknown,
     Known(Arc<SlotMap>),
-    /// Nobody could tell, since when (seconds since 1970), and why.
-    Lost(u64, String),
+    /// Nobody could tell.
+    Lost(Arc<Away>),
 }
 
 /// Runs of slots and their masters.
@@ -118,9 +118,9 @@ impl Cluster {
                     let nobody = || Miss::Away("nobody has the slot".to_owned());
                     return map.owner(slot).cloned().ok_or_else(nobody);
                 }
-                Map::Lost(_, why) => {
+                Map::Lost(away) => {
                     self.means.counters.refused_away.one();
-                    return Err(Miss::Away(why.clone()));
+                    return Err(Miss::Away(away.why.clone()));
                 }
             }
             match timeout_at(end, maps.changed()).await {
@@ -148,19 +148,16 @@ impl Cluster {
         let map = self.map.borrow().clone();
         match map {
             Map::Known(map) => map.masters().iter().filter_map(|addr| self.line(addr).ok()).collect(),
-            Map::Unknown | Map::Lost(..) => Vec::new(),
+            Map::Unknown | Map::Lost(_) => Vec::new(),
         }
     }
 
-    /// Why all or part of it is away.
-    pub(super) fn trouble(&self) -> Option<(u64, String)> {
-        if let Map::Lost(since_s, why) = &*self.map.borrow() {
-            return Some((*since_s, why.clone()));
+    /// What of it is away.
+    pub(super) fn absences(&self) -> Vec<Arc<Away>> {
+        if let Map::Lost(away) = &*self.map.borrow() {
+            return vec![away.clone()];
         }
-        self.masters().iter().find_map(|line| match line.state() {
-            State::Away(away) => Some((away.since_s, away.why.clone())),
-            State::Joining | State::Up(_) => None,
-        })
+        self.masters().iter().filter_map(|line| line.absence()).collect()
     }
 
     async fn read_map(&self) -> Result<SlotMap, String> {
@@ -187,10 +184,11 @@ impl Cluster {
         Ok(read_slots(&value, member))
     }
 
-    fn install(&self, read: Result<SlotMap, String>) {
+    /// Takes what was read by an attempt that was begun then.
+    fn install(&self, read: Result<SlotMap, String>, begun: Instant) {
         let next = match read {
             Ok(map) => Map::Known(Arc::new(map)),
-            Err(why) => Map::Lost(wall_s(), why),
+            Err(why) => Map::Lost(Arc::new(Away::now(why))),
         };
         let before = self.map.borrow().clone();
         let mut is_change = false;
@@ -205,8 +203,9 @@ impl Cluster {
                 is_change = true;
             }
             // Lines tell for themselves whether they are away; an old map is better than none.
-            (Map::Known(_), Map::Lost(..)) | (Map::Lost(..), Map::Lost(..)) => return,
-            (Map::Unknown, Map::Known(_) | Map::Lost(..)) | (Map::Lost(..), Map::Known(_)) => {}
+            (Map::Known(_), Map::Lost(_)) => return,
+            (Map::Lost(away), Map::Lost(_)) => return away.failed_again(begun),
+            (Map::Unknown, Map::Known(_) | Map::Lost(_)) | (Map::Lost(_), Map::Known(_)) => {}
             (_, Map::Unknown) => return,
         }
         self.map.send_replace(next);
@@ -225,9 +224,10 @@ fn last(mut answers: Vec<Value>) -> Result<Value, Miss> {
 async fn keep_map(cluster: Weak<Cluster>) {
     loop {
         let Some(now) = cluster.upgrade() else { return };
+        let begun = Instant::now();
         let read = now.read_map().await;
-        let well = read.is_ok() && now.trouble().is_none();
-        now.install(read);
+        let well = read.is_ok() && now.absences().is_empty();
+        now.install(read, begun);
         let next = if well { now.means.timing.check_every } else { now.means.timing.retry_max };
         let wait = async { timeout(jittered(next), now.stale.notified()).await };
         let _ = wait.await;

@@ -6,6 +6,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
@@ -100,9 +101,33 @@ pub(super) struct Up {
     number: u64,
 }
 
+/// A server, or a cluster, that cannot be asked.
 pub(super) struct Away {
     pub(super) why: String,
+    /// Since when, seconds since 1970: for people.
     pub(super) since_s: u64,
+    since: Instant,
+    /// When the last attempt that failed was begun, milliseconds after `since`.
+    tried_ms: AtomicU64,
+}
+
+impl Away {
+    pub(super) fn now(why: String) -> Away {
+        Away { why, since_s: wall_s(), since: Instant::now(), tried_ms: AtomicU64::new(0) }
+    }
+
+    /// An attempt that was begun then has failed.
+    pub(super) fn failed_again(&self, begun: Instant) {
+        let after_ms = begun.saturating_duration_since(self.since).as_millis() as u64;
+        self.tried_ms.fetch_max(after_ms, Relaxed);
+    }
+
+    /// Whether it has been away for longer than `time`, and was found so within the last `time`. A process that was stopped
+    /// meanwhile has not tried, and an attempt that was under way then has shown nothing: it may long be back.
+    pub(super) fn is_for(&self, time: Duration) -> bool {
+        let tried_at = self.since + Duration::from_millis(self.tried_ms.load(Relaxed));
+        self.since.elapsed() > time && tried_at.elapsed() <= time
+    }
 }
 
 pub(super) struct Line {
@@ -138,6 +163,14 @@ impl Line {
         match self.state() {
             State::Up(up) => Some(up.addr.clone()),
             State::Joining | State::Away(_) => None,
+        }
+    }
+
+    /// That it is away, if it is.
+    pub(super) fn absence(&self) -> Option<Arc<Away>> {
+        match self.state() {
+            State::Away(away) => Some(away),
+            State::Joining | State::Up(_) => None,
         }
     }
 
@@ -250,7 +283,7 @@ impl Shared {
     fn away(&self, why: String) -> State {
         self.means.counters.breaker_opened.one();
         tracing::warn!(why, "redis is away");
-        State::Away(Arc::new(Away { why, since_s: wall_s() }))
+        State::Away(Arc::new(Away::now(why)))
     }
 
     /// One attempt; who waits for it is let go when it takes longer than an operation may.
@@ -334,6 +367,7 @@ async fn keep(shared: Arc<Shared>) {
         if connected_at.is_some_and(|at| at.elapsed() < timing.retry_min) {
             sleep(jittered(timing.retry_min)).await;
         }
+        let begun = Instant::now();
         match shared.join_or_let_go().await {
             Ok((wire, addr, vitals)) => {
                 number += 1;
@@ -355,6 +389,9 @@ async fn keep(shared: Arc<Shared>) {
             }
             Err(why) => {
                 shared.give_up(why);
+                if let State::Away(away) = &*shared.state.borrow() {
+                    away.failed_again(begun);
+                }
                 sleep(jittered(pause)).await;
                 pause = (pause * 2).min(timing.retry_max);
             }
@@ -371,5 +408,31 @@ async fn watch_over(shared: &Shared, up: &Up, states: &mut watch::Receiver<State
             return;
         }
         shared.look(up).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_has_tried_for_a_while_is_not_known_to_be_away() {
+        let away = Away::now("a test".to_owned());
+        for _ in 0..4 {
+            assert!(!away.is_for(LONG), "not yet for long");
+            let begun = Instant::now();
+            tokio::time::advance(Duration::from_millis(800)).await;
+            away.failed_again(begun);
+        }
+        assert!(away.is_for(LONG));
+        let begun = Instant::now();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(!away.is_for(LONG), "stopped meanwhile");
+        away.failed_again(begun);
+        assert!(!away.is_for(LONG), "that attempt was begun before");
+        away.failed_again(Instant::now());
+        assert!(away.is_for(LONG));
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::address::Layout;
 use super::cluster::Cluster;
 use super::fault::{Verdict, judge};
-use super::line::{Line, Means, Miss, Repeat, Request, State, Target};
+use super::line::{Away, Line, Means, Miss, Repeat, Request, Target};
 use super::scripts::Script;
 use super::sentinel::{self, Sentinels};
 use crate::{Link, StoreError};
@@ -140,14 +140,20 @@ impl Routes {
     }
 
     pub(super) fn link(&self) -> Link {
-        let trouble = match &self.way {
-            Way::Cluster(cluster) => cluster.trouble(),
-            Way::One(line) => match line.state() {
-                State::Away(away) => Some((away.since_s, away.why.clone())),
-                State::Joining | State::Up(_) => None,
-            },
-        };
-        trouble.map_or(Link::Up, |(since_s, why)| Link::Degraded { since_s, why })
+        let away = self.absences().into_iter().next();
+        away.map_or(Link::Up, |away| Link::Degraded { since_s: away.since_s, why: away.why.clone() })
+    }
+
+    /// Whether something of it is away for longer than knowledge is trusted, as found out within that time.
+    pub(super) fn is_long_away(&self) -> bool {
+        self.absences().iter().any(|away| away.is_for(self.means.timing.trust_for))
+    }
+
+    fn absences(&self) -> Vec<Arc<Away>> {
+        match &self.way {
+            Way::Cluster(cluster) => cluster.absences(),
+            Way::One(line) => line.absence().into_iter().collect(),
+        }
     }
 }
 

@@ -150,25 +150,26 @@ return 1"
 );
 
 script!(
-    /// Renews a holder's part of a budget. ARGV: holder, limit, units in use, units wanted, term in ms, most holders.
-    /// Units, holders. A holder's field: units, units wanted, until when in ms.
+    /// Renews a holder's part of a budget. ARGV: holder, limit, units it may have in use until it hears, units wanted, term
+    /// in ms, most holders, its turn. Units, holders. A holder's field: units occupied, units wanted, until when in ms, turn.
     HOLD_BUDGET,
     "local key, holder, limit, want = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local till, before, others, wants, last = now + ARGV[5], 0, 0, {{want, holder}}, now + ARGV[5]
+local till, turn, others, wants, last = now + ARGV[5], 0, 0, {{want, holder}}, now + ARGV[5]
 local all = redis.call('HGETALL', key)
 for at = 1, #all, 2 do
-  local units, wanted, ends = string.match(all[at + 1], '^(%d+):(%d+):(%d+)$')
+  local occupied, wanted, ends, asked = string.match(all[at + 1], '^(%d+):(%d+):(%d+):(%d+)$')
   if not ends or tonumber(ends) <= now then
     redis.call('HDEL', key, all[at])
   elseif all[at] == holder then
-    before = tonumber(units)
+    turn = tonumber(asked)
   else
-    others, last = others + units, math.max(last, tonumber(ends))
+    others, last = others + occupied, math.max(last, tonumber(ends))
     wants[#wants + 1] = {tonumber(wanted), all[at]}
   end
 end
+if tonumber(ARGV[7]) < turn then return {0, #wants} end
 if #wants > tonumber(ARGV[6]) then return {0, #wants - 1} end
 table.sort(wants, function(a, b) return a[1] < b[1] or a[1] == b[1] and a[2] < b[2] end)
 local left, part = limit, 0
@@ -177,9 +178,9 @@ for at, one in ipairs(wants) do
   if one[2] == holder then break end
   left = left - part
 end
-local units = math.max(part, math.min(tonumber(ARGV[3]), before))
-units = math.max(0, math.min(units, limit - others))
-redis.call('HSET', key, holder, string.format('%.0f:%.0f:%.0f', units, want, till))
+local units = math.max(0, math.min(part, limit - others))
+local occupied = math.max(units, tonumber(ARGV[3]))
+redis.call('HSET', key, holder, string.format('%.0f:%.0f:%.0f:%s', occupied, want, till, ARGV[7]))
 redis.call('PEXPIRE', key, string.format('%.0f', last - now))
 return {units, #wants}"
 );

@@ -10,14 +10,15 @@ const TERM: Duration = Duration::from_secs(60);
 pub(super) async fn run(store: &dyn Store, names: &Names) {
     one_alone_gets_what_it_wants_and_never_more_than_there_is(store, names).await;
     a_newcomer_gets_its_part_as_the_others_renew(store, names).await;
-    what_is_in_use_is_not_taken_away(store, names).await;
+    what_is_in_use_counts_until_it_is_let_go(store, names).await;
+    an_ask_that_was_overtaken_changes_nothing(store, names).await;
     who_leaves_or_dies_gives_back(store, names).await;
     the_sum_never_exceeds_the_limit(store, names).await;
 }
 
 fn ask(names: &Names, case: u8, holder: u32, limit: u32, want: u32) -> BudgetAsk {
     let (budget, holder) = (BudgetName(names.bytes(case, 0)), BudgetHolder(names.bytes(case, holder)));
-    BudgetAsk { budget, limit, holder, busy: 0, want, term: TERM }
+    BudgetAsk { budget, limit, holder, busy: 0, want, turn: 1, term: TERM }
 }
 
 async fn hold(store: &dyn Store, ask: BudgetAsk) -> BudgetShare {
@@ -43,15 +44,25 @@ async fn a_newcomer_gets_its_part_as_the_others_renew(store: &dyn Store, names: 
     assert_eq!(hold(store, ask(names, 91, 3, 10, 2)).await, BudgetShare { units: 2, holders: 3 });
 }
 
-async fn what_is_in_use_is_not_taken_away(store: &dyn Store, names: &Names) {
+async fn what_is_in_use_counts_until_it_is_let_go(store: &dyn Store, names: &Names) {
     assert_eq!(hold(store, ask(names, 92, 1, 6, 6)).await.units, 6);
     assert_eq!(hold(store, ask(names, 92, 2, 6, 6)).await.units, 0);
     let busy = |busy| BudgetAsk { busy, ..ask(names, 92, 1, 6, 6) };
-    assert_eq!(hold(store, busy(5)).await.units, 5);
-    assert_eq!(hold(store, busy(6)).await.units, 5, "more than it was given is nobody's to use");
+    assert_eq!(hold(store, busy(6)).await.units, 3, "its part, though it has more");
+    assert_eq!(hold(store, ask(names, 92, 2, 6, 6)).await.units, 0, "all six are in use");
+    assert_eq!(hold(store, busy(5)).await.units, 3);
     assert_eq!(hold(store, ask(names, 92, 2, 6, 6)).await.units, 1);
     assert_eq!(hold(store, busy(1)).await.units, 3);
     assert_eq!(hold(store, ask(names, 92, 2, 6, 6)).await.units, 3);
+    assert_eq!(hold(store, ask(names, 92, 3, 6, 6)).await.units, 0, "three and three");
+}
+
+async fn an_ask_that_was_overtaken_changes_nothing(store: &dyn Store, names: &Names) {
+    let late = BudgetAsk { turn: 7, ..ask(names, 95, 1, 6, 1) };
+    let early = BudgetAsk { turn: 8, ..ask(names, 95, 1, 6, 6) };
+    assert_eq!(hold(store, early).await.units, 6);
+    assert_eq!(hold(store, late).await, BudgetShare { units: 0, holders: 1 });
+    assert_eq!(hold(store, ask(names, 95, 2, 6, 6)).await.units, 0, "the first one still has all");
 }
 
 async fn who_leaves_or_dies_gives_back(store: &dyn Store, names: &Names) {
@@ -73,8 +84,11 @@ async fn the_sum_never_exceeds_the_limit(store: &dyn Store, names: &Names) {
         let dice = turn.wrapping_mul(2_654_435_761) >> 16;
         let holder = dice % 7;
         let want = dice / 7 % 16;
-        let asked = BudgetAsk { busy: dice / 112 % 8, ..ask(names, 94, holder + 1, LIMIT, want) };
-        given[holder as usize] = hold(store, asked).await.units;
+        // It lets go of some of what it has, and asks.
+        let busy = dice / 112 % 8;
+        let busy = busy.min(given[holder as usize]);
+        let asked = BudgetAsk { busy, ..ask(names, 94, holder + 1, LIMIT, want) };
+        given[holder as usize] = hold(store, asked).await.units.max(busy);
         let sum: u32 = given.iter().sum();
         assert!(sum <= LIMIT, "turn {turn}: {given:?}");
     }

@@ -98,20 +98,15 @@ async fn f55_slots_that_move_under_load_cost_no_error() {
     let store = connected(options(&cluster.url())).await;
     let moved = session();
     let key = key_of(&moved);
-    let slot = regatta_store::redis::slot_of(&key).to_string();
+    let slot = regatta_store::redis::slot_of(&key);
     let from = cluster.master_of(&key, 0).expect("somebody has the slot");
     let to = cluster.slots(0).into_iter().map(|run| run.2).find(|at| *at != from).expect("there are others");
     let (mut seen, mut done_at) = (Seen::default(), Instant::now());
     write_one(&store, moved, &mut seen, &mut done_at).await;
-    let (id_from, id_to) =
-        (cluster.members[from].say(&["CLUSTER", "MYID"]), cluster.members[to].say(&["CLUSTER", "MYID"]));
-    let ok = |at: usize, words: &[&str]| assert_eq!(cluster.members[at].say(words), "OK", "{words:?}");
-    ok(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id_from]);
-    ok(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id_to]);
+    cluster.begin_to_move(slot, from, to);
     // Present at the old place; then asked for at the new one, which has it; then moved for good.
     assert!(store.read(&moved).await.is_ok_and(|read| read.is_some()));
-    let port = cluster.members[to].port().to_string();
-    ok(from, &["MIGRATE", "127.0.0.1", &port, &key, "0", "2000"]);
+    cluster.carry(slot, from, to);
     for _ in 0..50 {
         assert!(
             store.read(&moved).await.is_ok_and(|read| read.is_some()),
@@ -127,9 +122,7 @@ async fn f55_slots_that_move_under_load_cost_no_error() {
         );
         present = next.etag;
     }
-    for at in [to, from] {
-        ok(at, &["CLUSTER", "SETSLOT", &slot, "NODE", &id_to]);
-    }
+    cluster.end_to_move(slot, from, to);
     for _ in 0..50 {
         let read = store.read(&moved).await.expect("the slot is followed").expect("it is there");
         assert_eq!(read.etag, present);

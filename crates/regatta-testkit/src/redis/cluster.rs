@@ -13,16 +13,25 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts them and waits until all slots are served and copied.
+    /// Starts them and waits until all slots are served and copied. They come back empty.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with members that come back with what they had.
+    pub async fn start_durable() -> Self {
+        Self::start_with(&["--appendonly", "yes"]).await
+    }
+
+    async fn start_with(more: &[&str]) -> Self {
         let mut members = Vec::new();
         for _ in 0..6 {
             let bus = free_port().to_string();
-            let more = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
+            let ours = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
             let fast = ["--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"];
             // Without this, the loss of one master closes the slots of all.
             let partial = ["--cluster-require-full-coverage", "no"];
-            members.push(Server::start(&[&more[..], &fast[..], &partial[..]].concat()).await);
+            members.push(Server::start(&[&ours[..], &fast[..], &partial[..], more].concat()).await);
         }
         let cluster = Cluster { members };
         let addresses = cluster.members.iter().map(Server::address);
@@ -76,12 +85,55 @@ impl Cluster {
         words.get(8..).unwrap_or_default().iter().filter_map(run).collect()
     }
 
+    /// The slot of `key`.
+    pub fn slot_of(&self, key: &str, asked: usize) -> Option<u16> {
+        self.members[asked].say(&["CLUSTER", "KEYSLOT", key]).parse().ok()
+    }
+
     /// The member that is master of the slot of `key`, as `asked` sees it.
     pub fn master_of(&self, key: &str, asked: usize) -> Option<usize> {
-        let slot: u16 = self.members[asked].say(&["CLUSTER", "KEYSLOT", key]).parse().ok()?;
+        let slot = self.slot_of(key, asked)?;
         self.slots(asked)
             .into_iter()
             .find(|(first, last, _)| (*first..=*last).contains(&slot))
             .map(|run| run.2)
+    }
+    /// Says that `slot` is on its way from one master to another: what is not there any more is asked for at the new one.
+    pub fn begin_to_move(&self, slot: u16, from: usize, to: usize) {
+        let (slot, ids) = (slot.to_string(), [from, to].map(|at| self.members[at].say(&["CLUSTER", "MYID"])));
+        self.ok(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]]);
+        self.ok(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[1]]);
+    }
+
+    /// Carries the keys that a slot holds now over to another master.
+    pub fn carry(&self, slot: u16, from: usize, to: usize) {
+        let (slot, port) = (slot.to_string(), self.members[to].port().to_string());
+        let held = self.members[from].say(&["CLUSTER", "GETKEYSINSLOT", &slot, "1000"]);
+        for key in held.lines().filter(|key| !key.is_empty()) {
+            let said = self.members[from].say(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]);
+            // It may have ended meanwhile.
+            assert!(["OK", "NOKEY"].contains(&&said[..]), "{key}: {said}");
+        }
+    }
+
+    /// From now on `slot` is the new master's, who has all its keys.
+    pub fn end_to_move(&self, slot: u16, from: usize, to: usize) {
+        let (slot, id) = (slot.to_string(), self.members[to].say(&["CLUSTER", "MYID"]));
+        for at in [to, from] {
+            self.ok(at, &["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
+        }
+    }
+
+    fn ok(&self, at: usize, words: &[&str]) {
+        assert_eq!(self.members[at].say(words), "OK", "{words:?}");
+    }
+
+    /// Errors of this name (`CROSSSLOT`, `ASK`, …) that all members have answered with (`INFO errorstats`).
+    pub fn errors(&self, name: &str) -> u64 {
+        let name = format!("errorstat_{name}");
+        let counts = self.members.iter().filter_map(|member| {
+            member.info(&name)?.strip_prefix("count=").and_then(|count| count.parse::<u64>().ok())
+        });
+        counts.sum()
     }
 }

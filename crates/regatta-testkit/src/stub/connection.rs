@@ -29,14 +29,24 @@ pub(crate) async fn run(socket: TcpStream, number: u64, what: OnConnect, shared:
         OnConnect::Serve => {}
     }
     let mut wire = Wire { socket, buffer: BytesMut::new() };
+    let carrier = shared.carriers.carrier(number);
     loop {
         let seen = match wire.request(number).await {
             Ok(Some(seen)) => Arc::new(seen),
-            Ok(None) | Err(_) => return orderly(wire.socket).await,
+            Ok(None) | Err(_) => {
+                drop(carrier);
+                return orderly(wire.socket).await;
+            }
         };
+        if seen.rpc() == "tools/call" {
+            carrier.carries(&wire.socket);
+        }
         match answer(&mut wire, seen, &shared).await {
             End::Keep => {}
-            End::Close => return orderly(wire.socket).await,
+            End::Close => {
+                drop(carrier);
+                return orderly(wire.socket).await;
+            }
             End::Reset => return,
         }
     }

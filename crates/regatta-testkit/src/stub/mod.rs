@@ -12,6 +12,7 @@
 //! ```
 
 pub mod answers;
+mod carriers;
 mod connection;
 mod journal;
 mod reply;
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     /// Bytes for every reply that is `live()`.
     live: broadcast::Sender<reply::Live>,
     connections: AtomicU64,
+    pub(crate) carriers: carriers::Carriers,
 }
 
 /// A running stub. Dropping it closes everything.
@@ -78,6 +80,7 @@ impl Stub {
             journal: Journal::default(),
             live: broadcast::Sender::new(4096),
             connections: AtomicU64::new(0),
+            carriers: carriers::Carriers::default(),
         });
         // A port that no outgoing connection is lent, so that `rise` finds it free.
         let listener = listen(SocketAddr::from(([127, 0, 0, 1], free_port())));
@@ -149,6 +152,16 @@ impl Stub {
     /// Connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// From now on counts how many connections that calls came on are open at one moment, by what the kernel knows.
+    pub fn count_open(&self) {
+        self.shared.carriers.begin();
+    }
+
+    /// The most of them since this was asked for last.
+    pub fn most_open(&self) -> usize {
+        self.shared.carriers.most()
     }
 
     /// Sends an event to every reply that is `live()` now.

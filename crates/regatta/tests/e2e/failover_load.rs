@@ -96,7 +96,7 @@ impl Load {
 
     /// What is left of the load before and under a fault that began at `fault`, as a gateway sees it that knows nothing
     /// but the store. Prints what was lost.
-    pub async fn judge(&mut self, what: &str, fault: Instant) -> Result<()> {
+    pub async fn judge(&mut self, what: &str, fault: Instant) -> Result<Judged> {
         for gateway in &self.gateways {
             linked(gateway).await;
             eventually("what was kept is published", SOON, async || {
@@ -107,7 +107,8 @@ impl Load {
         self.goes_on().await;
         let worker = self.running.iter().position(JoinHandle::is_finished);
         if let Some(at) = worker {
-            return self.running.remove(at).await.expect("the load's task");
+            self.running.remove(at).await.expect("the load's task")?;
+            return Err(Failure("the load ended by itself".to_owned()));
         }
         let fresh = Gateway::start(REGATTA, self.plan.clone()).await;
         linked(&fresh).await;
@@ -132,7 +133,7 @@ impl Load {
         );
         assert_eq!((lost_moves.early, lost_ends.early), (0, 0), "{what}: committed long before");
         assert!(failed * 100 <= modern, "{what}: {failed} of {modern} modern calls failed");
-        Ok(())
+        Ok(Judged { lost_moves: lost_moves.all, lost_ends: lost_ends.all, refused, failed })
     }
 
     /// Ends the load.
@@ -140,6 +141,17 @@ impl Load {
         self.running.iter().for_each(JoinHandle::abort);
         drop(self.server);
     }
+}
+
+/// What a fault cost, whenever it was committed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    pub lost_moves: usize,
+    pub lost_ends: usize,
+    /// Ends that had to wait for the store.
+    pub refused: usize,
+    /// Modern calls without a result.
+    pub failed: usize,
 }
 
 /// What was lost, and how much of it had been committed long before the fault.

@@ -3,9 +3,12 @@
 //!
 //! `REGATTA_FENCING_ROUNDS=100 cargo test -p regatta --test e2e peers_fencing -- --nocapture` for more rounds than two.
 
+use std::time::Duration;
+
 use regatta_testkit::client::{Outcome, Session};
 use regatta_testkit::gateway::Plan;
-use regatta_testkit::{Gateway, Result, eventually};
+use regatta_testkit::redis::Server;
+use regatta_testkit::{FaultProxy, Gateway, Mode, Result, eventually};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -141,5 +144,44 @@ async fn a_gateway_stopped_past_its_lease_while_it_moves_sessions_changes_none_w
     // The others carry no op, so the journal knows them by the numbers of their requests.
     let twice: Vec<_> = server.stub.journal().repeated().into_iter().filter(|op| op.contains('-')).collect();
     assert_eq!(twice, Vec::<String>::new());
+    Ok(())
+}
+
+/// How long a store is away that nobody waits for any more, and for how long that is taken for true (SESSIONS 3); and some.
+const LONG_AWAY: Duration = Duration::from_millis(3500);
+
+#[tokio::test]
+async fn a_gateway_without_its_store_that_was_stopped_asks_again_before_it_moves_a_session() -> Result<()> {
+    let server = Forgetful::start().await;
+    let redis = Server::start(&[]).await;
+    let way = FaultProxy::start(redis.address().parse().expect("an address")).await;
+    let plan = |url: &str| on_store(Plan::over([server.stub.url()]), url);
+    let one = Gateway::start(REGATTA, plan(&format!("redis://{}", way.address()))).await;
+    let two = Gateway::start(REGATTA, plan(&redis.url())).await;
+    for gateway in [&one, &two] {
+        linked(gateway).await;
+    }
+    let session = one.client().initialize().await?;
+    session.call("work", json!({})).await?.result()?;
+    way.set(Mode::Refuse);
+    eventually("its store is away", SOON, async || {
+        one.admin("/ready").await?.1.contains("the store is away").then_some(())
+    })
+    .await;
+    // The state that is tried is one that only time brings about, here and below.
+    tokio::time::sleep(LONG_AWAY).await;
+    one.process.stop();
+    tokio::time::sleep(LONG_AWAY).await;
+    let there = session.through(&two.client());
+    forget(&there).await?;
+    let seated = seat(&there.call("work", json!({})).await?);
+    assert!(seated.is_some());
+    // It wakes with a request to answer, and a way to the store that takes its time.
+    way.set(Mode::Delay { by: Duration::from_millis(20), jitter: Duration::ZERO });
+    let late = tokio::spawn(async move { session.call("work", json!({})).await });
+    one.process.go_on();
+    let late = late.await.expect("the call's task")?;
+    assert_eq!(seat(&late), seated, "{}", late.message);
+    assert_eq!(seat(&there.call("work", json!({})).await?), seated, "it stays there");
     Ok(())
 }

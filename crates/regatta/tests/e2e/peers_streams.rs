@@ -120,7 +120,7 @@ async fn a_call_that_died_with_its_gateway_ends_in_one_honest_error_at_the_other
 async fn a_call_of_which_the_store_knows_but_the_end_does_not_end_in_silence() -> Result<()> {
     let (_demos, mut pair) = pair().await;
     let [one, two] = pair.session().await?;
-    let mut events = sleep(&one, 350).await?.events();
+    let mut events = sleep(&one, 1950).await?.events();
     let id = events.until("notifications/progress").await?.id.expect("an id to resume from");
     drop(events);
     let key = eventually("the call is written down whole", SOON, async || {
@@ -169,6 +169,67 @@ async fn a_server_that_can_resume_goes_on_when_the_gateway_is_killed() -> Result
         heard.note(&events.until("notifications/progress").await?);
     }
     assert!(!heard.last_id().contains("cursor-2"), "the server's own ids are sealed");
+    pair.one.process.kill();
+    for event in two.resume(heard.last_id()).await?.events().rest().await? {
+        heard.note(&event);
+    }
+    assert_eq!(heard.said, ["1", "2", "3", "done"]);
+    Ok(())
+}
+
+/// A server with the tool `work` and one more, which says two events under ids of its own and then holds; the rest comes to
+/// who asks from the second one. It says so only to who calls that tool in a session of this server.
+async fn specialist(tool: &'static str) -> Stub {
+    let (base, id) = (answers::legacy(), std::sync::Mutex::new(Value::Null));
+    Stub::start(move |seen| {
+        let mut id = id.lock().expect("nobody panics");
+        let progress = |n: u64| {
+            json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": "t", "progress": n}})
+        };
+        match (seen.rpc(), seen.tool(), seen.header("last-event-id")) {
+            ("tools/list", _, _) if !seen.header("mcp-session-id").is_empty() => {
+                let schema = json!({"type": "object"});
+                let tools = ["work", tool].map(|name| json!({"name": name, "inputSchema": schema}));
+                Reply::result(seen, json!({"tools": tools}))
+            }
+            ("tools/call", name, _) if name == tool => {
+                *id = seen.id().clone();
+                Reply::sse().event_id("cursor-1", &progress(1)).event_id("cursor-2", &progress(2)).hold()
+            }
+            ("tools/call", name, _) if name != "work" => Reply::error(seen, -32602, "Unknown tool"),
+            (_, _, "cursor-2") if !id.is_null() => {
+                let result = json!({"content": [{"type": "text", "text": "done"}]});
+                let last = json!({"jsonrpc": "2.0", "id": *id, "result": result});
+                Reply::sse().event_id("cursor-3", &progress(3)).event_id("cursor-4", &last)
+            }
+            _ => base(seen),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_call_at_a_sessions_second_home_goes_on_there_when_the_gateway_is_killed() -> Result<()> {
+    let stubs = [specialist("one").await, specialist("two").await];
+    let plan = Plan::over(stubs.each_ref().map(Stub::url));
+    let plan = plan.on_server("upstream_resume = \"supported\"\ntools = \"probe\"");
+    let mut pair = Pair::start(plan).await;
+    let [one, two] = pair.session().await?;
+    for session in [&one, &two] {
+        eventually("it is known who has which tools", SOON, async || {
+            let list =
+                session.request("tools/list", json!({})).await.ok()?.outcome().await.ok()?.result().ok()?;
+            (list["tools"].as_array()?.len() == 3).then_some(())
+        })
+        .await;
+    }
+    one.call("work", json!({"op": "home"})).await?.result()?;
+    let elsewhere = ["two", "one"][crate::fleet::receiver(&stubs, "home").await];
+    let mut heard = Heard::default();
+    let mut events = one.call_with_progress(elsewhere, json!({}), json!("t")).await?.events();
+    for _ in 0..2 {
+        heard.note(&events.until("notifications/progress").await?);
+    }
     pair.one.process.kill();
     for event in two.resume(heard.last_id()).await?.events().rest().await? {
         heard.note(&event);

@@ -226,3 +226,60 @@ async fn a_level_is_kept_though_its_client_left_before_the_answer() -> Result<()
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_back_gets_new_work_when_what_left_it_was_ended() -> Result<()> {
+    const SESSIONS: usize = 40;
+    let slow_to_end = || {
+        let base = answers::dual();
+        move |seen: &Seen| match seen.method.as_str() {
+            "DELETE" => base(seen).after(Duration::from_millis(40)),
+            _ => base(seen),
+        }
+    };
+    let stubs = [Stub::start(slow_to_end()).await, Stub::start(slow_to_end()).await];
+    let plan = Plan::over(stubs.each_ref().map(Stub::url)).on_server("balance = \"round-robin\"");
+    let gateway = Gateway::start(REGATTA, plan.on_gateway("initialize_per_minute_max = 1000000")).await;
+    let mut sessions = Vec::new();
+    for number in 0..SESSIONS {
+        let session = gateway.client().initialize().await?;
+        session.call("work", json!({"op": number.to_string()})).await?.result()?;
+        sessions.push(session);
+    }
+    let (lost, ops) = (&stubs[0], stubs[0].seen_rpc("tools/call"));
+    let left: Vec<_> = ops.iter().map(|seen| seen.header("mcp-session-id").to_owned()).collect();
+    assert!(left.len() > SESSIONS / 4, "half of them, about: {}", left.len());
+    lost.die().await;
+    gateway.metric_reaches("regatta_replica_healthy", 1.0).await;
+    eventually("probes miss it", SOON, async || {
+        (gateway.metric("regatta_replica_healthy").await? == 1.0).then_some(())
+    })
+    .await;
+    for session in &sessions {
+        session.call("work", json!({"op": "moves"})).await?.result()?;
+    }
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let modern = gateway.client().modern();
+            tokio::spawn(async move {
+                while modern.call("work", json!({"op": "new"})).await.and_then(|call| call.result()).is_ok() {
+                }
+            })
+        })
+        .collect();
+    let before = lost.seen().len();
+    lost.rise().await;
+    let executed = || lost.journal().executions("new");
+    eventually("it gets new work", SOON, async || (executed() > 0).then_some(())).await;
+    let seen = lost.seen().split_off(before);
+    let first = seen.iter().position(|seen| seen.rpc() == "tools/call").expect("new work");
+    let ended: Vec<_> = seen[..first]
+        .iter()
+        .filter(|seen| seen.method == "DELETE")
+        .map(|seen| seen.header("mcp-session-id"))
+        .collect();
+    let missing = left.iter().filter(|session| !ended.contains(&session.as_str())).count();
+    assert_eq!(missing, 0, "of {} sessions were not ended before", left.len());
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! A legacy stream is cut and resumed: the rest comes once and in order, and only to whom it belongs.
 
 use crate::REGATTA;
-use crate::fleet::{demos, urls};
+use crate::fleet::{demos, receiver, urls};
 use regatta_testkit::client::{Events, RawConnection, Session};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
@@ -169,25 +169,31 @@ async fn of_many_standing_streams_at_once_one_is_opened() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_stream_that_its_server_pauses_goes_on_from_the_servers_own_cursor() -> Result<()> {
+/// A server whose tool `polled` says only a cursor, and its result to who asks from there; handshakes take so long.
+async fn polled(handshake: Duration) -> Stub {
     let base = answers::legacy();
     let id = std::sync::Mutex::new(Value::Null);
-    let stub = Stub::start(move |seen| {
+    Stub::start(move |seen| {
         let mut id = id.lock().expect("nobody panics");
-        match (seen.tool(), seen.header("last-event-id")) {
-            ("polled", _) => {
+        match (seen.rpc(), seen.tool(), seen.header("last-event-id")) {
+            ("initialize", _, _) => base(seen).after(handshake),
+            (_, "polled", _) => {
                 *id = seen.id().clone();
                 Reply::sse().body("id: cursor-1\nretry: 50\ndata: \n\n")
             }
-            (_, "cursor-1") => {
+            (_, _, "cursor-1") => {
                 let result = json!({"content": [{"type": "text", "text": "at last"}]});
                 Reply::sse().event_id("cursor-2", &json!({"jsonrpc": "2.0", "id": *id, "result": result}))
             }
             _ => base(seen),
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_stream_that_its_server_pauses_goes_on_from_the_servers_own_cursor() -> Result<()> {
+    let stub = polled(Duration::ZERO).await;
     let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
     let session = gateway.client().initialize().await?;
     let answer = session.request("tools/call", json!({"name": "polled", "arguments": {}})).await?;
@@ -195,6 +201,24 @@ async fn a_stream_that_its_server_pauses_goes_on_from_the_servers_own_cursor() -
     assert!(told.iter().any(|event| event.retry_ms == Some(1000)), "a second at least: {told:?}");
     let last_id = told.iter().rev().find_map(|event| event.id.clone()).expect("an id to resume from");
     assert!(!last_id.contains("cursor"), "ids are the gateway's own");
+    let rest = session.resume(&last_id).await?.outcome().await?;
+    assert_eq!(rest.text(), "at last", "{}", rest.message);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_moved_after_its_stream_began_is_resumed_where_it_was_answered() -> Result<()> {
+    // The client has its stream, and an id, before anybody knows where the call will be answered.
+    let takes = Duration::from_millis(1500);
+    let stubs = [polled(takes).await, polled(takes).await];
+    let plan = Plan::over(stubs.each_ref().map(Stub::url)).on_server("prime_after = \"100ms\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let session = gateway.client().initialize().await?;
+    session.call("work", json!({"op": "before"})).await?.result()?;
+    stubs[receiver(&stubs, "before").await].die().await;
+    let answer = session.request("tools/call", json!({"name": "polled", "arguments": {}})).await?;
+    let told = answer.events().rest().await?;
+    let last_id = told.iter().rev().find_map(|event| event.id.clone()).expect("an id to resume from");
     let rest = session.resume(&last_id).await?.outcome().await?;
     assert_eq!(rest.text(), "at last", "{}", rest.message);
     Ok(())

@@ -1,5 +1,6 @@
 //! Behaviour against scripted replicas on loopback: each script is told which connection it serves, from 0.
 
+mod bounded;
 mod disorder;
 mod exchange;
 mod failures;

@@ -172,13 +172,36 @@ pub(crate) fn cancelled(gateway: &Gateway, session: Uuid16, id: &[u8]) {
 
 fn note(gateway: &Arc<Gateway>, notice: Notice) {
     match notice {
-        Notice::RecordChanged(session) => changed(gateway, session),
+        Notice::RecordChanged(session) => {
+            if let Some(stream) = gateway.streams.standing(session) {
+                stream.session_changed();
+            }
+            changed(gateway, session);
+        }
         Notice::Buried { digest, .. } => end_streams(gateway, Uuid16(digest)),
-        Notice::KeysChanged | Notice::LinkRestored | Notice::Missed => {
+        Notice::KeysChanged => refresh_keys(gateway),
+        Notice::LinkRestored | Notice::Missed => {
+            refresh_keys(gateway);
             let gateway = gateway.clone();
-            tokio::spawn(async move { gateway.peers.keys.refresh(&*gateway.store, &gateway.ring).await });
+            tokio::spawn(async move { look_after_streams(&gateway).await });
         }
         Notice::LinkLost => tracing::warn!("the store sends no notices: known sessions are asked for anew"),
+    }
+}
+
+fn refresh_keys(gateway: &Arc<Gateway>) {
+    let gateway = gateway.clone();
+    tokio::spawn(async move { gateway.peers.keys.refresh(&*gateway.store, &gateway.ring).await });
+}
+
+/// Between two sessions that are looked after: a store that is just back is not run over.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
+/// Notices were missed: sessions with a standing stream here may have moved, or ended, unheard of.
+async fn look_after_streams(gateway: &Gateway) {
+    for stream in gateway.streams.all().into_iter().filter(|stream| stream.is_standing()) {
+        stream.session_changed();
+        tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 

@@ -186,6 +186,13 @@ impl Source for RecalledSource {
         }
     }
 
+    fn session_changed(&mut self) {
+        match &mut self.state {
+            State::GoingOn(source) => source.session_changed(),
+            State::Recalling(_) | State::Over => {}
+        }
+    }
+
     fn is_relay(&self) -> bool {
         match &self.state {
             State::Recalling(_) => true,

@@ -141,9 +141,18 @@ async fn settle(
         repeat(server, &moved, view, client, &home).await;
     }
     gateway.rehoming.moved(bound, reason, client);
+    follow(gateway, bound.session.uuid);
     gateway.metrics.rehomed.inc();
     tracing::info!(from = %bound.home.replica, to = %home.replica, ?reason, "session re-homed");
     Ok(moved)
+}
+
+/// Lets the session's standing stream, if it is here, look where the session lives. In a task: it may be that very stream
+/// whose source moves the session.
+fn follow(gateway: &Gateway, session: Uuid16) {
+    if let Some(stream) = gateway.streams.standing(session) {
+        tokio::spawn(async move { stream.session_changed() });
+    }
 }
 
 /// Whether a home has to be told the same by both.

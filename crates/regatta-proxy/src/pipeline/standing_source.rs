@@ -1,7 +1,7 @@
 //! The source of a standing stream: the replica's own, opened again and again behind the client's back.
 //!
 //! When the replica goes, the session is re-homed by the same exchange that opens the stream anew, and the client is
-//! warned if it listens to warnings (SESSIONS 4). Between two openings there is always a wait.
+//! warned if it listens to warnings (SESSIONS 4). When somebody else moves the session, the stream follows. Between two openings there is always a wait.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -29,6 +29,7 @@ use crate::bind;
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::{self, Cursor};
 use crate::fault::{Asker, Fault, Place, Refusal};
+use crate::session::Bound;
 use crate::streams::stream::{Produced, Source};
 use crate::tool_news::{self, Ears, is_ours};
 use crate::upstream::UpstreamBody;
@@ -47,7 +48,11 @@ pub(crate) struct StandingSource {
     asking: std::sync::Arc<crate::pending::Asking>,
     /// For changes of a list of tools that is composed by us.
     ears: Ears,
+    /// Where the session lives now, if somebody said that this may have changed.
+    looking: Option<Looking>,
 }
+
+type Looking = Pin<Box<dyn Future<Output = Result<Bound, Fault>> + Send>>;
 
 #[expect(clippy::large_enum_variant, reason = "one a call, and the large one is the ordinary case")]
 enum State {
@@ -75,7 +80,8 @@ impl StandingSource {
         let hears = listener.bound.session.content.capabilities.covers(Capabilities::TOOLS_CHANGED);
         let news = || listener.gateway.tool_news.listen(&listener.server, Era::Legacy);
         let ears = Ears::on(hears.then(news).flatten());
-        StandingSource { listener, state, ready: VecDeque::new(), failures: 0, cursor: None, asking, ears }
+        let (ready, failures, cursor, looking) = (VecDeque::new(), 0, None, None);
+        StandingSource { listener, state, ready, failures, cursor, asking, ears, looking }
     }
 
     fn begin(&mut self, answered: Answered) {
@@ -101,6 +107,26 @@ impl StandingSource {
         } else {
             // 409: the old stream's end has not come through yet (SESSIONS 5).
             self.again();
+        }
+    }
+
+    /// Leaves a home that is not the session's any more, whether or not its replica has ended the stream: what is said by
+    /// itself is said at the new one.
+    fn found(&mut self, found: Result<Bound, Fault>) {
+        match found {
+            Err(Fault::NoSuchSession) => {
+                self.state = State::Over;
+                self.ready.push_back(Produced::End);
+            }
+            Ok(bound) if bound.home != self.listener.bound.home => {
+                // One that is being opened looks for itself.
+                if let State::Open { .. } = self.state {
+                    let opening = reopen(self.listener.clone(), self.cursor.clone(), Duration::ZERO);
+                    self.state = State::Opening(Box::pin(opening));
+                }
+            }
+            // The store may be away: the replica itself will say so.
+            Ok(_) | Err(_) => {}
         }
     }
 
@@ -233,10 +259,23 @@ impl StandingSource {
 }
 
 impl Source for StandingSource {
+    fn session_changed(&mut self) {
+        let (gateway, session) = (self.listener.gateway.clone(), self.listener.bound.session.clone());
+        self.looking = Some(Box::pin(async move {
+            let record = bind::look_up(&gateway, &session).await?;
+            Ok(bind::at_home(session, record))
+        }));
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
         loop {
             if let Some(produced) = self.ready.pop_front() {
                 return Poll::Ready(produced);
+            }
+            if let Some(Poll::Ready(found)) = self.looking.as_mut().map(|looking| looking.as_mut().poll(cx)) {
+                self.looking = None;
+                self.found(found);
+                continue;
             }
             if self.ears.poll_changed(cx).is_ready() {
                 let name = Some(Bytes::from_static(b"message"));

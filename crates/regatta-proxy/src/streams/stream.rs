@@ -25,6 +25,9 @@ pub(crate) trait Source: Send {
     /// The client takes its request back: nobody is asked any more.
     fn cancelled(&mut self) {}
 
+    /// The session may live elsewhere now, or be over.
+    fn session_changed(&mut self) {}
+
     /// Whether it only repeats what the store holds: then nothing is lost with it.
     fn is_relay(&self) -> bool {
         false
@@ -202,6 +205,15 @@ impl Stream {
         let mut state = self.lock();
         if let Some(source) = &mut state.source {
             source.cancelled();
+        }
+        state.wake_all();
+    }
+
+    /// Its session may live elsewhere now, or be over.
+    pub fn session_changed(&self) {
+        let mut state = self.lock();
+        if let Some(source) = &mut state.source {
+            source.session_changed();
         }
         state.wake_all();
     }

@@ -213,3 +213,75 @@ async fn sessions_outlive_the_master_of_their_store() -> Result<()> {
     assert_eq!(sessions[0].request("ping", json!({})).await?.status, 404);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_session_whose_key_nobody_can_look_up_is_refused_and_not_given_up() -> Result<()> {
+    let demos = demos(1, &[]).await;
+    let mut pair = Pair::start(Plan::over(urls(&demos))).await;
+    let [one, _] = pair.session().await?;
+    assert_eq!(one.call("counter", json!({})).await?.text(), "1");
+    pair.redis.process.kill();
+    let fresh = Gateway::start(REGATTA, on_store(Plan::over(urls(&demos)), &pair.redis.url())).await;
+    let there = one.through(&fresh.client());
+    let refused = there.call("counter", json!({})).await?;
+    assert_eq!((refused.status.as_u16(), refused.code()), (503, -31005), "{}", refused.message);
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(one.call("counter", json!({})).await?.text(), "2", "whoever knows the key goes on");
+    pair.redis.restart().await;
+    let next = eventually("the key is learned when the store is back", SOON, async || {
+        let outcome = there.call("counter", json!({})).await.ok()?;
+        assert_ne!(outcome.status, 404, "{}", outcome.message);
+        outcome.result().is_ok().then_some(outcome)
+    })
+    .await;
+    assert_eq!(next.text(), "3");
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_the_store_lists_are_given_and_questions_answered() -> Result<()> {
+    let demos = demos(1, &[]).await;
+    let pair = Pair::start(Plan::over(urls(&demos))).await;
+    pair.redis.process.stop();
+    wait_degraded(&pair).await;
+    let modern = pair.one.client().modern();
+    for method in ["server/discover", "tools/list"] {
+        modern.request(method, json!({})).await?.outcome().await?.result()?;
+    }
+    let asked = modern.call("ask", json!({"question": "?"})).await?.result()?;
+    let key = asked["inputRequests"].as_object().and_then(|all| all.keys().next()).expect("a question");
+    let answers = json!({key: {"action": "accept", "content": {"answer": "yes"}}});
+    let outcome = modern.retry("ask", json!({"question": "?"}), &asked, answers).await?;
+    assert_eq!(outcome.text(), "answer: yes", "{}", outcome.message);
+
+    let session = pair.two.client().initialize().await?;
+    let mut events =
+        session.request("tools/call", json!({"name": "ask", "arguments": {"question": "?"}})).await?.events();
+    let question = events.until("elicitation/create").await?.json();
+    let answer = json!({"action": "accept", "content": {"answer": "yes"}});
+    assert_eq!(session.answer(&question["id"], answer).await?.status, 202);
+    let last = events.rest().await?.pop().expect("a response").json();
+    assert_eq!(last["result"]["content"][0]["text"], "answer: yes", "{last}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_takes_no_longer_without_the_store_and_loses_no_call() -> Result<()> {
+    let demos = demos(1, &["--eras", "legacy"]).await;
+    let mut pair = Pair::start(Plan::over(urls(&demos)).on_gateway("drain_deadline = \"10s\"")).await;
+    let [session, _] = pair.session().await?;
+    pair.redis.process.stop();
+    wait_degraded(&pair).await;
+    let call = tokio::spawn(async move { session.call("sleep", json!({"ms": 1500})).await });
+    pair.one.metric_reaches("regatta_inflight", 1.0).await;
+    pair.one.process.terminate();
+    eventually("it says that it leaves", SOON, async || {
+        let (status, _) = pair.one.admin("/ready").await?;
+        (status == 503).then_some(())
+    })
+    .await;
+    assert_eq!(call.await.expect("the call's task")?.text(), "slept 1500 ms");
+    // With the deadline it would have taken much longer.
+    assert!(pair.one.process.exit_within(std::time::Duration::from_secs(9)).await.success());
+    Ok(())
+}

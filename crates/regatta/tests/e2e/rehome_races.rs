@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use regatta_testkit::gateway::Plan;
+use regatta_testkit::redis::Server;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{Gateway, Reply, Result, Stub, eventually};
+use regatta_testkit::{FaultProxy, Gateway, Mode, Reply, Result, Stub, eventually};
 use serde_json::json;
 
 use crate::REGATTA;
+use crate::failover_load::linked;
 use crate::forgetful::{Forgetful, forget, seat};
-use crate::peers::{Pair, SOON};
+use crate::peers::{Pair, SOON, on_store};
 
 /// Longer than what happens meanwhile takes.
 const HANDSHAKE_MS: u64 = 2_000;
@@ -124,5 +126,77 @@ async fn what_the_old_home_was_told_while_the_session_moved_is_told_to_the_new_o
         assert_eq!(homes.len(), 2, "{method}: {homes:?}");
         assert_eq!(homes[1], home, "{method} is said again where the session lives now");
     }
+    Ok(())
+}
+
+/// The upstream sessions in which a standing stream was opened, in order.
+fn listened(stub: &Stub) -> Vec<String> {
+    let all = stub.seen();
+    let gets = all.iter().filter(|seen| seen.method == "GET");
+    gets.map(|seen| seen.header("mcp-session-id").to_owned()).collect()
+}
+
+/// Until the last standing stream hangs where the session lives now, and the others are closed.
+async fn follows(stub: &Stub) {
+    eventually("the standing stream follows the session", SOON, async || {
+        let is_there = listened(stub).last() == Some(&opened_last(stub));
+        (is_there && stub.live_count() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_standing_stream_leaves_a_home_that_is_well_and_not_the_sessions_any_more() -> Result<()> {
+    let stub = half_forgetful().await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
+    let session = gateway.client().initialize().await?;
+    let mut standing = session.listen().await?.events();
+    eventually("it hangs there", SOON, async || (stub.live_count() == 1).then_some(())).await;
+    forget(&session).await?;
+    session.call("work", json!({})).await?.result()?;
+    follows(&stub).await;
+    standing.until("notifications/message").await?;
+    stub.say(&json!({"jsonrpc": "2.0", "method": "notifications/resources/list_changed"}));
+    standing.until("notifications/resources/list_changed").await?;
+    assert_eq!(listened(&stub).len(), 2, "opened once at each home");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_standing_stream_follows_a_session_that_another_gateway_moved() -> Result<()> {
+    let stub = half_forgetful().await;
+    let pair = Pair::start(Plan::over([stub.url()])).await;
+    let [one, two] = pair.session().await?;
+    let mut standing = one.listen().await?.events();
+    eventually("it hangs there", SOON, async || (stub.live_count() == 1).then_some(())).await;
+    forget(&two).await?;
+    two.call("work", json!({})).await?.result()?;
+    follows(&stub).await;
+    standing.until("notifications/message").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_standing_stream_ends_with_its_session_though_nobody_heard_of_the_end() -> Result<()> {
+    let stub = Stub::start(answers::legacy()).await;
+    let redis = Server::start(&[]).await;
+    let way = FaultProxy::start(redis.address().parse().expect("an address")).await;
+    let plan = |url: &str| on_store(Plan::over([stub.url()]), url);
+    let one = Gateway::start(REGATTA, plan(&format!("redis://{}", way.address()))).await;
+    let two = Gateway::start(REGATTA, plan(&redis.url())).await;
+    for gateway in [&one, &two] {
+        linked(gateway).await;
+    }
+    let session = one.client().initialize().await?;
+    let standing = session.listen().await?.events();
+    way.set(Mode::Refuse);
+    eventually("its store is away", SOON, async || {
+        one.admin("/ready").await?.1.contains("the store is away").then_some(())
+    })
+    .await;
+    assert!(session.through(&two.client()).end().await?.is_success());
+    way.set(Mode::Pass);
+    let rest = tokio::time::timeout(SOON, standing.rest()).await;
+    assert!(rest.is_ok_and(|rest| rest.is_ok()), "it ends, and in order");
     Ok(())
 }

@@ -50,8 +50,29 @@ pub struct Line<T> {
     /// The turn of whoever went last.
     turn: u64,
     number: u64,
-    /// Since when somebody has been waiting without a break.
+    /// Since when somebody has been waiting, breaks shorter than the patience of a standing line aside.
     busy_since: Option<Micros>,
+    /// When the last one left it empty.
+    empty_since: Micros,
+    pace: Pace,
+}
+
+/// How long a line may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Who may stand in it.
+    pub max: usize,
+    /// How long one stands there.
+    pub wait_max: Duration,
+}
+
+/// How fast the line goes on, seen while somebody stands in it. What is long past counts less and less.
+#[derive(Debug, Default)]
+struct Pace {
+    served: f64,
+    /// In how many microseconds.
+    during: f64,
+    at: Micros,
 }
 
 #[derive(Debug)]
@@ -83,6 +104,11 @@ pub enum Entry<T> {
 
 /// The distance between two turns of an account with weight one.
 const STEP: u64 = 1 << 20;
+/// A standing line takes in who will be served within this part of the longest wait; and gives up who was not within twice
+/// that.
+const STANDING_PART: u32 = 10;
+/// Microseconds after which what was seen of the pace counts a third.
+const PACE_MEMORY: f64 = 1e6;
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
@@ -93,7 +119,27 @@ impl<T> Default for Line<T> {
             turn: 0,
             number: 0,
             busy_since: None,
+            empty_since: Micros(0),
+            pace: Pace::default(),
         }
+    }
+}
+
+impl Pace {
+    /// Time goes on to `now`, with somebody in line or nobody.
+    fn go_on(&mut self, is_empty: bool, now: Micros) {
+        let passed = now.0.saturating_sub(self.at.0) as f64;
+        self.at = self.at.max(now);
+        if !is_empty {
+            let part = (-passed / PACE_MEMORY).exp();
+            (self.served, self.during) = (self.served * part, self.during * part + passed);
+        }
+    }
+
+    /// How many go on within `time`.
+    fn within(&self, time: Duration) -> usize {
+        let most = self.served * time.as_micros() as f64 / self.during.max(1.0);
+        most.ceil() as usize
     }
 }
 
@@ -108,12 +154,15 @@ impl<T> Line<T> {
         self.waiting.is_empty()
     }
 
-    /// `thing` comes at `now`; at most `max` may stand.
-    pub fn enter(&mut self, who: Who, thing: T, max: usize, now: Micros) -> Entry<T> {
-        let displaced = match self.waiting.len() < max {
+    /// `thing` comes at `now`. It is refused at once if nobody could serve it in time: once the line has stood for longer
+    /// than the longest wait, it takes no more than go on within a tenth of that (after CoDel: a short line is as good at
+    /// keeping servers busy, and those are served who still want it).
+    pub fn enter(&mut self, who: Who, thing: T, room: Room, now: Micros) -> Entry<T> {
+        self.pace.go_on(self.is_empty(), now);
+        let displaced = match self.waiting.len() < self.most(room, now) {
             true => None,
             false => match self.victim(who) {
-                Some(ticket) => self.leave(ticket),
+                Some(ticket) => self.leave(ticket, now),
                 None => return Entry::Full(thing),
             },
         };
@@ -133,6 +182,23 @@ impl<T> Line<T> {
             None => Entry::Waits(ticket),
             Some(thing) => Entry::Displaced(ticket, thing),
         }
+    }
+
+    /// How many may stand in it at `now`.
+    fn most(&mut self, room: Room, now: Micros) -> usize {
+        let patience = room.wait_max / STANDING_PART;
+        if self.is_empty() && patience < now.since(self.empty_since) {
+            self.busy_since = None;
+        }
+        match self.is_standing(room.wait_max, now) {
+            // One always may: else nobody would learn that it goes on again.
+            true => room.max.min(self.pace.within(patience).max(1)),
+            false => room.max,
+        }
+    }
+
+    fn is_standing(&self, wait_max: Duration, now: Micros) -> bool {
+        self.busy_since.is_some_and(|since| wait_max < now.since(since))
     }
 
     /// Who makes room for a newcomer: the last of a lower rank; else the last of whoever has most in line, if that is
@@ -155,19 +221,21 @@ impl<T> Line<T> {
         from_behind.find(|(_, waiter)| waiter.account == *greediest).map(|(ticket, _)| *ticket)
     }
 
-    /// Whose turn it is.
-    pub fn serve(&mut self) -> Option<T> {
+    /// Whose turn it is at `now`.
+    pub fn serve(&mut self, now: Micros) -> Option<T> {
         let (&ticket, _) = self.waiting.first_key_value()?;
+        self.pace.go_on(false, now);
+        self.pace.served += 1.0;
         self.turn = self.turn.max(ticket.turn);
-        self.remove(ticket, 0)
+        self.remove(ticket, 0, now)
     }
 
-    /// Leaves the line unserved, or is gone already. Its account gets the turn back.
-    pub fn leave(&mut self, ticket: Ticket) -> Option<T> {
-        self.remove(ticket, 1)
+    /// Leaves the line unserved at `now`, or is gone already. Its account gets the turn back.
+    pub fn leave(&mut self, ticket: Ticket, now: Micros) -> Option<T> {
+        self.remove(ticket, 1, now)
     }
 
-    fn remove(&mut self, ticket: Ticket, turns_back: u64) -> Option<T> {
+    fn remove(&mut self, ticket: Ticket, turns_back: u64, now: Micros) -> Option<T> {
         let waiter = self.waiting.remove(&ticket)?;
         self.arrivals.remove(&ticket.number);
         let key = (waiter.account, ticket.rank);
@@ -181,23 +249,24 @@ impl<T> Line<T> {
         if self.waiting.is_empty() {
             // Nobody waits, so nobody is owed anything: what was taken in busy times is forgotten.
             self.accounts.clear();
-            self.busy_since = None;
+            self.pace.go_on(false, now);
+            self.empty_since = now;
         }
         Some(waiter.thing)
     }
 
     /// Takes out who has waited for too long by `now`, wherever they stand: normally `wait_max`; once the line has stood
-    /// for longer than that without a break, a tenth of it, so that in an overload those are served who still want it
-    /// (after CoDel), and nobody keeps a place in it in vain.
+    /// for longer than that, a fifth of it: it went on more slowly than was to be expected, and nobody keeps a place in
+    /// vain.
     pub fn expired(&mut self, wait_max: Duration, now: Micros) -> Vec<T> {
-        let is_standing = self.busy_since.is_some_and(|since| wait_max < now.since(since));
-        let patience = if is_standing { wait_max / 10 } else { wait_max };
+        let is_standing = self.is_standing(wait_max, now);
+        let patience = if is_standing { 2 * wait_max / STANDING_PART } else { wait_max };
         let mut gone = Vec::new();
         while let Some((_, &ticket)) = self.arrivals.first_key_value() {
             if self.waiting.get(&ticket).is_some_and(|waiter| now.since(waiter.since) <= patience) {
                 break;
             }
-            gone.extend(self.leave(ticket));
+            gone.extend(self.leave(ticket, now));
             self.arrivals.remove(&ticket.number);
         }
         gone
@@ -217,12 +286,16 @@ mod tests {
         who(account, Rank::Interactive)
     }
 
+    fn room(max: usize) -> Room {
+        Room { max, wait_max: Duration::from_secs(1) }
+    }
+
     fn enter(line: &mut Line<u32>, who: Who, thing: u32, max: usize) -> Entry<u32> {
-        line.enter(who, thing, max, Micros(0))
+        line.enter(who, thing, room(max), Micros(0))
     }
 
     fn order(line: &mut Line<u32>) -> Vec<u32> {
-        std::iter::from_fn(|| line.serve()).collect()
+        std::iter::from_fn(|| line.serve(Micros(0))).collect()
     }
 
     #[test]
@@ -265,41 +338,70 @@ mod tests {
         assert_eq!(order(&mut line), [0, 10, 1, 11]);
     }
 
+    fn ms(ms: u64) -> Micros {
+        Micros(ms * 1_000)
+    }
+
     #[test]
     fn a_line_that_stands_for_long_loses_patience_and_one_that_ran_empty_has_it_again() {
-        let mut line = Line::default();
-        let (second, ms) = (Duration::from_secs(1), |ms: u64| Micros(ms * 1_000));
-        line.enter(plain(1), 1, 9, ms(0));
-        line.enter(plain(2), 2, 9, ms(950));
+        let (mut line, second) = (Line::default(), Duration::from_secs(1));
+        line.enter(plain(1), 1, room(9), ms(0));
+        line.enter(plain(2), 2, room(9), ms(950));
         assert!(line.expired(second, ms(1_000)).is_empty());
         assert_eq!(line.expired(second, ms(1_001)), [1]);
-        assert_eq!(line.expired(second, ms(1_051)), [2], "it has stood for a second");
-        line.enter(plain(1), 3, 9, ms(2_000));
-        assert!(line.expired(second, ms(2_900)).is_empty(), "a new line");
+        assert!(line.expired(second, ms(1_150)).is_empty());
+        assert_eq!(line.expired(second, ms(1_151)), [2], "it has stood for a second");
+        line.enter(plain(1), 3, room(9), ms(1_200));
+        assert_eq!(line.expired(second, ms(1_401)), [3], "that was no break");
+        line.enter(plain(1), 4, room(9), ms(1_502));
+        assert!(line.expired(second, ms(2_500)).is_empty(), "a new line");
+    }
+
+    #[test]
+    fn a_standing_line_takes_no_more_than_it_can_serve_soon_and_one_when_it_serves_none() {
+        let (mut line, second) = (Line::default(), Duration::from_secs(1));
+        // Thirty a second, for a second and a half.
+        for turn in 0..45 {
+            let now = ms(turn * 100 / 3);
+            line.enter(plain(1), 0, room(99), now);
+            line.enter(plain(1), 0, room(99), now);
+            line.expired(second, now);
+            line.serve(now);
+        }
+        let mut come = |count: usize, now: Micros| {
+            line.expired(second, now);
+            let entries = (0..count).map(|_| line.enter(plain(1), 0, room(99), now));
+            entries.filter(|entry| matches!(entry, Entry::Waits(_))).count()
+        };
+        let soon = come(50, ms(1_800));
+        assert!((2..=3).contains(&soon), "{soon}: a tenth of a second's worth; who came before has left");
+        assert_eq!([come(50, ms(1_999)), come(0, ms(2_200)), come(50, ms(20_000))], [0, 0, 50], "a new line");
+        let stuck: Vec<usize> = (1..100).map(|turn| come(5, ms(21_010 + turn * 10))).collect();
+        assert_eq!(stuck.iter().sum::<usize>(), 5, "one at a time: {stuck:?}");
     }
 
     #[test]
     fn whoever_has_waited_for_too_long_leaves_from_wherever_they_stand() {
-        let mut line = Line::default();
-        let (second, ms) = (Duration::from_secs(1), |ms: u64| Micros(ms * 1_000));
-        line.enter(who(3, Rank::Background), 30, 9, ms(0));
-        (1..4).for_each(|thing| _ = line.enter(plain(1), thing, 9, ms(990)));
-        assert_eq!(line.serve(), Some(1), "the background waits behind");
-        line.enter(plain(2), 20, 9, ms(1_080));
+        let (mut line, second) = (Line::default(), Duration::from_secs(1));
+        line.enter(who(3, Rank::Background), 30, room(9), ms(0));
+        (1..4).for_each(|thing| _ = line.enter(plain(1), thing, room(9), ms(890)));
+        assert_eq!(line.serve(ms(890)), Some(1), "the background waits behind");
+        line.enter(plain(2), 20, room(9), ms(980));
         assert_eq!(
             line.expired(second, ms(1_091)),
             [30, 2, 3],
             "they stand before and behind one who may wait"
         );
         assert_eq!(line.len(), 1);
-        assert_eq!(line.serve(), Some(20));
+        assert_eq!(line.serve(ms(1_091)), Some(20));
     }
 
     #[test]
     fn who_leaves_is_gone_once() {
         let mut line = Line::default();
         let Entry::Waits(ticket) = enter(&mut line, plain(1), 7, 4) else { panic!("there is room") };
-        assert_eq!((line.leave(ticket), line.leave(ticket), line.len()), (Some(7), None, 0));
+        let now = ms(1);
+        assert_eq!((line.leave(ticket, now), line.leave(ticket, now), line.len()), (Some(7), None, 0));
     }
 
     proptest! {
@@ -308,11 +410,11 @@ mod tests {
         fn whoever_asks_without_end_gets_an_equal_part(max in 2usize..20, greed in 1u32..20, rounds in 50usize..300) {
             let (mut line, mut served) = (Line::default(), [0u32; 2]);
             for round in 0..rounds {
-                (0..greed).for_each(|_| _ = line.enter(plain(0), 0u32, max, Micros(round as u64)));
-                (0..2).for_each(|_| _ = line.enter(plain(1), 1u32, max, Micros(round as u64)));
+                (0..greed).for_each(|_| _ = line.enter(plain(0), 0u32, room(max), Micros(round as u64)));
+                (0..2).for_each(|_| _ = line.enter(plain(1), 1u32, room(max), Micros(round as u64)));
                 prop_assert!(line.len() <= max);
                 prop_assert_eq!(line.len(), line.arrivals.len());
-                if let Some(thing) = line.serve() {
+                if let Some(thing) = line.serve(Micros(round as u64)) {
                     served[thing as usize] += 1;
                 }
             }

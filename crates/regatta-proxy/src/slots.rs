@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use regatta_policy::Micros;
 use regatta_policy::admission::{Admission, Answer, Bounds, Class, Next, Parking, Place, Unparking};
-use regatta_policy::line::{Entry, Line, Ticket, Who};
+use regatta_policy::line::{Entry, Line, Room, Ticket, Who};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -138,8 +138,8 @@ impl Slots {
             return Ok(Lined::Admitted(self.permit(Place::Inflight)));
         }
         let (sender, receiver) = oneshot::channel();
-        let max = state.bounds.queue_max;
-        let ticket = match state.queue.enter(who, sender, max, now) {
+        let room = Room { max: state.bounds.queue_max, wait_max };
+        let ticket = match state.queue.enter(who, sender, room, now) {
             Entry::Waits(ticket) => {
                 state.counts = counts;
                 ticket
@@ -177,7 +177,7 @@ impl Slots {
                 }
             }
             Next::Queued => {
-                if let Some(waiter) = state.queue.serve() {
+                if let Some(waiter) = state.queue.serve(self.clock.now()) {
                     self.hand_over(state, waiter, Place::Inflight);
                 }
             }
@@ -249,7 +249,7 @@ impl Drop for Waiting<'_> {
         }
         match self.turn {
             Turn::Ordinary(ticket) => {
-                if state.queue.leave(ticket).is_some() {
+                if state.queue.leave(ticket, self.slots.clock.now()).is_some() {
                     state.counts = state.counts.gave_up();
                 }
             }

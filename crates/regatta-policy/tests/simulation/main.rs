@@ -3,7 +3,10 @@
 //! A failure prints `seed=…`; `REGATTA_SEED=… cargo test -p regatta-policy --test simulation` plays that one again.
 //! Simulated time only: a run takes as long as its sums.
 
+mod queue;
 mod world;
+
+use std::time::Duration;
 
 use regatta_policy::Micros;
 use regatta_policy::snapshot::Balance;
@@ -253,4 +256,77 @@ fn the_same_seed_plays_the_same_run() {
         format!("{:?}", World::run(plan))
     };
     assert_eq!(run(), run());
+}
+
+/// One server that answers 320 calls a second, a longest wait of half a second.
+fn overload(seed: u64, rates: Vec<u64>) -> queue::Plan {
+    let stall = (at_ms(0), at_ms(0));
+    queue::Plan { seed, places: 16, rates, wait_max: Duration::from_millis(500), stall }
+}
+
+#[test]
+fn in_a_lasting_overload_refusals_come_at_once_and_every_place_is_used() {
+    for seed in seeds(8) {
+        for times in [2, 5, 10] {
+            let report = queue::run(&overload(seed, vec![320 * times]));
+            let late = queue::Report::percentile(&report.refusals, 99);
+            assert!(late <= Duration::from_millis(20), "seed={seed}, {times} times: refused after {late:?}");
+            let wait = queue::Report::percentile(&report.waits, 99);
+            assert!(wait <= Duration::from_millis(100), "seed={seed}, {times} times: served after {wait:?}");
+            assert!(report.served[0] >= 2_740, "seed={seed}, {times} times: {:?} of 2,880", report.served);
+        }
+    }
+}
+
+#[test]
+fn a_greedy_caller_is_refused_and_the_others_are_served() {
+    for seed in seeds(8) {
+        let mut rates = vec![16; 9];
+        rates.push(3_200);
+        let report = queue::run(&overload(seed, rates));
+        for modest in 0..9 {
+            let (served, asked) = (report.served[modest], report.asked[modest]);
+            assert!(served * 100 >= asked * 99, "seed={seed}: {served} of {asked}");
+        }
+        let late = queue::Report::percentile(&report.refusals, 99);
+        assert!(late <= Duration::from_millis(20), "seed={seed}: refused after {late:?}");
+        assert!(report.served.iter().sum::<u64>() >= 2_740, "seed={seed}: {report:?}");
+    }
+}
+
+#[test]
+fn ten_equal_callers_have_equal_parts_of_an_overload() {
+    for seed in seeds(8) {
+        let report = queue::run(&overload(seed, vec![96; 10]));
+        let (mut sum, mut squares) = (0.0, 0.0);
+        report
+            .served
+            .iter()
+            .for_each(|&served| (sum, squares) = (sum + served as f64, squares + (served * served) as f64));
+        // Jain's index.
+        assert!(sum * sum / (10.0 * squares) >= 0.998, "seed={seed}: {:?}", report.served);
+        let late = queue::Report::percentile(&report.refusals, 99);
+        assert!(late <= Duration::from_millis(50), "seed={seed}: refused after {late:?}");
+    }
+}
+
+#[test]
+fn below_capacity_nobody_is_refused_and_a_short_stall_is_waited_out() {
+    for seed in seeds(8) {
+        let stall = (at_ms(5_000), at_ms(5_200));
+        let report = queue::run(&queue::Plan { stall, ..overload(seed, vec![160]) });
+        assert_eq!(report.refusals.len(), 0, "seed={seed}");
+    }
+}
+
+#[test]
+fn a_server_that_hangs_and_comes_back_is_used_at_once() {
+    for seed in seeds(8) {
+        let stall = (at_ms(4_000), at_ms(8_000));
+        let report = queue::run(&queue::Plan { stall, ..overload(seed, vec![640]) });
+        // Five of nine seconds.
+        assert!(report.served[0] >= 1_500, "seed={seed}: {:?}", report.served);
+        let late = queue::Report::percentile(&report.refusals, 95);
+        assert!(late <= Duration::from_millis(100), "seed={seed}: refused after {late:?}");
+    }
 }

@@ -266,6 +266,61 @@ async fn a_call_in_which_the_server_asked_something_is_nobody_elses() -> Result<
 }
 
 #[tokio::test]
+async fn what_came_of_a_persons_answer_is_not_kept_and_not_given_to_who_was_not_asked() -> Result<()> {
+    let asking = |seen: &Seen| {
+        let answer = seen.json["params"]["inputResponses"]["q"]["content"]["say"].as_str();
+        (seen.tool() == "ask").then(|| match answer {
+            None => Reply::input_required(seen, json!({"q": {"method": "elicitation/create"}}), "state"),
+            Some(answer) => Reply::tool_text(seen, answer),
+        })
+    };
+    let (stub, gateway) = start(&[("ask", "ttl = \"1h\"")], asking).await;
+    let modern = gateway.client().modern();
+    for (round, said) in ["one", "two", "one"].into_iter().enumerate() {
+        let asked = modern.call("ask", json!({"op": "a"})).await?.result()?;
+        assert_eq!(asked["resultType"], "input_required", "round {round}: {asked}");
+        let answers = json!({"q": {"action": "accept", "content": {"say": said}}});
+        let outcome = modern.retry("ask", json!({"op": "a"}), &asked, answers).await?;
+        assert_eq!(outcome.text(), said, "round {round}: {}", outcome.message);
+        assert_eq!(stub.journal().executions("a"), 2 * (round + 1));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hot_result_is_fetched_anew_before_its_time_by_one_request_and_in_the_background() -> Result<()> {
+    let slow = |seen: &Seen| {
+        (seen.tool() == "slow").then(|| Reply::tool_text(seen, "x").after(Duration::from_millis(200)))
+    };
+    let (stub, gateway) = start(&[("slow", "ttl = \"2s\"")], slow).await;
+    let count = async |name: &str| {
+        let name = format!("regatta_cache_{name}_total{{server=\"demo\",tool=\"slow\"}}");
+        gateway.metric(&name).await.unwrap_or_default()
+    };
+    eventually("it was fetched anew twice", SOON, async || {
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let modern = gateway.client().modern();
+            callers.spawn(async move {
+                modern.call("slow", json!({"op": "hot"})).await.map(|outcome| outcome.text().to_owned())
+            });
+        }
+        while let Some(outcome) = callers.join_next().await {
+            assert_eq!(outcome.expect("no panic").ok()?, "x");
+        }
+        (count("refreshes").await >= 2.0).then_some(())
+    })
+    .await;
+    // The last one may still be under way.
+    let all = async || {
+        let fetched = count("misses").await + count("refreshes").await;
+        (stub.journal().executions("hot") as f64 == fetched).then_some(())
+    };
+    eventually("every execution was a miss or a refresh", SOON, all).await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_operator_is_told_once_of_a_rule_whose_results_nobody_asks_for_again() -> Result<()> {
     let (_stub, gateway) = start(&[("work", "ttl = \"1h\""), ("get_*", "ttl = \"1h\"")], |_| None).await;
     let modern = gateway.client().modern();

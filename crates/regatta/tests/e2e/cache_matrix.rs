@@ -189,6 +189,8 @@ const RESULTS: &[Pair] = &[
     ("progress before it", of(OWN, "odd-progress"), of(OWN, "odd-progress"), SHARED),
     ("progress before it, legacy", of(LEGACY, "odd-progress"), of(LEGACY, "odd-progress"), SHARED),
     ("an answer that breaks off", of(OWN, "odd-cut"), of(OWN, "odd-cut"), APART),
+    ("an event that breaks off", of(OWN, "odd-torn"), of(OWN, "odd-torn"), APART),
+    ("an event that breaks off, legacy", of(LEGACY, "odd-torn"), of(LEGACY, "odd-torn"), APART),
     ("with a _meta of its own", of(OWN, "odd-meta"), of(OWN, "odd-meta"), SHARED),
     ("over many lines", of(LEGACY, "odd-blanks"), of(LEGACY, "odd-blanks"), SHARED),
 ];
@@ -211,6 +213,7 @@ fn odd(seen: &Seen) -> Option<Reply> {
         "odd-lines" => Reply::json_lines(&[progress(), whole()]),
         "odd-event" => Reply::sse().event(&whole()),
         "odd-progress" => Reply::sse().event(&progress()).event(&whole()),
+        "odd-torn" => Reply::sse().event(&progress()).event(&whole()).cut_after(140),
         "odd-cut" => Reply::json(&whole()).cut_after(20),
         "odd-meta" => Reply::result(seen, json!({"_meta": {"a": 1}, "content": []})),
         "odd-blanks" => Reply::text(200, "application/json", &format!("\n {:#} \n", whole())),

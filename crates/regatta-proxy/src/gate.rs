@@ -48,6 +48,14 @@ pub(crate) struct AtServer {
     measure: Measure,
 }
 
+/// What a call shows at the gate.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub who: Who,
+    pub method: String,
+    pub tool: Option<String>,
+}
+
 /// What the call's length says of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measure {
@@ -137,12 +145,8 @@ impl Gate {
 
     /// A place at the server and in the class of `tool`, if they have bounds. The class comes first: who waits for it must
     /// not keep others from the server.
-    pub async fn enter(
-        &self,
-        who: Who,
-        method: &str,
-        tool: Option<&str>,
-    ) -> Result<Option<Box<AtServer>>, Shed> {
+    pub async fn enter(&self, entry: &Entry) -> Result<Option<Box<AtServer>>, Shed> {
+        let (who, method, tool) = (entry.who, entry.method.as_str(), entry.tool.as_deref());
         let class = tool.and_then(|tool| self.class(tool)).and_then(|ready| ready.slots.as_ref());
         let server = match self.concurrency.mode {
             ConcurrencyMode::Off => None,
@@ -275,7 +279,9 @@ mod tests {
 
     /// One call that is answered with events, to the end that `end` makes of it.
     async fn stream(gate: &Gate, length: Duration, end: fn(&mut AtServer)) {
-        let entered = gate.enter(WHO, "tools/call", Some("t")).await.expect("room");
+        let (method, tool) = ("tools/call".to_owned(), Some("t".to_owned()));
+        let entry = Entry { who: WHO, method, tool };
+        let entered = gate.enter(&entry).await.expect("room");
         let mut at_server = entered.expect("bounded");
         at_server.answered(Answer::Events);
         tokio::time::sleep(length).await;

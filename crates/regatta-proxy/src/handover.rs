@@ -15,6 +15,7 @@ use regatta_policy::quota::rule::Credential;
 
 use crate::alarm::Alarm;
 use crate::door::Door;
+use crate::gate::Entry;
 use crate::listener::Arrival;
 use crate::principal::Principal;
 use crate::quotas::ready::Shown;
@@ -137,6 +138,8 @@ pub(crate) struct Call {
     pub message: Subject,
     pub era: Era,
     pub permit: Permit,
+    /// What it shows at its server's gate, where it has still to pass.
+    pub entry: Option<Box<Entry>>,
     /// The timer of the task that the request came in.
     pub alarm: Alarm,
 }

@@ -44,7 +44,7 @@ use crate::limit::Limiting;
 use crate::listener::Arrival;
 use crate::reply::ReplyBody;
 use crate::view::View;
-use crate::{accept, admit, decode, encode, identify, limit};
+use crate::{accept, admit, cache, decode, encode, identify, limit};
 
 /// Answers one request. Never fails: every fault has an answer.
 pub async fn serve(gateway: Arc<Gateway>, arrival: Box<Arrival>) -> Response<ReplyBody> {
@@ -130,9 +130,19 @@ async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response
         Limiting::Undecided(undecided) => Box::pin(limit::settle(gateway, undecided)).await,
     }
     .map_err(|fault| fault.told(&asker))?;
-    if let Err(fault) = admit::at_server(gateway, &mut call).await {
-        let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
-        return Err(fault.told(&asker));
+    if let Some(entry) = admit::entry(&call) {
+        match cache::may_keep(&call) {
+            // What is kept needs no place at its server; who fetches it gets one then.
+            true => call.entry = Some(entry),
+            false => {
+                let server = call.server.clone();
+                let entered = admit::at_server(gateway, &server.gate, &entry, &mut call.permit).await;
+                if let Err(fault) = entered {
+                    let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;
+                    return Err(fault.told(&asker));
+                }
+            }
+        }
     }
     let mut response = match call.era {
         Era::Legacy => legacy::post(gateway, call, asker).await?,

@@ -18,6 +18,7 @@ use regatta_policy::line::{Rank, Who};
 use regatta_policy::snapshot::Limits;
 
 use crate::fault::Fault;
+use crate::gate::{Entry, Gate};
 use crate::gateway::Gateway;
 use crate::handover::{Accepted, Admitted, Call, Caller, Identified, Subject, text_header};
 use crate::listener::{Begun, BodyError, RequestBody, begin_body, finish_body, read_body};
@@ -130,20 +131,29 @@ pub(crate) async fn settle(gateway: &Arc<Gateway>, call: &mut Call, standing: St
     Ok(())
 }
 
-/// Gets a place at the server, where that has a bound of its own.
-pub(crate) async fn at_server(gateway: &Arc<Gateway>, call: &mut Call) -> Result<(), Fault> {
+/// What a call shows at its server's gate; none where there is no bound, or it counts for no call.
+pub(crate) fn entry(call: &Call) -> Option<Box<Entry>> {
     if call.server.gate.is_open() || class(call) == Class::Exempt {
-        return Ok(());
+        return None;
     }
-    let who = who(&call.caller, rank(call));
     let (method, tool) = names(call);
-    let entered = call.server.gate.enter(who, &method, tool.as_deref()).await;
-    let at_server = entered.map_err(|_| {
+    let (method, tool) = (method.into_owned(), tool.map(Cow::into_owned));
+    Some(Box::new(Entry { who: who(&call.caller, rank(call)), method, tool }))
+}
+
+/// Gets a place at the server, held by `permit` from now on.
+pub(crate) async fn at_server(
+    gateway: &Gateway,
+    gate: &Gate,
+    entry: &Entry,
+    permit: &mut Permit,
+) -> Result<(), Fault> {
+    let entered = gate.enter(entry).await.map_err(|_| {
         gateway.metrics.shed.inc();
         Fault::Overloaded
     })?;
-    if let Some(at_server) = at_server {
-        call.permit.hold(at_server);
+    if let Some(at_server) = entered {
+        permit.hold(at_server);
     }
     Ok(())
 }

@@ -56,6 +56,20 @@ pub(crate) fn consult(gateway: &Gateway, call: &Call, bound: Option<&Bound>) -> 
     }
 }
 
+/// Whether an answer to the call may be kept, by what it asks for.
+pub(crate) fn may_keep(call: &Call) -> bool {
+    let rules = &call.server.results;
+    let Some(message) = call.one().filter(|message| message.kind == Kind::Request) else { return false };
+    match (message.method(), message.params.name) {
+        (Some(Method::ToolsCall), Some(tool)) => {
+            let tool = tool.get(&call.text);
+            rules.rules.iter().any(|view| view.rule.tool.matches(&tool))
+        }
+        (Some(method), _) => rules.read(method).is_some(),
+        (None, _) => false,
+    }
+}
+
 /// A request that carries a person's answer, or goes on with one that did.
 fn is_personal(message: &Message) -> bool {
     message.params.request_state.is_some() || message.params.has_input_responses

@@ -33,7 +33,7 @@ pub(crate) fn decode(admitted: Admitted) -> Result<Box<Call>, Refusal> {
     let Arrival { peer, head, .. } = *arrival;
     let door = server.guard.is_some().then(|| Door::of(&head, &peer));
     let alarm = peer.alarm;
-    let call = Box::new(Call { server, caller, door, head, text, message, era, permit, alarm });
+    let call = Box::new(Call { server, caller, door, head, text, message, era, permit, entry: None, alarm });
     let asker = Asker { id: call.id(), era: Some(era), ..Asker::default() };
     match era {
         Era::Modern => check_modern(&call).map_err(|fault| fault.told(&asker))?,

@@ -165,6 +165,7 @@ fn errand(
         permit,
         upkeep: None,
         noted: None,
+        entry: None,
         alarm: None,
     })
 }

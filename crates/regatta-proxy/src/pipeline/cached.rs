@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::exchange::{Answered, Errand, Gained, Where, exchange};
 use super::legacy::repeatability;
 use super::modern;
+use crate::admit;
 use crate::cache::{Look, consult};
 use crate::content::Kind;
 use crate::encode;
@@ -249,6 +250,7 @@ fn fetch_anew(gateway: &Arc<Gateway>, call: &Call, bound: Option<&Bound>, fill: 
         alarm: None,
         upkeep: None,
         noted: None,
+        entry: admit::entry(call),
     });
     let bounds = &call.server.server.call;
     let patience = Patience { silence: bounds.request_timeout, whole: bounds.request_max };

@@ -18,11 +18,12 @@ use regatta_policy::snapshot::{Health, Leases};
 
 use super::notes::Noted;
 use super::{cached, detached, handshake, rehome};
+use crate::admit;
 use crate::alarm::Alarm;
 use crate::content;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::forward::{self, Loss, Patience, Upward};
-use crate::gate;
+use crate::gate::{self, Entry};
 use crate::gateway::Gateway;
 use crate::handover::Caller;
 use crate::headers::Outbound;
@@ -61,6 +62,8 @@ pub(crate) struct Errand {
     pub upkeep: Option<Box<Upkeep>>,
     /// What its answer does to the session's record.
     pub noted: Option<Box<Noted>>,
+    /// What it shows at its server's gate, where it has still to pass.
+    pub entry: Option<Box<Entry>>,
     /// The timer of the task that it stays in to its end; none if it may move to another.
     pub alarm: Option<Alarm>,
 }
@@ -117,8 +120,10 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
     {
         return Ok(Answered::kept(errand, text));
     }
-    errand.gateway.earn_retry();
-    let gained = run(&mut errand).await;
+    let gained = match errand.entry.take() {
+        None => run(&mut errand).await,
+        Some(entry) => Box::pin(run_with_a_place(&mut errand, &entry)).await,
+    };
     if let Some(text) = cached::spare(&mut errand, &gained) {
         return Ok(Answered::kept(errand, text));
     }
@@ -137,7 +142,18 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
     }
 }
 
+/// One that had no place at its server so far, because its answer might have been kept.
+async fn run_with_a_place(errand: &mut Errand, entry: &Entry) -> Result<Gained, Refusal> {
+    let (gateway, server) = (errand.gateway.clone(), errand.server.clone());
+    if let Some(permit) = &mut errand.permit {
+        let entered = admit::at_server(&gateway, &server.gate, entry, permit).await;
+        entered.map_err(|fault| errand.refuse(fault))?;
+    }
+    run(errand).await
+}
+
 async fn run(errand: &mut Errand) -> Result<Gained, Refusal> {
+    errand.gateway.earn_retry();
     // Every replica fails: told at once, instead of each caller finding out by itself. Only what is answered can be.
     if errand.asker.id.is_some() && errand.server.knock() == Knock::Shut {
         errand.gateway.metrics.shut.inc();

@@ -57,6 +57,7 @@ pub(crate) async fn initialize(
         permit: Some(call.permit),
         upkeep: None,
         noted: None,
+        entry: None,
         alarm: None,
     });
     let answered = exchange(errand).await?;

@@ -180,6 +180,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         permit: Some(call.permit),
         upkeep: None,
         noted: None,
+        entry: call.entry,
         alarm: None,
     })
 }

@@ -80,6 +80,7 @@ pub(crate) async fn post(
         permit: Some(call.permit),
         upkeep,
         noted: None,
+        entry: call.entry,
         alarm: Some(call.alarm),
     });
     match errand.upkeep {

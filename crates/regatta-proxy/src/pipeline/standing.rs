@@ -104,6 +104,7 @@ async fn without_session(
         permit: None,
         upkeep: None,
         noted: None,
+        entry: None,
         alarm: None,
     });
     let answered = exchange(errand).await?;
@@ -153,6 +154,7 @@ impl Listener {
             permit: None,
             upkeep: None,
             noted: None,
+            entry: None,
             alarm: None,
         })
     }

@@ -321,6 +321,49 @@ async fn a_hot_result_is_fetched_anew_before_its_time_by_one_request_and_in_the_
 }
 
 #[tokio::test]
+async fn what_is_kept_or_fetched_by_another_needs_no_place_at_a_full_server() -> Result<()> {
+    let base = answers::dual();
+    let stub = Stub::start(move |seen| match seen.tool() {
+        "hold" => Reply::hang(),
+        "slow" => Reply::tool_text(seen, "x").after(Duration::from_millis(500)),
+        _ => base(seen),
+    })
+    .await;
+    let plan = Plan::over([stub.url()])
+        .on_server("concurrency = \"static\"\ninflight_max = 1\nqueue_max = 0")
+        .tables(&(rule("work", "ttl = \"1h\"") + &rule("slow", "ttl = \"1h\"")));
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let (modern, session) = (gateway.client().modern(), gateway.client().initialize().await?);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let modern = gateway.client().modern();
+        callers.spawn(async move { modern.call("slow", json!({"op": "slow"})).await });
+    }
+    while let Some(outcome) = callers.join_next().await {
+        let outcome = outcome.expect("no panic")?;
+        assert_eq!(outcome.text(), "x", "{}", outcome.message);
+    }
+    assert_eq!(stub.journal().executions("slow"), 1);
+    modern.call("work", json!({"op": "m"})).await?;
+    session.call("work", json!({"op": "l"})).await?;
+
+    let held = gateway.client().modern();
+    let held = tokio::spawn(async move { held.call("hold", json!({"op": "hold"})).await });
+    let is_full = async || (stub.journal().executions("hold") == 1).then_some(());
+    eventually("the server is full", SOON, is_full).await;
+    assert_eq!(status(&modern.call("work", json!({"op": "m"})).await?), "hit");
+    assert_eq!(status(&session.call("work", json!({"op": "l"})).await?), "hit");
+    for refused in
+        [modern.call("work", json!({"op": "n"})).await?, session.call("work", json!({"op": "n"})).await?]
+    {
+        assert_eq!(refused.code(), -31002, "{}", refused.message);
+    }
+    assert_eq!(stub.journal().executions("n"), 0);
+    held.abort();
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_operator_is_told_once_of_a_rule_whose_results_nobody_asks_for_again() -> Result<()> {
     let (_stub, gateway) = start(&[("work", "ttl = \"1h\""), ("get_*", "ttl = \"1h\"")], |_| None).await;
     let modern = gateway.client().modern();

@@ -19,14 +19,14 @@ def run(options, programs):
         instructions.Work(f"{era}-hit", [*words(era, CONNECTIONS), "--count", str(small)], [*words(era, CONNECTIONS), "--count", str(large)], large - small)
         for era in ERAS
     ]
-    counts, source = instructions.count(["gateway", "cached"], works, programs, options.cache, options.source)
+    counts, source = instructions.count(["gateway", "cached", "instant"], works, programs, options.cache, options.source)
     rows, missed = [], []
     for work in works:
-        through, kept = counts["gateway", work.name][0], counts["cached", work.name][0]
-        rows.append([work.name, round(through), round(kept), through / kept])
+        through, kept, instant = (counts[name, work.name][0] for name in ("gateway", "cached", "instant"))
+        rows.append([work.name, round(through), round(kept), round(instant), through / kept, kept / instant])
         if through < SHARE * kept:
             missed.append(f"{work.name}: {kept:,.0f} instructions, a call through takes {through:,.0f}")
-    table.show(f"Instructions, kernel included; {source}; {CONNECTIONS} connections, 16 different calls", ["", "through", "kept", "x"], rows)
+    table.show(f"Instructions, kernel included; {source}; {CONNECTIONS} connections, 16 different calls", ["", "through", "kept", "instant", "through/kept", "kept/instant"], rows)
     if not options.no_times:
         missed += times(options, programs)
     return missed

@@ -88,7 +88,7 @@ def by_guest(names, works, programs, cache: Path) -> dict:
     for index, name in enumerate(names):
         listen, admin = 8000 + index, 9000 + index
         files[proxies.CONFIGS[name]] = proxies.config(name, dir="/tmp", listen=listen, admin=admin, upstream_1=3001, upstream_2=3002)
-        words = " ".join(map(str, proxies.command(name, InGuest, f"/bench/{proxies.CONFIGS[name]}")))
+        words = " ".join(map(str, proxies.command(name, InGuest, f"/bench/{proxies.CONFIGS[name]}", listen)))
         script += f"{words} > /tmp/{name}.log 2>&1 &\nPID_{name}=$!\nsleep 3\n"
         for work in works:
             line = f"measure {name} {work.name} %s {listen} $PID_{name} %s\n"
@@ -96,7 +96,7 @@ def by_guest(names, works, programs, cache: Path) -> dict:
             script += line % ("small", " ".join(work.small)) + line % ("large", " ".join(work.large))
         script += f"kill -9 $PID_{name}; head -c 2000 /tmp/{name}.log\n"
     binaries = {"upstream": programs.upstream, "load": programs.load}
-    binaries |= {name_in_guest(name): getattr(programs, name) for name in names}
+    binaries |= {name_in_guest(name): getattr(programs, name) for name in names if name != "instant"}
     out = guest.run(cache, binaries, files, script, timeout=60 + 120 * len(names) * len(works))
     (cache / "guest.log").write_text(out)
     return _read_counts(out, names, works)
@@ -128,8 +128,8 @@ def _read_counts(out: str, names, works) -> dict:
 class InGuest:
     """The programs' paths inside the guest."""
 
-    gateway, nginx, haproxy = "/bin/regatta", "/bin/nginx", "/bin/haproxy"
+    gateway, nginx, haproxy, upstream = "/bin/regatta", "/bin/nginx", "/bin/haproxy", "/bin/upstream"
 
 
 def name_in_guest(name: str) -> str:
-    return "regatta" if name in ("gateway", "cached") else name
+    return {"gateway": "regatta", "cached": "regatta", "instant": "upstream"}.get(name, name)

@@ -5,12 +5,14 @@ from pathlib import Path
 from . import host
 
 PEERS = Path(__file__).resolve().parents[1] / "peers"
-CONFIGS = {"gateway": "regatta.toml", "nginx": "nginx.conf", "haproxy": "haproxy.cfg", "cached": "regatta-cached.toml"}
+CONFIGS = {"gateway": "regatta.toml", "nginx": "nginx.conf", "haproxy": "haproxy.cfg", "cached": "regatta-cached.toml", "instant": "instant.conf"}
 NAMES = ["gateway", "nginx", "haproxy"]
 
 
 def config(name: str, **words) -> str:
     """The config of a proxy with ports and folder filled in."""
+    if name == "instant":
+        return ""
     files = host.FILES_WANTED if words["dir"] == "/tmp" else host.files_max()
     bounds = {"files_max": files, "connections_max": files // 2 - 100}
     text = (PEERS / CONFIGS["gateway" if name == "cached" else name]).read_text()
@@ -19,9 +21,10 @@ def config(name: str, **words) -> str:
     return text.format(**words, **bounds)
 
 
-def command(name: str, programs, path) -> list:
-    """How a proxy is started with the config at `path`."""
+def command(name: str, programs, path, listen: int = 0) -> list:
+    """How a proxy is started with the config at `path`; `instant` is the upstream itself, in a proxy's place."""
     return {
+        "instant": [programs.upstream, "--listen", f"127.0.0.1:{listen}"],
         "gateway": [programs.gateway, "serve", "--config", path],
         "cached": [programs.gateway, "serve", "--config", path],
         "nginx": [programs.nginx, "-c", path],
@@ -34,7 +37,7 @@ def start(rig: host.Rig, name: str, upstreams: list[int]):
     listen, admin = host.free_ports(2)
     path = rig.folder / CONFIGS[name]
     path.write_text(config(name, dir=rig.folder, listen=listen, admin=admin, upstream_1=upstreams[0], upstream_2=upstreams[1]))
-    process = rig.start(command(name, rig.programs, path), host.CORE_OF_PROXY)
+    process = rig.start(command(name, rig.programs, path, listen), host.CORE_OF_PROXY)
     rig.wait_for(listen, process)
     return process, listen
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{Method as Verb, Response, StatusCode};
 use regatta_mcp::era::Era;
-use regatta_mcp::{Kind, Method, documents};
+use regatta_mcp::{Kind, Message, Method, documents};
 use regatta_policy::retry::Repeatability;
 use regatta_policy::snapshot::Cursors;
-use regatta_policy::token::LegacyVersion;
+use regatta_store::Uuid16;
 
 use super::answers::{self, Rest};
 use super::cached::First;
@@ -20,7 +20,7 @@ use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
 use super::notes::Noted;
 use super::source::CallSource;
-use super::{cached, later, modern, notes, tool_list};
+use super::{batch, cached, later, modern, notes, tool_list};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
 use crate::fault::{Asker, Fault, Place, Refusal};
@@ -58,7 +58,7 @@ pub(crate) async fn post(
     {
         return Err(Fault::Draining.told(&asker));
     }
-    check_batch(&call, bound.as_ref()).map_err(|fault| fault.told(&asker))?;
+    batch::check(&call, bound.as_ref()).map_err(|fault| fault.told(&asker))?;
     if let Some(list) = tool_list::composed(&call, &asker) {
         return Ok(tool_list::answer(list?, call.permit));
     }
@@ -68,14 +68,15 @@ pub(crate) async fn post(
         }
         (Subject::Batch(messages), Some(bound)) if messages.iter().any(answers::is_answer) => {
             match Box::pin(answers::apart(gateway, call, &asker, &bound)).await? {
-                Rest::Call(call) => request(gateway, call, asker, Some(bound), None).await,
+                Rest::Call(call) => batch::pass(gateway, call, asker, bound).await,
                 Rest::Answer(answer) => Ok(answer),
             }
         }
+        (Subject::Batch(_), Some(bound)) => Box::pin(batch::pass(gateway, call, asker, bound)).await,
         (Subject::One(_), Some(bound)) if later::concerns(&call, &bound) => {
             Box::pin(elsewhere(gateway, call, asker, bound)).await
         }
-        (_, Some(bound)) => match notes::note(&call) {
+        (Subject::One(message), Some(bound)) => match notes::note(message, &call.text) {
             None if method == Some(Method::NotificationCancelled) => {
                 Box::pin(cancelled(gateway, call, asker, bound)).await
             }
@@ -127,6 +128,18 @@ async fn noted(
     request(gateway, call, asker, Some(bound), Some(Box::new(noted))).await
 }
 
+/// The raw id of the request that a `notifications/cancelled` takes back.
+pub(super) fn taken_back(message: &Message, text: &Bytes) -> Option<Bytes> {
+    message.method.filter(|name| name.method == Method::NotificationCancelled)?;
+    message.params.request_id.map(|span| text.slice(span.start as usize..span.end as usize))
+}
+
+/// A call, wherever it runs, waits for no person any more.
+pub(super) fn tell_cancelled(gateway: &Arc<Gateway>, session: Uuid16, id: Bytes) {
+    peers::cancelled(gateway, session, &id);
+    peers::tell_all(gateway, Letter::Cancelled { session, id });
+}
+
 /// A client takes a request back: its server is told, and the call, wherever it runs, waits for no person any more.
 async fn cancelled(
     gateway: &Arc<Gateway>,
@@ -135,25 +148,10 @@ async fn cancelled(
     bound: Bound,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let session = bound.session.uuid;
-    let id = call.one().and_then(|message| message.params.request_id);
-    let id = id.map(|span| call.text.slice(span.start as usize..span.end as usize));
+    let id = call.one().and_then(|message| taken_back(message, &call.text));
     let answer = request(gateway, call, asker, Some(bound), None).await?;
-    if let Some(id) = id {
-        peers::cancelled(gateway, session, &id);
-        peers::tell_all(gateway, Letter::Cancelled { session, id });
-    }
+    id.into_iter().for_each(|id| tell_cancelled(gateway, session, id));
     Ok(answer)
-}
-
-/// Batches exist in 2025-03-26 only (its basic/transports; removed by 2025-06-18, changelog).
-fn check_batch(call: &Call, bound: Option<&Bound>) -> Result<(), Fault> {
-    match (&call.message, bound) {
-        (Subject::One(_), _) => Ok(()),
-        (Subject::Batch(_), Some(bound)) if bound.session.content.version <= LegacyVersion::V2025_03_26 => {
-            Ok(())
-        }
-        (Subject::Batch(_), Some(_) | None) => Err(Fault::BatchRefused),
-    }
 }
 
 /// The errand of an ordinary legacy message.
@@ -202,7 +200,7 @@ pub(crate) fn repeatability(call: &Call) -> Repeatability {
 }
 
 /// Carries an ordinary message to its server, and the answer back; settles what was `noted` of it.
-async fn request(
+pub(super) async fn request(
     gateway: &Arc<Gateway>,
     call: Box<Call>,
     asker: Asker,

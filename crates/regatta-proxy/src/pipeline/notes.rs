@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use regatta_mcp::{Method, SkimKind, documents, skim};
+use regatta_mcp::{Message, Method, SkimKind, documents, skim};
 use regatta_policy::deviation::{Change, LogLevel};
 use tokio::task::JoinHandle;
 
@@ -15,7 +15,6 @@ use super::{later, record};
 use crate::encode::answer::same_id;
 use crate::fault::Fault;
 use crate::gateway::Gateway;
-use crate::handover::Call;
 use crate::headers::Outbound;
 use crate::session::Bound;
 use crate::view::ServerView;
@@ -27,12 +26,11 @@ pub(crate) enum Note {
     Unsubscribed(String),
 }
 
-/// The note of a call, if it is one of those few.
-pub(crate) fn note(call: &Call) -> Option<Note> {
-    let message = call.one()?;
-    let uri = |make: fn(String) -> Note| message.params.uri.map(|uri| make(uri.get(&call.text).into_owned()));
+/// The note of a message that stands in `text`, if it is one of those few.
+pub(crate) fn note(message: &Message, text: &Bytes) -> Option<Note> {
+    let uri = |make: fn(String) -> Note| message.params.uri.map(|uri| make(uri.get(text).into_owned()));
     match message.method?.method {
-        Method::LoggingSetLevel => LogLevel::named(&message.params.level?.get(&call.text)).map(Note::Level),
+        Method::LoggingSetLevel => LogLevel::named(&message.params.level?.get(text)).map(Note::Level),
         Method::ResourcesSubscribe => uri(Note::Subscribed),
         Method::ResourcesUnsubscribe => uri(Note::Unsubscribed),
         _unnoted => None,
@@ -45,6 +43,23 @@ pub(crate) async fn before(gateway: &Arc<Gateway>, bound: Bound, note: &Note) ->
         Note::Subscribed(uri) => record::change(gateway, &bound, Change::Subscribe(uri)).await,
         Note::Level(_) | Note::Unsubscribed(_) => Ok(bound),
     }
+}
+
+/// Writes down what a batch (2025-03-26 only) asks for. Its answers come mixed or not at all, so a level counts as accepted
+/// and an end of a subscription as refused: a later home is told of one too many, never of one too few.
+pub(crate) async fn of_batch(
+    gateway: &Arc<Gateway>,
+    mut bound: Bound,
+    messages: &[Message],
+    text: &Bytes,
+) -> Result<Bound, Fault> {
+    for note in messages.iter().filter_map(|message| note(message, text)) {
+        bound = match &note {
+            Note::Level(level) => record::change(gateway, &bound, Change::SetLogLevel(*level)).await?,
+            Note::Subscribed(_) | Note::Unsubscribed(_) => before(gateway, bound, &note).await?,
+        };
+    }
+    Ok(bound)
 }
 
 /// A note whose server has not answered yet.

@@ -2,6 +2,7 @@
 
 use crate::REGATTA;
 use crate::fleet::{demos, home, is_resumed, urls};
+use regatta_testkit::client::Session;
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::{Gateway, Result};
 use serde_json::json;
@@ -38,6 +39,31 @@ async fn an_idle_session_goes_on_under_its_id_with_all_that_it_had_asked_for() -
     let tools = session.request("tools/list", json!({})).await?.outcome().await?.result()?;
     assert!(tools["tools"].as_array().is_some_and(|tools| !tools.is_empty()));
     assert_eq!(gateway.metric("regatta_rehomed_total").await, Some(1.0));
+    Ok(())
+}
+
+/// 2025-03-26 basic/transports, *Sending Messages*: requests may come in a batch.
+#[tokio::test]
+async fn a_later_home_is_told_of_what_a_batch_asked_for() -> Result<()> {
+    let mut demos = demos(2, &["--eras", "legacy"]).await;
+    let gateway = Gateway::start(REGATTA, Plan::over(urls(&demos))).await;
+    let session = Session::open(&gateway.client(), "2025-03-26", json!({})).await?;
+    let batch = json!([
+        {"jsonrpc": "2.0", "id": 1, "method": "logging/setLevel", "params": {"level": "error"}},
+        {"jsonrpc": "2.0", "id": 2, "method": "resources/subscribe", "params": {"uri": "demo://clock"}},
+    ]);
+    assert_eq!(session.post(&batch).await?.status, 200);
+    let killed = home(&demos, &session).await?;
+    demos[killed].process.kill();
+
+    let moved = session.call("whoami", json!({})).await?;
+    assert_eq!(moved.result()?["structuredContent"]["port"], json!(demos[1 - killed].port()));
+    session.listen().await?.events().until("notifications/resources/updated").await?;
+    for (level, heard) in [("warning", 0), ("critical", 1)] {
+        let logged = session.call("log", json!({"text": "x", "level": level})).await?;
+        let messages = logged.events.iter().filter(|event| event.method() == "notifications/message");
+        assert_eq!(messages.count(), heard, "the log level was repeated: {level}");
+    }
     Ok(())
 }
 

@@ -143,10 +143,19 @@ pub(crate) struct Refusal {
 pub(crate) struct Asker {
     /// Raw JSON text of the request's id.
     pub id: Option<Bytes>,
+    /// The same of each request of a batch, if it has any.
+    pub batch: Option<Arc<[Bytes]>>,
     /// The request's era, once it is known.
     pub era: Option<Era>,
     /// Whether the request belongs to a live legacy session.
     pub place: Place,
+}
+
+impl Asker {
+    /// Whether a response is waited for: not after notifications, answers, or batches of these.
+    pub fn waits(&self) -> bool {
+        self.id.is_some() || self.batch.is_some()
+    }
 }
 
 /// Where an answer is told.
@@ -155,7 +164,8 @@ pub(crate) enum Place {
     /// Outside any session.
     #[default]
     Outside,
-    /// Inside a live legacy session: 503-class faults ride on HTTP 200 (DESIGN 5.4).
+    /// A message inside a live legacy session: 503-class faults ride on HTTP 200, or on 202 if nothing waits for a response
+    /// (DESIGN 5.4).
     Session,
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::request::Parts;
-use regatta_mcp::Message;
 use regatta_mcp::era::Era;
+use regatta_mcp::{Kind, Message};
 use regatta_policy::quota::rule::Credential;
 
 use crate::alarm::Alarm;
@@ -173,6 +173,19 @@ impl Call {
     pub fn id(&self) -> Option<Bytes> {
         let id = self.one()?.id?;
         Some(self.text.slice(id.raw.start as usize..id.raw.end as usize))
+    }
+}
+
+impl Call {
+    /// The raw JSON texts of the ids of a batch's requests, if there are any.
+    pub fn batch(&self) -> Option<Arc<[Bytes]>> {
+        let Subject::Batch(messages) = &self.message else { return None };
+        let requests = messages.iter().filter(|message| message.kind == Kind::Request);
+        let ids: Arc<[Bytes]> = requests
+            .filter_map(|message| message.id)
+            .map(|id| self.text.slice(id.raw.start as usize..id.raw.end as usize))
+            .collect();
+        (!ids.is_empty()).then_some(ids)
     }
 }
 

@@ -67,6 +67,9 @@ pub async fn serve(gateway: Arc<Gateway>, arrival: Box<Arrival>) -> Response<Rep
     let answer = answer.and_then(|response| passed_on(&view, path.as_ref(), &door, response));
     let mut response = answer.unwrap_or_else(|refusal| {
         gateway.metrics.faults.inc();
+        if encode::fault::is_dropped(&refusal) {
+            gateway.metrics.dropped_messages.inc();
+        }
         encode::fault::answer(&refusal)
     });
     if let Some(cors) = cors {
@@ -120,7 +123,7 @@ fn passed_on(
 async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response<ReplyBody>, Refusal> {
     let (admitted, standing) = admit::admit(gateway, identified).await.map_err(Fault::alone)?;
     let mut call = decode::decode(admitted)?;
-    let asker = Asker { id: call.id(), era: Some(call.era), ..Asker::default() };
+    let asker = Asker { id: call.id(), batch: call.batch(), era: Some(call.era), ..Asker::default() };
     identify::scopes::check(gateway, &call).map_err(|fault| fault.told(&asker))?;
     if let Err(fault) = admit::settle(gateway, &mut call, standing).await {
         let asker = Box::pin(legacy::placed(gateway, &call, asker)).await;

@@ -187,7 +187,13 @@ fn who(caller: &Caller, rank: Rank) -> Who {
 
 /// Whether a message may be refused for being busy.
 fn class(call: &Call) -> Class {
-    let Subject::One(message) = &call.message else { return Class::Ordinary };
+    let message = match &call.message {
+        Subject::One(message) => message,
+        Subject::Batch(messages) if messages.iter().all(|message| message.kind != Kind::Request) => {
+            return Class::Exempt;
+        }
+        Subject::Batch(_) => return Class::Ordinary,
+    };
     match message.kind {
         Kind::Response { .. } | Kind::Notification => Class::Exempt,
         Kind::Request if message.method.is_some_and(|name| name.method == Method::ServerDiscover) => {

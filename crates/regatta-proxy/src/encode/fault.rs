@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
 use regatta_mcp::era::Era;
 use regatta_mcp::{codes, write};
@@ -68,10 +68,21 @@ pub(crate) fn answer(refusal: &Refusal) -> Response<ReplyBody> {
         // Not an MCP endpoint at all, so no JSON-RPC either (RELIABILITY B.1).
         return plain(StatusCode::NOT_FOUND);
     }
-    let body = write::error(id.map(|id| &id[..]), shape.code, &shape.words, shape.data.as_deref());
-    let rides = asker.id.is_some() && rides_on_200(fault, asker.place, shape.status);
+    if is_dropped(refusal) {
+        return plain(StatusCode::ACCEPTED);
+    }
+    let rides = asker.waits() && rides_on_200(fault, asker.place, shape.status);
+    let status = if rides { StatusCode::OK } else { shape.status };
+    let error = |id: Option<&Bytes>| {
+        write::error(id.map(|id| &id[..]), shape.code, &shape.words, shape.data.as_deref())
+    };
+    let body = match &asker.batch {
+        // What refuses the whole body has no id (2025-03-26 basic/transports, *Sending Messages* 4).
+        Some(ids) if status == StatusCode::OK => list(ids.iter().map(|id| error(Some(id)))),
+        Some(_) | None => error(id),
+    };
     let mut response = Response::new(ReplyBody::whole(body));
-    *response.status_mut() = if rides { StatusCode::OK } else { shape.status };
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(after) = shape.retry_after {
@@ -94,6 +105,30 @@ pub(crate) fn answer(refusal: &Refusal) -> Response<ReplyBody> {
     response
 }
 
+/// Whether what was refused is a message inside a live legacy session that nothing waits for a response to: it is dropped,
+/// because official clients end their session when a notification or an answer is refused (RELIABILITY 3.4).
+pub(crate) fn is_dropped(refusal: &Refusal) -> bool {
+    refusal.asker.place == Place::Session && !refusal.asker.waits() && is_passing(refusal)
+}
+
+/// Whether another try may succeed in a while: nothing that was asked for is wrong.
+pub(crate) fn is_passing(Refusal { fault, asker }: &Refusal) -> bool {
+    shape(fault, asker.era).status == StatusCode::SERVICE_UNAVAILABLE
+}
+
+/// A JSON array of `texts`.
+fn list(texts: impl Iterator<Item = Bytes>) -> Bytes {
+    let mut out = BytesMut::from(&b"["[..]);
+    for text in texts {
+        if out.len() > 1 {
+            out.extend_from_slice(b",");
+        }
+        out.extend_from_slice(&text);
+    }
+    out.extend_from_slice(b"]");
+    out.freeze()
+}
+
 /// Whether a fault of a request is told on HTTP 200: 503-class ones inside a live legacy session, because some clients
 /// drop their session on any other status, and a limit whose rule says so (DESIGN 5.4, RELIABILITY 3.2).
 fn rides_on_200(fault: &Fault, place: Place, status: StatusCode) -> bool {
@@ -107,6 +142,15 @@ fn rides_on_200(fault: &Fault, place: Place, status: StatusCode) -> bool {
 pub(crate) fn message(refusal: &Refusal) -> Bytes {
     let shape = shape(&refusal.fault, refusal.asker.era);
     write::error(refusal.asker.id.as_ref().map(|id| &id[..]), shape.code, &shape.words, shape.data.as_deref())
+}
+
+/// The same for each request that waits: of a batch there may be several.
+pub(crate) fn messages(refusal: &Refusal) -> Vec<Bytes> {
+    let Some(ids) = &refusal.asker.batch else { return vec![message(refusal)] };
+    let shape = shape(&refusal.fault, refusal.asker.era);
+    ids.iter()
+        .map(|id| write::error(Some(&id[..]), shape.code, &shape.words, shape.data.as_deref()))
+        .collect()
 }
 
 /// An answer without a body.

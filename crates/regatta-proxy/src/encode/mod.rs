@@ -2,6 +2,7 @@
 //! unchanged but for the closed list of splices of DESIGN 3.
 
 pub(crate) mod answer;
+pub(crate) mod batch;
 pub(crate) mod challenge;
 pub(crate) mod fault;
 pub(crate) mod head;

@@ -24,7 +24,8 @@ use regatta_store::Uuid16;
 use tokio::sync::futures::OwnedNotified;
 
 use super::answer::{Marks, Role, mark, same_id, unquote};
-use super::fault::message;
+use super::batch;
+use super::fault::messages;
 use crate::fault::{Asker, Fault};
 use crate::gateway::Gateway;
 use crate::handles;
@@ -189,8 +190,8 @@ impl Relay {
                 self.whole = true;
             }
             Form::Json(_) => self.lose("the answer broke off"),
-            // A batch, or one of notifications only, has no one response that could be missing.
-            Form::Events(_) if self.to.asker.id.is_none() => self.body = None,
+            // Nothing waits: a batch whose requests were all answered, or one of notifications only.
+            Form::Events(_) if !self.to.asker.waits() => self.body = None,
             Form::Events(_) => self.lose("the server ended the stream without a response"),
         }
     }
@@ -208,7 +209,10 @@ impl Relay {
     fn say_last(&mut self, fault: Fault) {
         self.body = None;
         match self.form {
-            Form::Events(_) => self.ready.push_back(events::message(&message(&fault.told(&self.to.asker)))),
+            Form::Events(_) => {
+                let last = messages(&fault.told(&self.to.asker));
+                self.ready.extend(last.iter().map(|text| events::message(text)));
+            }
             // Half an answer must not look like a whole one: it ends in a cut.
             Form::Json(_) => self.ready.clear(),
         }
@@ -286,6 +290,9 @@ enum Passed {
 
 fn pass(to: &mut Relaying, event: Event) -> Passed {
     let Some(data) = event.data.as_ref().filter(|data| !data.is_empty()) else { return Passed::Nothing };
+    if to.asker.batch.is_some() && batch::hear(&mut to.asker.batch, data) {
+        return Passed::On(again(&event, data, data.clone()));
+    }
     let ring = to.gateway.ring.load();
     let marks = Marks {
         ring: &ring,

@@ -60,7 +60,7 @@ pub(crate) async fn answer(
 ) -> Result<Response<ReplyBody>, Refusal> {
     let Call { server, caller, head, text, message, permit, .. } = *call;
     let headers = Outbound::of(head.headers, &caller);
-    let from = Answerer { server, caller, headers, asker: Asker { id: None, ..asker } };
+    let from = Answerer { server, caller, headers, asker: Asker { id: None, batch: None, ..asker } };
     match message {
         Subject::One(message) => carry(gateway, &from, &bound, (&message, &text), Some(permit)).await,
         Subject::Batch(_) => Err(Fault::BatchRefused.told(&from.asker)),
@@ -128,8 +128,11 @@ async fn carry(
             }
             modern::pass(answered).await
         }
-        // Who asked has forgotten the session, or has left: nobody asks any more.
-        Ok(_) | Err(Refusal { fault: Fault::BadHandle, .. }) => {
+        // Who asked has forgotten the session, has left or is gone, and its call with it: nobody asks any more (SESSIONS 6).
+        Ok(_)
+        | Err(Refusal {
+            fault: Fault::BadHandle | Fault::MakerGone | Fault::OutcomeUnknown { .. }, ..
+        }) => {
             gateway.metrics.dropped_messages.inc();
             Ok(encode::fault::plain(StatusCode::ACCEPTED))
         }

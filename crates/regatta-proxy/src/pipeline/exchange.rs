@@ -279,12 +279,21 @@ async fn made(errand: &mut Errand, maker: ReplicaId) -> Result<Gained, Refusal> 
     let server = errand.server.clone();
     let Some(view) = server.replica(maker) else { return Err(errand.refuse(Fault::BadHandle)) };
     let mut state = Attempts::default();
-    // The first loss may have been a stale connection; more would only keep the client waiting.
-    for _ in 0..2 {
+    let is_request = errand.asker.id.is_some();
+    // The first loss may have been a stale connection; more would only keep the client of a request waiting. What has no
+    // response would be lost in silence: it is tried until its maker counts as gone.
+    for _ in 0..if is_request { 2 } else { ROUNDS_MAX } {
         match errand.send(view, None, errand.arming()).await {
             Ok(answer) => return Ok((answer, maker)),
             Err(loss) => match state.after(errand, loss) {
-                Next::Elsewhere | Next::Again => {}
+                Next::Elsewhere | Next::Again if is_request => {}
+                Next::Elsewhere | Next::Again => {
+                    match view.upstream.judge_gone(attempt(loss), &server.server.call) {
+                        Verdict::Gone => break,
+                        Verdict::TryAgain { after } => tokio::time::sleep(after).await,
+                        Verdict::Here => {}
+                    }
+                }
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
             },
         }

@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::Body;
-use regatta_mcp::documents;
 use regatta_mcp::era::Era;
 use regatta_mcp::sse::{Event, Framer};
+use regatta_mcp::{documents, write};
 use regatta_policy::snapshot::{Cursors, UpstreamResume};
 use tokio::task::JoinHandle;
 
@@ -145,8 +145,12 @@ impl CallSource {
         {
             self.settling = Some(noted.settle(Word::No));
         }
-        let data = message(&fault.told(&self.asker));
-        self.ready.push_back(Produced::Event { name: Some(Bytes::from_static(b"message")), data });
+        // What the call still asked its client: nobody waits for the answers any more (SESSIONS 4).
+        let withdrawn = self.gateway.pending.forget(&self.asking);
+        let last = message(&fault.told(&self.asker));
+        for data in withdrawn.iter().map(|sealed| withdrawal(sealed)).chain([last]) {
+            self.ready.push_back(Produced::Event { name: Some(Bytes::from_static(b"message")), data });
+        }
         self.over();
     }
 
@@ -413,6 +417,13 @@ impl Source for CallSource {
             std::task::ready!(self.poll_more(cx));
         }
     }
+}
+
+/// Takes a question back at the client that was asked under the id `sealed` (basic/utilities/cancellation).
+pub(super) fn withdrawal(sealed: &str) -> Bytes {
+    let id = write::json_string(sealed);
+    let params = format!(r#"{{"requestId":{id},"reason":"the server that asked is gone"}}"#);
+    write::notification("notifications/cancelled", Some(&params))
 }
 
 impl Drop for CallSource {

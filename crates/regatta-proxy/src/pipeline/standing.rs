@@ -59,7 +59,7 @@ pub(crate) async fn get(
 ) -> Result<Response<ReplyBody>, Refusal> {
     let Identified { accepted: Accepted { server, arrival, .. }, caller } = identified;
     let head = arrival.head;
-    let asker = Asker { era: Some(Era::Legacy), place: Place::Session, ..Asker::default() };
+    let asker = Asker { era: Some(Era::Legacy), ..Asker::default() };
     let bound = bind::bind(gateway, &server, &caller, &head).await.map_err(|fault| fault.told(&asker))?;
     if gateway.is_draining() {
         return Err(Fault::Draining.told(&asker));
@@ -187,15 +187,23 @@ async fn open(listener: Listener, asker: Asker) -> Result<Response<ReplyBody>, R
     let mut opening = Detachable::new(listener.errand(None, asker.clone()));
     let source = match tokio::time::timeout(listener.server.server.call.prime_after, &mut opening).await {
         Ok(answered) => {
-            let answered = answered?;
-            match (answered.answer.head.status, elsewhere) {
-                (StatusCode::CONFLICT, Some(elsewhere)) => match elsewhere.answer().await {
-                    Hold::Kept => return Err(Fault::StreamTaken.told(&asker)),
-                    // It takes the server a moment to see that the other one is gone; the client need not.
-                    Hold::LetGo => StandingSource::going_on(listener.clone(), None),
-                },
-                (_, _) if answered.is_stream() => StandingSource::opened(listener.clone(), answered),
-                (_, _) => return modern::pass(answered).await,
+            match (answered, elsewhere) {
+                (Ok(answered), Some(elsewhere)) if answered.answer.head.status == StatusCode::CONFLICT => {
+                    match elsewhere.answer().await {
+                        Hold::Kept => return Err(Fault::StreamTaken.told(&asker)),
+                        // It takes the server a moment to see that the other one is gone; the client need not.
+                        Hold::LetGo => StandingSource::going_on(listener.clone(), None),
+                    }
+                }
+                (Ok(answered), _) if answered.is_stream() => {
+                    StandingSource::opened(listener.clone(), answered)
+                }
+                (Ok(answered), _) => return modern::pass(answered).await,
+                // Official clients never ask again after an error (RELIABILITY 3.6): they get their stream, and it waits.
+                (Err(refusal), _) if encode::fault::is_passing(&refusal) => {
+                    StandingSource::going_on(listener.clone(), None)
+                }
+                (Err(refusal), _) => return Err(refusal),
             }
         }
         Err(_) => match opening.take() {
@@ -296,7 +304,7 @@ fn go_on(listener: Listener, cut: Cut, place: StreamPlace, asker: Asker) -> Resp
 
 /// Lets a paused stream go on from the upstream's own cursor.
 fn feed(listener: &Listener, stream: &Stream, cursor: &Cursor, id: Bytes) {
-    let asker = Asker { id: Some(id), era: Some(Era::Legacy), place: Place::Session };
+    let asker = Asker { id: Some(id), era: Some(Era::Legacy), place: Place::Session, batch: None };
     let Some(asked) = cursor.asked() else { return };
     let errand = listener.errand(Some(asked), asker.clone());
     let exchange = Box::pin(exchange(errand));

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::detached::Exchange;
 use super::exchange::{Answered, exchange};
 use super::initialize::is_primed;
-use super::source::is_priming;
+use super::source::{is_priming, withdrawal};
 use super::standing::Listener;
 use crate::bind;
 use crate::encode::answer::{Marks, Role, mark};
@@ -93,6 +93,7 @@ impl StandingSource {
         {
             self.listener.bound = bound.clone();
             self.cursor = None;
+            self.withdraw();
             self.moved();
         }
         let framer = Framer::new(self.listener.server.limits.event_max);
@@ -141,6 +142,14 @@ impl StandingSource {
         let wait = AGAIN_FIRST.saturating_mul(1 << self.failures.min(10)).min(AGAIN_MAX);
         self.failures = self.failures.saturating_add(1);
         self.state = State::Opening(Box::pin(reopen(self.listener.clone(), self.cursor.clone(), wait)));
+    }
+
+    /// Takes back what the old home still asked: nobody waits for the answers any more (SESSIONS 4).
+    fn withdraw(&mut self) {
+        for sealed in self.listener.gateway.pending.forget(&std::mem::take(&mut self.asking)) {
+            let data = withdrawal(&sealed);
+            self.ready.push_back(Produced::Event { name: Some(Bytes::from_static(b"message")), data });
+        }
     }
 
     /// Tells the client that its session lives elsewhere now, if it listens to warnings.

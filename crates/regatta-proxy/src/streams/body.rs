@@ -135,7 +135,8 @@ impl StreamBody {
         let metrics = &self.gateway.metrics;
         metrics.streams_lost.inc();
         metrics.outcome_unknown.inc();
-        let asker = Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session };
+        let asker =
+            Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session, batch: None };
         Some(events::message(&message(&Fault::StreamLost.told(&asker))))
     }
 
@@ -191,7 +192,7 @@ pub(crate) fn detach(gateway: Arc<Gateway>, stream: Arc<Stream>, reader: u64) {
 }
 
 fn cut_off(id: &Bytes) -> Bytes {
-    let asker = Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session };
+    let asker = Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session, batch: None };
     message(
         &Fault::OutcomeUnknown { why: "its client left, and too many calls run without one" }.told(&asker),
     )

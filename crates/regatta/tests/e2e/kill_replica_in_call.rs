@@ -2,10 +2,12 @@
 
 use crate::REGATTA;
 use crate::fleet::{executed, executions, is_resumed, receiver};
+use regatta_testkit::client::Session;
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{FaultProxy, Gateway, Mode, Reply, Result, Stub};
-use serde_json::json;
+use regatta_testkit::{FaultProxy, Gateway, Mode, Reply, Result, Stub, eventually};
+use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Two dual-era stubs that never answer the first `hang` or `talk` of an op; `talk` says something before.
 async fn stubs() -> [Stub; 2] {
@@ -128,6 +130,46 @@ async fn what_was_never_written_goes_elsewhere_always() -> Result<()> {
         let op = format!("legacy-{number}");
         session.call("work", json!({"op": op})).await?.result()?;
         assert_eq!(executions(&stubs, &op), 1);
+    }
+    Ok(())
+}
+
+/// 2025-03-26 basic/transports, *Sending Messages* 6: each request of a batch has its response.
+#[tokio::test]
+async fn each_request_of_a_lost_batch_is_told_and_what_was_answered_is_not_told_again() -> Result<()> {
+    for is_begun in [false, true] {
+        let base = answers::legacy();
+        let stub = Stub::start(move |seen| match (seen.json.is_array(), is_begun) {
+            (true, true) => Reply::sse().event(&json!({"jsonrpc": "2.0", "id": 12, "result": {}})).hold(),
+            (true, false) => Reply::hang(),
+            (false, _) => base(seen),
+        })
+        .await;
+        let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
+        let session = Session::open(&gateway.client(), "2025-03-26", json!({})).await?;
+        let call = |id: u64| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "work", "arguments": {}}});
+        let sent = tokio::spawn({
+            let (session, batch) = (session.clone(), json!([call(12), call(13)]));
+            async move { session.post(&batch).await }
+        });
+        let is_there = async || stub.seen().iter().any(|seen| seen.json.is_array()).then_some(());
+        eventually("the batch arrives", Duration::from_secs(4), is_there).await;
+        let told: Vec<Value> = if is_begun {
+            let mut events = sent.await.expect("the batch's task")?.events();
+            let first = events.next().await?.expect("the first response");
+            stub.die().await;
+            let rest = events.rest().await?;
+            [first].iter().chain(&rest).map(|event| event.json()).collect()
+        } else {
+            stub.die().await;
+            let answer = sent.await.expect("the batch's task")?;
+            assert_eq!(answer.status, 200);
+            answer.json().await?.as_array().expect("an array").clone()
+        };
+        let shown: Vec<_> =
+            told.iter().map(|one| (one["id"].as_u64(), one["error"]["code"].as_i64())).collect();
+        let first = if is_begun { None } else { Some(-31001) };
+        assert_eq!(shown, [(Some(12), first), (Some(13), Some(-31001))]);
     }
     Ok(())
 }

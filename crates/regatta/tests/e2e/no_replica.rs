@@ -28,6 +28,11 @@ async fn all_replicas_are_killed_and_come_back() -> Result<()> {
         assert_eq!(executed(&refused), "no");
         assert!(began.elapsed() < Duration::from_secs(1), "refused after {:?}", began.elapsed());
     }
+    // Clients end their session, or never listen again, when these are refused (RELIABILITY 3.4, 3.6).
+    let changed = json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"});
+    assert_eq!(session.post(&changed).await?.status, 202);
+    let standing = session.listen().await?;
+    assert_eq!(standing.status, 200);
     let (status, ready) = gateway.admin("/ready").await.expect("the admin listener answers");
     assert_eq!(status, 200, "degraded is ready all the same: {ready}");
     for port in ports {
@@ -38,6 +43,13 @@ async fn all_replicas_are_killed_and_come_back() -> Result<()> {
     eventually("modern calls go on", within, modern).await;
     let legacy = async || session.call("whoami", json!({})).await.ok()?.result().ok();
     eventually("the session goes on", within, legacy).await;
+    session
+        .request("resources/subscribe", json!({"uri": "demo://clock"}))
+        .await?
+        .outcome()
+        .await?
+        .result()?;
+    standing.events().until("notifications/resources/updated").await?;
     Ok(())
 }
 

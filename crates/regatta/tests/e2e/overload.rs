@@ -2,6 +2,7 @@
 
 use crate::REGATTA;
 use crate::fleet::{demos, executed, executions, urls};
+use regatta_testkit::client::Session;
 use regatta_testkit::client::{Outcome, RawConnection};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
@@ -44,6 +45,7 @@ async fn what_finds_no_place_is_refused_at_once_and_reaches_no_server() -> Resul
     let plan = Plan::over([stub.url()]).on_gateway("inflight_max = 1\nqueue_max = 0");
     let gateway = Gateway::start(REGATTA, plan).await;
     let (session, modern) = (gateway.client().initialize().await?, gateway.client().modern());
+    let old = Session::open(&gateway.client(), "2025-03-26", json!({})).await?;
     let hold = json!({"name": "hold", "arguments": {"op": "first"}});
     let taken = modern.request("tools/call", hold).await?;
     let began = Instant::now();
@@ -53,6 +55,9 @@ async fn what_finds_no_place_is_refused_at_once_and_reaches_no_server() -> Resul
     assert_eq!(executions(std::slice::from_ref(&stub), "second"), 0);
     assert_eq!(stub.seen_rpc("tools/call").len(), 1);
     assert_eq!(gateway.metric("regatta_shed_total").await, Some(2.0));
+    let cancelled =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
+    assert_eq!(old.post(&json!([cancelled])).await?.status, 202, "nothing in it may be refused");
     drop(taken);
     let free = async || session.call("work", json!({"op": "later"})).await.ok()?.result().ok();
     eventually("the place is free again", Duration::from_secs(5), free).await;

@@ -131,6 +131,49 @@ async fn an_answer_to_a_replica_that_is_gone_never_answers_a_new_question() -> R
     Ok(())
 }
 
+/// Official clients end their session when an answer or a notification is refused (RELIABILITY 3.4): right after its
+/// server was killed, what can reach nobody is taken all the same, and the session goes on.
+#[tokio::test]
+async fn an_answer_and_a_notification_right_after_a_kill_are_taken_and_the_session_goes_on() -> Result<()> {
+    let mut demos = demos(2, &["--eras", "legacy"]).await;
+    let gateway = Gateway::start(REGATTA, Plan::over(urls(&demos))).await;
+    let session = gateway.client().initialize().await?;
+    let home = crate::fleet::home(&demos, &session).await?;
+    let params = json!({"name": "ask", "arguments": {"question": "?"}});
+    let mut events = session.request("tools/call", params).await?.events();
+    let question = events.until("elicitation/create").await?.json();
+    demos[home].process.kill();
+    assert_eq!(session.answer(&question["id"], accept("too late")).await?.status, 202);
+    let changed = json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"});
+    assert_eq!(session.post(&changed).await?.status, 202);
+    let withdrawn = events.until("notifications/cancelled").await?.json();
+    assert_eq!(withdrawn["params"]["requestId"], question["id"], "nobody waits for the answer any more");
+    let last = events.rest().await?.pop().expect("a last word").json();
+    assert_eq!(last["error"]["code"], -31001, "{last}");
+    let moved = session.call("whoami", json!({})).await?;
+    assert_eq!(moved.result()?["structuredContent"]["port"], json!(demos[1 - home].port()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_question_of_a_home_that_is_gone_is_withdrawn_on_the_standing_stream() -> Result<()> {
+    let stubs = [stub().await, stub().await];
+    let gateway = Gateway::start(REGATTA, Plan::over(stubs.each_ref().map(Stub::url))).await;
+    let session = gateway.client().initialize().await?;
+    session.call("echo", json!({"op": "here"})).await?;
+    let home = receiver(&stubs, "here").await;
+    let mut standing = session.listen().await?.events();
+    stubs[home]
+        .say(&json!({"jsonrpc": "2.0", "id": 7, "method": "elicitation/create", "params": {"message": "?"}}));
+    let question = standing.until("elicitation/create").await?.json();
+    stubs[home].die().await;
+    let withdrawn = standing.until("notifications/cancelled").await?.json();
+    assert_eq!(withdrawn["params"]["requestId"], question["id"]);
+    assert_eq!(session.answer(&question["id"], accept("too late")).await?.status, 202);
+    assert_eq!(stubs.iter().map(answers_at).sum::<usize>(), 0);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_question_on_the_standing_stream_is_answered_and_its_cancellation_names_it() -> Result<()> {
     let stub = stub().await;

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{ORIGIN, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
 use regatta_mcp::era::Era;
 
@@ -60,7 +61,7 @@ pub async fn serve(gateway: Arc<Gateway>, arrival: Box<Arrival>) -> Response<Rep
     // Where there is one server, an answer is its own.
     let path = (view.servers.len() > 1).then(|| arrival.head.uri.clone());
     let answer = match (&cors, &arrival.head.method) {
-        (Some(_), &Method::OPTIONS) => Ok(encode::head::preflight()),
+        (Some(_), &Method::OPTIONS) => preflight(&view, &arrival.head).map_err(Fault::alone),
         (_, _) => walk(&gateway, &view, arrival).await,
     };
     gateway.metrics.duration.observe(began.elapsed().as_secs_f64());
@@ -76,6 +77,16 @@ pub async fn serve(gateway: Arc<Gateway>, arrival: Box<Arrival>) -> Response<Rep
         encode::head::allow(response.headers_mut(), cors);
     }
     response
+}
+
+/// A browser asks whether its page may ask (Fetch standard, *CORS-preflight fetch*): where anything is served, and by a name
+/// of ours, as any other request.
+fn preflight(view: &View, head: &Parts) -> Result<Response<ReplyBody>, Fault> {
+    accept::gate(view, head)?;
+    match metadata::is_metadata(head.uri.path()) || view.server_at(head.uri.path()).is_some() {
+        true => Ok(encode::head::preflight(&head.headers)),
+        false => Err(Fault::NoSuchPath),
+    }
 }
 
 async fn walk(

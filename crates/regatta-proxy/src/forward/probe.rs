@@ -13,7 +13,7 @@ use regatta_policy::snapshot::CallBounds;
 
 use super::{Loss, Patience, Upward, send};
 use crate::headers::Outbound;
-use crate::upstream::{UpstreamAnswer, UpstreamBody};
+use crate::upstream::{AnswerHead, UpstreamAnswer, UpstreamBody};
 use crate::view::ReplicaView;
 
 /// The largest answer to a handshake (SESSIONS 1).
@@ -94,7 +94,7 @@ pub(crate) async fn delete(
     client: &Outbound,
     session: &HeaderValue,
     bounds: &CallBounds,
-) -> Result<StatusCode, Loss> {
+) -> Result<AnswerHead, Loss> {
     let upward = Upward {
         method: Method::DELETE,
         text: &Bytes::new(),
@@ -103,7 +103,7 @@ pub(crate) async fn delete(
         rewritten: &[],
     };
     let answer = send(replica, client, upward, bounds, Patience::of(PATIENCE)).await?;
-    Ok(answer.head.status)
+    Ok(answer.head)
 }
 
 /// The response in an answer, JSON or SSE alike; messages before it are passed over.

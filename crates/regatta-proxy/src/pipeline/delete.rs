@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use regatta_mcp::era::Era;
 use regatta_mcp::headers::MCP_SESSION_ID;
 
@@ -20,6 +20,7 @@ use crate::peers;
 use crate::pipeline::later;
 use crate::reply::ReplyBody;
 use crate::session::Bound;
+use crate::upstream::AnswerHead;
 use crate::view::ServerView;
 
 /// Serves one DELETE.
@@ -41,7 +42,8 @@ pub(crate) async fn delete(
         return Err(Fault::StoreAway.told(&asker));
     }
     let headers = Outbound::of(head.headers, &caller);
-    let status = end_upstream(&server, &bound, &headers).await;
+    let head = end_upstream(&server, &bound, &headers).await;
+    let status = head.as_ref().map(|head| head.status);
     if status == Some(StatusCode::METHOD_NOT_ALLOWED) {
         // The server does not let clients end sessions (2025-11-25 basic/transports, *Session Management* 5).
         return Err(Fault::BadVerb { allow: "POST, GET" }.told(&asker));
@@ -49,8 +51,9 @@ pub(crate) async fn delete(
     if status == Some(StatusCode::UNAUTHORIZED) && server.guard.is_some() {
         return Err(Fault::CredentialRefused.told(&asker));
     }
-    if status == Some(StatusCode::UNAUTHORIZED) || status == Some(StatusCode::FORBIDDEN) {
-        return Ok(refused(status.unwrap_or(StatusCode::FORBIDDEN)));
+    // With the server's challenge, by which the client finds a better token (SESSIONS 9).
+    if let Some(head) = head.filter(|head| is_refusal(head.status)) {
+        return Ok(encode::head::bare(head));
     }
     gateway.store.bury(day, digest).await.map_err(|_| Fault::StoreAway.told(&asker))?;
     // The tombstone says it all; a record that stays a while harms nobody.
@@ -62,13 +65,11 @@ pub(crate) async fn delete(
     Ok(encode::fault::plain(status))
 }
 
-fn refused(status: StatusCode) -> Response<ReplyBody> {
-    let mut response = encode::fault::plain(status);
-    *response.headers_mut() = HeaderMap::new();
-    response
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
-async fn end_upstream(server: &ServerView, bound: &Bound, headers: &Outbound) -> Option<StatusCode> {
+async fn end_upstream(server: &ServerView, bound: &Bound, headers: &Outbound) -> Option<AnswerHead> {
     let view = server.replica(bound.home.replica)?;
     probe::delete(view, headers, &bound.home.upstream_session, &server.server.call).await.ok()
 }

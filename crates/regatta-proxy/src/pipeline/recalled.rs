@@ -132,7 +132,12 @@ impl RecalledSource {
                 // A call's maker may hold a later binding of the session.
                 let there = self.listener.bound.at(&[cursor.maker], "").zip(cursor.asked());
                 let Some((bound, cursor)) = there else { return self.lost() };
-                let asker = Asker { id: Some(id.clone()), era: Some(Era::Legacy), place: Place::Session, batch: None };
+                let asker = Asker {
+                    id: Some(id.clone()),
+                    era: Some(Era::Legacy),
+                    place: Place::Session,
+                    batch: None,
+                };
                 let listener = Listener { bound, ..self.listener.clone() };
                 let errand = listener.errand(Some(cursor), asker.clone());
                 let source = CallSource::waiting(listener.gateway, asker, Box::pin(exchange(errand)));

@@ -33,6 +33,14 @@ fn targets(session: &str) -> Vec<Row> {
     let preflight = |origin| Ask::modern().line("OPTIONS /mcp HTTP/1.1").add("Origin", origin).body("");
     let allowed = status(&[204]).with("access-control-allow-origin: http://localhost:5173\r\n");
     rows.push(row("I4 preflight of an allowed origin", preflight("http://localhost:5173"), allowed));
+    let asks = preflight("http://localhost:5173")
+        .add("Access-Control-Request-Headers", "mcp-param-tenant, x y, traceparent");
+    let told = status(&[204]).with("last-event-id, mcp-param-tenant, traceparent\r\n");
+    rows.push(row("I4 preflight that names headers", asks, told));
+    let elsewhere = preflight("http://localhost:5173").line("OPTIONS /mcpx HTTP/1.1");
+    rows.push(row("I4 preflight of a path that is not there", elsewhere, status(&[404])));
+    let foreign = preflight("http://localhost:5173").set("Host", "evil.example");
+    rows.push(row("I4 preflight under a foreign name", foreign, status(&[403])));
     rows.push(row("I4 preflight of a foreign one", preflight("http://evil.example"), status(&[403])));
     for path in ["/mcpx", "/mcp/../admin", "//mcp", "/mcp%2f", "/", "/metrics", "/mc"] {
         let change = |ask: Ask| ask.line(&format!("POST {path} HTTP/1.1"));

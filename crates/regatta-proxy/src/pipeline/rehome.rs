@@ -301,7 +301,7 @@ async fn end(gateway: Arc<Gateway>, server: Arc<ServerView>, left: Retired) -> O
     let view = server.replica(home.replica)?;
     match probe::delete(view, client, &home.upstream_session, &server.server.call).await {
         Err(_) => return Some(left),
-        Ok(status) if !is_over(status) => return None,
+        Ok(head) if !is_over(head.status) => return None,
         Ok(_) => {}
     }
     let record = bind::look_up(&gateway, session).await.ok()??;

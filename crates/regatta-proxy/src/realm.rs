@@ -8,7 +8,7 @@ use crate::handover::Caller;
 use crate::view::ServerView;
 
 /// A fleet, for one caller or for whoever comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Realm {
     fleet: [u8; 8],
     /// The caller's context where it is checked; zero for the nobody of `anonymous = "allow"`.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use regatta_policy::ReplicaId;
 use regatta_policy::deviation::Deviation;
@@ -67,9 +68,29 @@ pub(crate) struct Recorded {
     pub deviation: Arc<Deviation>,
 }
 
-/// Opened tokens by their text.
+/// Opened tokens by their text and the realm that they opened in: for anybody else there is none, and not even the time of a
+/// look-up says otherwise (RELIABILITY T31).
 pub(crate) struct SessionCache {
-    opened: Cache<Box<str>, Arc<Session>>,
+    opened: Cache<Key, Arc<Session>>,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    realm: Realm,
+    token: Box<str>,
+}
+
+/// A [`Key`] that owns no text.
+#[derive(Hash)]
+struct Wanted<'a> {
+    realm: Realm,
+    token: &'a str,
+}
+
+impl Equivalent<Key> for Wanted<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.realm == key.realm && *self.token == *key.token
+    }
 }
 
 impl SessionCache {
@@ -78,13 +99,13 @@ impl SessionCache {
         SessionCache { opened: Cache::new(max) }
     }
 
-    /// The session that this very text opened before.
-    pub fn get(&self, token: &str) -> Option<Arc<Session>> {
-        self.opened.get(token)
+    /// The session that this very text opened before in this realm.
+    pub fn get(&self, realm: Realm, token: &str) -> Option<Arc<Session>> {
+        self.opened.get(&Wanted { realm, token })
     }
 
     /// Keeps an opened token.
     pub fn insert(&self, token: &str, session: Arc<Session>) {
-        self.opened.insert(token.into(), session);
+        self.opened.insert(Key { realm: session.realm, token: token.into() }, session);
     }
 }

@@ -54,7 +54,7 @@ async fn open(
     value: &HeaderValue,
 ) -> Result<Arc<Session>, Fault> {
     let text = value.to_str().map_err(|_| Fault::NoSuchSession)?;
-    if let Some(session) = gateway.sessions.get(text).filter(|session| session.realm == realm) {
+    if let Some(session) = gateway.sessions.get(realm, text) {
         return Ok(session);
     }
     if text.len() > server.limits.token_max {

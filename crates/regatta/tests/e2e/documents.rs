@@ -85,17 +85,33 @@ fn every_file_and_every_identifier_that_a_document_names_exists() {
     assert!(missing.is_empty(), "named and not there:\n{}", missing.join("\n"));
 }
 
+/// The tests that the rows of a document name whose first cell begins with `mark`, `module::test` each.
+fn named_tests(document: &str, mark: char) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join(document)).expect("the table");
+    let is_row = |line: &&str| line.strip_prefix("| ").is_some_and(|row| row.starts_with(mark));
+    let names = text.lines().filter(is_row).flat_map(|row| row.split('`').skip(1).step_by(2));
+    names.filter(|name| name.contains("::")).map(str::to_owned).collect()
+}
+
+/// Each must be a test in a file, or a folder, of the name of its module.
 #[test]
-fn every_test_that_the_table_of_faults_names_exists() {
+fn every_test_that_the_tables_of_faults_and_threats_name_exists() {
     let mut tree = Vec::new();
     paths(&root(), &mut tree);
+    let sources: Vec<&String> = tree.iter().filter(|path| path.ends_with(".rs")).collect();
     let read = |path: &String| std::fs::read_to_string(root().join(path)).expect("a source");
-    let sources: String = tree.iter().filter(|path| path.ends_with(".rs")).map(read).collect();
-    let text = std::fs::read_to_string(root().join("docs/faults.md")).expect("the table");
-    let names =
-        text.lines().filter(|line| line.starts_with("| F")).flat_map(|row| row.split('`').skip(1).step_by(2));
-    let tests: Vec<&str> = names.filter_map(|name| Some(name.split_once("::")?.1)).collect();
-    assert!(tests.len() > 50, "{} tests", tests.len());
-    let missing = tests.iter().filter(|name| !sources.contains(&format!("fn {name}(")));
-    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&&str>::new());
+    for (document, mark, least) in [("docs/faults.md", 'F', 50), ("docs/threats.md", 'T', 50)] {
+        let tests = named_tests(document, mark);
+        assert!(tests.len() > least, "{document}: {} tests", tests.len());
+        let is_there = |name: &String| {
+            let (module, test) = name.split_once("::").expect("module::test");
+            let is_of_module = |path: &str| {
+                path.ends_with(&format!("/{module}.rs")) || path.contains(&format!("/{module}/"))
+            };
+            let found = format!("fn {test}(");
+            sources.iter().any(|path| is_of_module(path) && read(path).contains(&found))
+        };
+        let missing: Vec<&String> = tests.iter().filter(|name| !is_there(name)).collect();
+        assert!(missing.is_empty(), "{document} names what is not there: {missing:?}");
+    }
 }

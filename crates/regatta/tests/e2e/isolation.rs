@@ -2,10 +2,11 @@
 
 use crate::REGATTA;
 use crate::fleet::{demos, urls};
+use crate::peers::{Pair, SOON};
 use regatta_testkit::client::Session;
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{Gateway, Result, Stub};
+use regatta_testkit::{Gateway, Issuer, Result, Stub, eventually};
 use serde_json::{Value, json};
 
 /// What the stub says about a call: `{op, principal, session}`.
@@ -81,6 +82,51 @@ async fn no_secret_is_written_anywhere() -> Result<()> {
     let written = gateway.all_it_said().await;
     assert!(!written.contains("canary"), "{:?}", written.lines().find(|line| line.contains("canary")));
     assert!(!written.contains(&session.id), "{:?}", written.lines().find(|line| line.contains(&session.id)));
+    Ok(())
+}
+
+/// All that a store holds, as text.
+fn held(redis: &regatta_testkit::redis::Server) -> String {
+    let mut all = String::new();
+    for key in redis.say(&["KEYS", "*"]).lines() {
+        let kind = redis.say(&["TYPE", key]);
+        let read: &[&str] = match kind.trim() {
+            "hash" => &["HGETALL", key],
+            "set" => &["SMEMBERS", key],
+            "zset" => &["ZRANGE", key, "0", "-1"],
+            "list" => &["LRANGE", key, "0", "-1"],
+            "stream" => &["XRANGE", key, "-", "+"],
+            "string" => &["GET", key],
+            kind => panic!("{key} is a {kind}"),
+        };
+        all += &format!("{key}\n{}\n", redis.say(read));
+    }
+    all
+}
+
+/// RELIABILITY T40.
+#[tokio::test]
+async fn no_secret_no_argument_and_no_result_is_in_the_store_in_clear() -> Result<()> {
+    let (issuer, stub) = (Issuer::start().await, Stub::start(answers::dual()).await);
+    let tables = issuer.tables("")
+        + "[[cache]]\ntool = \"work\"\nttl = \"1h\"\nscope = \"principal\"\n"
+        + "[[limit]]\nper = \"principal\"\nallow = 1000\nwithin = \"60s\"\n";
+    let pair = Pair::start(Plan::over([stub.url()]).tables(&tables)).await;
+    let bearer = issuer.bearer("canary-subject");
+    let client = pair.one.client().header("authorization", &bearer);
+    let session = client.initialize().await?;
+    session.call("work", json!({"op": "canary-argument"})).await?.result()?;
+    client.modern().call("work", json!({"op": "canary-argument"})).await?.result()?;
+    assert!(session.end().await?.is_success());
+    let all = eventually("the result, the limit and the end are in the store", SOON, async || {
+        let all = held(&pair.redis);
+        ["mcp:tool:", "mcp:rl:", "mcp:ended:"].iter().all(|kind| all.contains(kind)).then_some(all)
+    })
+    .await;
+    let token = bearer.rsplit(' ').next().expect("a token");
+    for secret in ["canary", &token[..40], &token[token.len() - 40..], &session.id[..60]] {
+        assert!(!all.contains(secret), "{secret}: {:?}", all.lines().find(|line| line.contains(secret)));
+    }
     Ok(())
 }
 

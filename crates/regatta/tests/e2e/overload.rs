@@ -194,3 +194,60 @@ async fn a_caller_has_only_so_many_streams() -> Result<()> {
     eventually("a place is given back with its stream", Duration::from_secs(5), again).await;
     Ok(())
 }
+
+/// L8: four places at a server and twenty in line, for two hundred at once.
+#[tokio::test]
+async fn two_hundred_at_once_find_four_places_and_twenty_in_line_and_the_rest_is_refused_at_once()
+-> Result<()> {
+    let stub = stub().await;
+    let server = "concurrency = \"static\"\ninflight_max = 4\nqueue_max = 20\nqueue_wait_max = \"30s\"";
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()]).on_server(server)).await;
+    let hold = json!({"name": "hold", "arguments": {"op": "first"}});
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        taken.push(gateway.client().modern().request("tools/call", hold.clone()).await?);
+    }
+    let mut calls = tokio::task::JoinSet::new();
+    for at in 0..200 {
+        let modern = gateway.client().modern();
+        calls.spawn(async move { modern.call("work", json!({"op": format!("op-{at}")})).await });
+    }
+    // Nothing has been let go of so far: whoever is answered is refused.
+    for _ in 0..180 {
+        let refused = calls.join_next().await.expect("a call").expect("the call's task")?;
+        is_shed(&refused, 503);
+    }
+    assert_eq!(gateway.metric("regatta_server_queued").await, Some(20.0));
+    assert_eq!(gateway.metric("regatta_server_inflight").await, Some(4.0));
+    drop(taken);
+    for served in calls.join_all().await {
+        served?.result()?;
+    }
+    let ran: usize = (0..200).map(|at| stub.journal().executions(&format!("op-{at}"))).sum();
+    assert_eq!(ran, 20, "what was refused reached no server");
+    Ok(())
+}
+
+/// I28: however much is written ahead on one connection, it takes one place.
+#[tokio::test]
+async fn what_is_pipelined_takes_one_place_at_a_time() -> Result<()> {
+    let stub = stub().await;
+    let plan = Plan::over([stub.url()]).on_gateway("inflight_max = 1\nqueue_max = 0");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let mut connection = RawConnection::open(gateway.client().address()).await?;
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let session = gateway.client().initialize().await?;
+    let one = format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, \
+         text/event-stream\r\nmcp-session-id: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        session.id,
+        body.len()
+    );
+    connection.write(one.repeat(100)).await?;
+    for _ in 0..100 {
+        let told = connection.read_answer().await;
+        let message: serde_json::Value = serde_json::from_slice(&told.body).unwrap_or_default();
+        assert_eq!((told.status, &message["result"]), (200, &json!({})), "{}", told.head);
+    }
+    Ok(())
+}

@@ -86,11 +86,6 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
-    fn new(errand: Box<Errand>, answer: UpstreamAnswer, replica: ReplicaId) -> Answered {
-        let kind = answer.head.kind;
-        Answered { errand, answer, kind, replica }
-    }
-
     /// An answer that no replica gave now: a kept result.
     fn kept(errand: Box<Errand>, text: Bytes) -> Answered {
         let nobody = ReplicaId([0; 8]);
@@ -128,7 +123,8 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
         return Ok(Answered::kept(errand, text));
     }
     let (answer, replica) = gained?;
-    let mut answered = Answered::new(errand, answer, replica);
+    let kind = answer.head.kind;
+    let mut answered = Answered { errand, answer, kind, replica };
     let how = if answered.is_stream() { gate::Answer::Events } else { gate::Answer::Whole };
     // What a server refuses it refuses fast: that says nothing of how long its work takes.
     if answered.answer.head.status == StatusCode::OK

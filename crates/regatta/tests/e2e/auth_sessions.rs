@@ -146,3 +146,26 @@ async fn tasks_and_states_of_another_are_nobodys() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn one_subject_of_two_issuers_is_two_principals() -> Result<()> {
+    let (one, two, stub) = (Issuer::start().await, Issuer::start().await, Stub::start(answers::dual()).await);
+    let second = format!("[[auth.issuer]]\nurl = \"{}\"\n", two.url());
+    let rule = "[[limit]]\nallow = 2\nwithin = \"1h\"\n";
+    let tables = [one.tables(""), second, rule.to_owned()].concat();
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()]).tables(&tables)).await;
+    let [alice, namesake] = [&one, &two].map(|issuer| as_of(&gateway, &issuer.bearer("alice")));
+    let session = alice.initialize().await?;
+    session.call("work", json!({"op": "hers"})).await?.result()?;
+    assert_eq!(session.through(&namesake).request("ping", json!({})).await?.status, 404);
+    let modern = namesake.modern();
+    for wanted in [200, 200, 429] {
+        assert_eq!(modern.call("work", json!({"op": "the namesake's"})).await?.status, wanted);
+    }
+    session.call("work", json!({"op": "hers again"})).await?.result()?;
+    // A token that names one issuer and is signed by the other.
+    let crossed = two.token("alice").claim("iss", one.url());
+    let crossed = as_of(&gateway, &two.bearer_of(&crossed));
+    assert_eq!(crossed.modern().call("work", json!({})).await?.status, 401);
+    Ok(())
+}

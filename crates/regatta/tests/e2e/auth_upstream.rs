@@ -116,3 +116,31 @@ async fn a_server_that_does_not_take_the_gateways_credential_is_no_fault_of_the_
     assert_eq!((&said["error"]["code"], &said["error"]["data"]["executed"]), (&json!(-31004), &json!("no")));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_credential_in_a_variable_goes_to_its_own_server_only() -> Result<()> {
+    let (issuer, shop, bank) =
+        (Issuer::start().await, Stub::start(answers::dual()).await, Stub::start(answers::dual()).await);
+    let plan = Plan::default()
+        .server(
+            "shop",
+            [shop.url()],
+            "path = \"/shop\"\ncredentials = { bearer_env = \"REGATTA_TEST_SHOP\" }",
+        )
+        .server("bank", [bank.url()], "path = \"/bank\"")
+        .environment("REGATTA_TEST_SHOP", "for-the-shop")
+        .tables(&issuer.tables(""));
+    let gateway = Gateway::start(REGATTA, plan).await;
+    for (path, stub, shown) in [("/shop", &shop, "Bearer for-the-shop"), ("/bank", &bank, "")] {
+        let client = regatta_testkit::Client::new(&gateway.url().replace("/mcp", path));
+        let client = client.header("authorization", &issuer.bearer("alice"));
+        client.modern().call("work", json!({"op": "credential"})).await?.result()?;
+        let calls = stub.seen_rpc("tools/call");
+        assert_eq!(
+            calls.iter().map(|seen| seen.header("authorization")).collect::<Vec<_>>(),
+            [shown],
+            "{path}"
+        );
+    }
+    Ok(())
+}

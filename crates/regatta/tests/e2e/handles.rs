@@ -2,6 +2,7 @@
 
 use crate::REGATTA;
 use crate::fleet::{demos, urls};
+use crate::peers::Pair;
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
 use regatta_testkit::{Gateway, Reply, Result, Stub, eventually};
@@ -116,5 +117,42 @@ async fn a_task_whose_maker_is_away_or_removed_is_nobody_elses() -> Result<()> {
     let refused = eventually("the maker is removed", SOON, removed).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (400, -32602), "{}", refused.message);
     assert!(stubs[0].seen_rpc("tasks/get").is_empty(), "it was asked for a task that it did not make");
+    Ok(())
+}
+
+/// RELIABILITY I94, T32: the gateway that gets the answer is not the one that passed the question on.
+#[tokio::test]
+async fn a_request_state_opens_at_the_other_gateway_and_a_changed_one_at_none() -> Result<()> {
+    let base = answers::modern();
+    let stub = Stub::start(move |seen| match seen.tool() {
+        "ask" if seen.json["params"]["requestState"].is_null() => {
+            let params = json!({"message": "?", "requestedSchema": {"type": "object", "properties": {}}});
+            Reply::input_required(
+                seen,
+                json!({"a": {"method": "elicitation/create", "params": params}}),
+                "s-1",
+            )
+        }
+        _ => base(seen),
+    })
+    .await;
+    let pair = Pair::start(Plan::over([stub.url()])).await;
+    let asked = pair.one.client().modern().call("ask", json!({})).await?.result()?;
+    let state = asked["requestState"].as_str().expect("a state").to_owned();
+    let answer = json!({"a": {"action": "accept", "content": {}}});
+    for at in [0, state.len() / 2, state.len() - 1] {
+        let mut bytes = state.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        let mut changed = asked.clone();
+        changed["requestState"] = json!(String::from_utf8(bytes).expect("letters"));
+        for gateway in [&pair.one, &pair.two] {
+            let told = gateway.client().modern().retry("ask", json!({}), &changed, answer.clone()).await?;
+            assert_eq!((told.status.as_u16(), told.code()), (400, -32602), "letter {at}");
+        }
+    }
+    assert_eq!(stub.seen_rpc("tools/call").len(), 1, "nothing that was changed reached the server");
+    pair.two.client().modern().retry("ask", json!({}), &asked, answer).await?.result()?;
+    let last = stub.seen_rpc("tools/call").pop().expect("the retry");
+    assert_eq!(last.json["params"]["requestState"], "s-1");
     Ok(())
 }

@@ -203,3 +203,25 @@ async fn check_explains_which_rules_count_a_request() {
     assert_eq!((code, told.as_str()), (Some(2), ""));
     assert!(wrong.starts_with("error: --explain: "), "{wrong}");
 }
+
+#[tokio::test]
+async fn an_even_rate_lets_its_burst_through_and_a_rule_by_method_counts_no_other() -> Result<()> {
+    let rules = "[[limit]]\nname = \"even\"\nalgorithm = \"gcra\"\nallow = 1\nwithin = \"1h\"\nburst = 3\ntool = \"work\"\n\
+                 [[limit]]\nname = \"reads\"\nmethod = [\"resources/*\"]\nallow = 1\nwithin = \"1h\"";
+    let (stub, gateway) = limited(rules).await;
+    let session = gateway.client().initialize().await?;
+    for _ in 0..3 {
+        call(&session, "work").await?.result()?;
+    }
+    let refused = call(&session, "work").await?;
+    is_limited(&refused, 429);
+    let seconds: u64 = header(&refused, "retry-after").parse().expect("seconds");
+    assert!((3_000..=3_600).contains(&seconds), "one an hour, after the burst: {seconds}");
+    call(&session, "other").await?.result()?;
+    let read = async || session.request("resources/read", json!({"uri": "x:y"})).await?.outcome().await;
+    assert_ne!(read().await?.code(), -31003);
+    is_limited(&read().await?, 429);
+    call(&session, "other").await?.result()?;
+    assert_eq!(stub.seen_rpc("resources/read").len(), 1);
+    Ok(())
+}

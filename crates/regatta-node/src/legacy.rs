@@ -10,12 +10,11 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
 use regatta_mcp::codes;
-use rmcp::ServerHandler;
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ClientRequest, GetExtensions as _, JsonRpcNotification,
     JsonRpcRequest, ServerJsonRpcMessage,
 };
-use rmcp::service::{RoleServer, RunningService, serve_directly};
+use rmcp::service::{RoleServer, RunningService, Service, serve_directly};
 use rmcp::transport::OneshotTransport;
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
@@ -27,6 +26,7 @@ use crate::calls::Listed;
 use crate::clock::Clock;
 use crate::event_id::{self, Ids, Of};
 use crate::fleet::Fleet;
+use crate::keeping::HasAsked;
 use crate::places::Place;
 use crate::post::Letter;
 use crate::questions;
@@ -67,8 +67,8 @@ pub(crate) struct At<'a> {
 }
 
 /// Answers one message of a session.
-pub(crate) async fn answer<H: ServerHandler>(
-    handler: H,
+pub(crate) async fn answer<S: Service<RoleServer>>(
+    handler: S,
     at: At<'_>,
     session: Session,
     parts: Parts,
@@ -97,8 +97,8 @@ pub(crate) async fn answer<H: ServerHandler>(
 }
 
 /// A notification: a cancellation finds its call, everything else goes to the handler, which can only listen.
-async fn notified<H: ServerHandler>(
-    handler: H,
+async fn notified<S: Service<RoleServer>>(
+    handler: S,
     at: &At<'_>,
     session: Session,
     mut parts: Parts,
@@ -140,14 +140,14 @@ impl Stay {
 }
 
 /// A call that runs. Dropped, it stops the handler.
-struct Call<H: ServerHandler> {
+struct Call<S: Service<RoleServer>> {
     messages: Receiver<ServerJsonRpcMessage>,
     listed: Listed,
     stay: Stay,
-    _service: RunningService<RoleServer, H>,
+    _service: RunningService<RoleServer, S>,
 }
 
-impl<H: ServerHandler> Call<H> {
+impl<S: Service<RoleServer>> Call<S> {
     /// The next message; `None` when the client took the request back or the handler broke off.
     async fn next(&mut self) -> Option<ServerJsonRpcMessage> {
         tokio::select! {
@@ -159,9 +159,9 @@ impl<H: ServerHandler> Call<H> {
 
 /// A call whose client waits for the head of the answer. A lost connection is no cancellation (2025-11-25, *Sending Messages
 /// to the Server*): dropped, it runs on by itself.
-struct Waited<H: ServerHandler>(Option<Call<H>>);
+struct Waited<S: Service<RoleServer>>(Option<Call<S>>);
 
-impl<H: ServerHandler> Drop for Waited<H> {
+impl<S: Service<RoleServer>> Drop for Waited<S> {
     fn drop(&mut self) {
         let (Some(mut call), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else {
             return;
@@ -180,8 +180,8 @@ impl<H: ServerHandler> Drop for Waited<H> {
     }
 }
 
-async fn run<H: ServerHandler>(
-    handler: H,
+async fn run<S: Service<RoleServer>>(
+    handler: S,
     at: At<'_>,
     session: Session,
     mut parts: Parts,
@@ -192,7 +192,10 @@ async fn run<H: ServerHandler>(
     let (client, stay) = (session.client.clone(), Stay::of(&mut parts, at.fleet));
     request.request.extensions_mut().insert(parts);
     request.request.extensions_mut().insert(session.clone());
+    let has_asked = HasAsked::default();
+    request.request.extensions_mut().insert(has_asked.clone());
     let asking = Asking {
+        has_asked,
         questions: at.fleet.questions.clone(),
         post: at.fleet.post.clone(),
         session: session.uuid,
@@ -223,7 +226,7 @@ async fn run<H: ServerHandler>(
 }
 
 /// No message came: the client took the request back, and waits for no response (2025-11-25, *Cancellation*).
-fn nothing<H: ServerHandler>(call: &Call<H>, id: &Value) -> Answer {
+fn nothing<S: Service<RoleServer>>(call: &Call<S>, id: &Value) -> Answer {
     if call.messages.is_closed() {
         return fault(StatusCode::OK, id, codes::INTERNAL_ERROR, "the handler ended without an answer");
     }
@@ -282,12 +285,12 @@ fn one(message: &ServerJsonRpcMessage) -> Answer {
 
 /// Progress, a question or the like comes first: everything as events, to the response. A task of its own runs the call, so
 /// that it does not hang on who reads.
-fn stream<H: ServerHandler>(
+fn stream<S: Service<RoleServer>>(
     at: &At<'_>,
     session: &Session,
     id: Value,
     first: ServerJsonRpcMessage,
-    call: Call<H>,
+    call: Call<S>,
 ) -> Answer {
     let number = regatta_seal::random_u64();
     let stream = at.fleet.streams.open(event_id::stream(session.uuid, number), id.clone());
@@ -330,7 +333,12 @@ impl Drop for Reader {
 }
 
 /// Runs a call to its end; its events go to whoever reads, and to the store when nobody does.
-async fn drive<H: ServerHandler>(streams: Arc<Streams>, stream: Arc<Stream>, mut call: Call<H>, id: Value) {
+async fn drive<S: Service<RoleServer>>(
+    streams: Arc<Streams>,
+    stream: Arc<Stream>,
+    mut call: Call<S>,
+    id: Value,
+) {
     let mut over = Box::pin(call.stay.clock.clone().over());
     let mut spilled = 0;
     loop {

@@ -1,5 +1,6 @@
 //! The node from start to end: settings checked, keys learned, registered, serving, and gone in the right order.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,6 +17,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::fleet::{self, Fleet};
 use crate::journal::{Counts, Tools};
+use crate::keeping::Keeping;
+use crate::meters::Meters;
 use crate::places::Places;
 use crate::questions;
 use crate::registry::{Identity, Registration, Status};
@@ -23,6 +26,8 @@ use crate::sealing::Sealing;
 use crate::serve::{self, Factory, Shared};
 use crate::session::{LIFETIME_MAX, Sessions};
 use crate::settings::Settings;
+use crate::shell::{self, Shell, Toolbox};
+use crate::special::{self, On};
 
 /// How long a start waits for the store, and between two attempts.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -40,6 +45,8 @@ pub struct Node {
     version: String,
     settings: Settings,
     tools: Tools,
+    special: BTreeMap<String, On>,
+    kept: BTreeMap<String, (Duration, crate::keeping::Shared)>,
 }
 
 impl Node {
@@ -50,6 +57,8 @@ impl Node {
             version: String::new(),
             settings: Settings::default(),
             tools: Tools::default(),
+            special: BTreeMap::new(),
+            kept: BTreeMap::new(),
         }
     }
 
@@ -64,6 +73,20 @@ impl Node {
     /// with the result.
     pub fn once(mut self, tool: &str) -> Node {
         self.tools.once.insert(tool.to_owned());
+        self
+    }
+
+    /// A tool that is on some nodes only: it is listed and served where `on` says so, and unknown elsewhere. The nodes tell the
+    /// gateways which tools they have, and calls go where their tool is. One more rule for the same tool replaces the first.
+    pub fn tool_on(mut self, tool: &str, on: On) -> Node {
+        self.special.insert(tool.to_owned(), on);
+        self
+    }
+
+    /// A tool whose results are kept on the node for `ttl`, and given to whoever `shared` says. Of equal calls at one time one
+    /// runs. Results that are errors, or whose call asked the client something, are not kept.
+    pub fn cached(mut self, tool: &str, ttl: Duration, shared: crate::keeping::Shared) -> Node {
+        self.kept.insert(tool.to_owned(), (ttl, shared));
         self
     }
 
@@ -102,11 +125,17 @@ impl Node {
     }
 
     async fn serve<H: ServerHandler>(self, settings: Settings, factory: Factory<H>) -> Result<(), String> {
+        let toolbox = Arc::new(Toolbox {
+            special: special::decide(&self.special, &settings)?,
+            keeping: Keeping::new(&self.name, settings.session_binding, self.kept.clone()),
+            meters: Meters::default(),
+        });
+        let tools = self.reported(&factory, &toolbox).await?;
         let store = open(&settings)?;
         let places = Arc::new(Places::new(settings.concurrent_max, settings.queue_max, settings.when_full));
         let listener = TcpListener::bind(&settings.address).await;
         let listener = listener.map_err(|why| format!("{}: {why}", settings.address))?;
-        let registration = self.register(&settings, &places)?;
+        let registration = self.register(&settings, &places, tools)?;
         let sealing = keys(&*store).await.map_err(|why| format!("the sealing keys cannot be had: {why}"))?;
         let sessions = Arc::new(Sessions {
             store,
@@ -115,7 +144,8 @@ impl Node {
             data_life: Duration::from_secs(settings.session_ttl_s),
         });
         let shared = Arc::new(Shared {
-            transport: serve::transport(&settings, factory.clone()),
+            transport: serve::transport(&settings, factory.clone(), toolbox.clone()),
+            toolbox,
             fleet: Arc::new(Fleet::new(&sessions, &settings)),
             sessions,
             places,
@@ -146,16 +176,35 @@ impl Node {
         Ok(())
     }
 
+    /// The tools of this node as it reports them: none, where all nodes have the same.
+    async fn reported<H: ServerHandler>(
+        &self,
+        factory: &Factory<H>,
+        toolbox: &Arc<Toolbox>,
+    ) -> Result<String, String> {
+        if self.special.is_empty() {
+            return Ok(String::new());
+        }
+        let names = shell::inventory(|| Shell::new(factory(), toolbox.clone())).await;
+        let names = names.map_err(|why| format!("the tools cannot be listed for the gateways: {why}"))?;
+        Ok(serde_json::json!(names).to_string())
+    }
+
     /// In the registry where there is a store that others read.
-    fn register(&self, settings: &Settings, places: &Arc<Places>) -> Result<Option<Registration>, String> {
+    fn register(
+        &self,
+        settings: &Settings,
+        places: &Arc<Places>,
+        tools: String,
+    ) -> Result<Option<Registration>, String> {
         if settings.store_url.is_empty() {
             return Ok(None);
         }
         let url = settings.public_url();
-        let id = url.split('/').nth(2).unwrap_or(&settings.address).to_owned();
+        let id = settings.id();
         let secret = settings.registration_secret();
         let (server, version) = (self.name.clone(), self.version.clone());
-        let identity = Identity { id, server, url, version, secret };
+        let identity = Identity { id, server, url, version, tools, secret };
         let every = Duration::from_millis(settings.heartbeat_ms);
         let started = Registration::start(redis_options(settings)?, identity, every, places.clone());
         started.map(Some).map_err(|why| format!("the heartbeat cannot be started: {why}"))

@@ -42,6 +42,8 @@ pub(crate) struct Identity {
     pub(crate) server: String,
     pub(crate) url: String,
     pub(crate) version: String,
+    /// Its tools as a JSON list of names; empty: calls of any tool may come.
+    pub(crate) tools: String,
     /// Signs what decides where traffic goes (docs/registry.md).
     pub(crate) secret: Option<RegistrationSecret>,
 }
@@ -128,6 +130,7 @@ fn fields(identity: &Identity, boot: &str, status: u8, every: Duration, places: 
         ("url", identity.url.clone()),
         ("server", identity.server.clone()),
         ("boot", boot.to_owned()),
+        ("tools", identity.tools.clone()),
         // Any node goes on with any session.
         ("sessionState", "external".to_owned()),
         ("version", identity.version.clone()),

@@ -32,6 +32,7 @@ use crate::post::Letter;
 use crate::resume::Rest;
 use crate::session::{Session, Sessions};
 use crate::settings::Settings;
+use crate::shell::{Shell, Toolbox};
 use crate::standing::Resumed;
 use crate::{door, journal, legacy};
 
@@ -47,7 +48,8 @@ pub(crate) type Factory<H> = Arc<dyn Fn() -> H + Send + Sync>;
 pub(crate) struct Shared<H: ServerHandler> {
     pub(crate) settings: Settings,
     pub(crate) factory: Factory<H>,
-    pub(crate) transport: StreamableHttpService<H, NeverSessionManager>,
+    pub(crate) transport: StreamableHttpService<Shell<H>, NeverSessionManager>,
+    pub(crate) toolbox: Arc<Toolbox>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) places: Arc<Places>,
@@ -72,13 +74,18 @@ pub(crate) struct Peek {
 pub(crate) fn transport<H: ServerHandler>(
     settings: &Settings,
     factory: Factory<H>,
-) -> StreamableHttpService<H, NeverSessionManager> {
+    toolbox: Arc<Toolbox>,
+) -> StreamableHttpService<Shell<H>, NeverSessionManager> {
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
         .with_allowed_hosts(settings.allowed_hosts.clone())
         .with_max_request_body_bytes(settings.request_bytes_max);
-    StreamableHttpService::new(move || Ok(factory()), Arc::new(NeverSessionManager::default()), config)
+    StreamableHttpService::new(
+        move || Ok(Shell::new(factory(), toolbox.clone())),
+        Arc::new(NeverSessionManager::default()),
+        config,
+    )
 }
 
 /// Answers one HTTP request.
@@ -198,7 +205,8 @@ pub(crate) async fn route<H: ServerHandler>(
         }
         Method::POST => {
             let at = At { sessions: &shared.sessions, fleet: &shared.fleet, caller };
-            legacy::answer((shared.factory)(), at, session, parts, body).await
+            legacy::answer(Shell::new((shared.factory)(), shared.toolbox.clone()), at, session, parts, body)
+                .await
         }
         Method::GET => listen(shared, caller, session, &parts).await,
         _ => plain(StatusCode::METHOD_NOT_ALLOWED, "GET, POST or DELETE\n"),
@@ -295,7 +303,9 @@ fn metrics<H: ServerHandler>(shared: &Shared<H>) -> String {
     ];
     let row =
         |(name, kind, value)| format!("# TYPE regatta_node_{name} {kind}\nregatta_node_{name} {value}\n");
-    rows.map(row).concat()
+    let mut told = rows.map(row).concat();
+    shared.toolbox.write(&mut told);
+    told
 }
 
 /// Waits, at most `patience`, until no request runs.

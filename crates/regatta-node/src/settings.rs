@@ -51,6 +51,12 @@ pub struct Settings {
     pub address: String,
     /// Where others reach it, for the registry; empty: `http://ADDRESS/mcp`.
     pub url: String,
+    /// The node's id in the registry; empty: host and port of `url`.
+    pub node_id: String,
+    /// What tools that belong on some nodes only are placed by: `gpu=yes`.
+    pub labels: Vec<String>,
+    /// Tools that are on this node because it is told so.
+    pub tools: Vec<String>,
     /// Names in `Host` that are answered; empty: any. Keep the default where browsers could be sent here.
     pub allowed_hosts: Vec<String>,
     /// Origins (`https://app.example`) whose pages may send requests, beside those of this machine.
@@ -101,6 +107,9 @@ impl Default for Settings {
         Settings {
             address: "127.0.0.1:3000".to_owned(),
             url: String::new(),
+            node_id: String::new(),
+            labels: Vec::new(),
+            tools: Vec::new(),
             allowed_hosts: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             allowed_origins: Vec::new(),
             session_binding: SessionBinding::Caller,
@@ -153,6 +162,9 @@ impl Settings {
         };
         take("ADDRESS", &mut text(&mut all.address));
         take("URL", &mut text(&mut all.url));
+        take("NODE_ID", &mut text(&mut all.node_id));
+        take("LABELS", &mut list(&mut all.labels));
+        take("TOOLS", &mut list(&mut all.tools));
         take("STORE_URL", &mut text(&mut all.store_url));
         take("STORE_PREFIX", &mut text(&mut all.store_prefix));
         take("REGISTRY_SECRET", &mut text(&mut all.registry_secret.0));
@@ -245,6 +257,14 @@ impl Settings {
     /// What the registration is signed with.
     pub(crate) fn registration_secret(&self) -> Option<RegistrationSecret> {
         RegistrationSecret::new(&self.registry_secret.0).ok()
+    }
+
+    /// The node's id.
+    pub(crate) fn id(&self) -> String {
+        if !self.node_id.is_empty() {
+            return self.node_id.clone();
+        }
+        self.public_url().split('/').nth(2).unwrap_or(&self.address).to_owned()
     }
 
     /// Where others reach it.

@@ -3,6 +3,7 @@
 //! Ids of questions are made unlike any other in the fleet on their way out; log lines below the session's level go nowhere.
 #![expect(deprecated, reason = "legacy clients set a log level still")]
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rmcp::RoleServer;
@@ -14,6 +15,7 @@ use rmcp::transport::Transport;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::Clock;
+use crate::keeping::HasAsked;
 use crate::post::Post;
 use crate::questions::{Questions, wire_id};
 
@@ -27,6 +29,8 @@ pub(crate) struct Asking {
     pub(crate) post: Arc<Post>,
     pub(crate) session: [u8; 16],
     pub(crate) clock: Arc<Clock>,
+    /// Set with the first question.
+    pub(crate) has_asked: HasAsked,
     /// The session's log level, if it set one.
     pub(crate) level: Option<String>,
 }
@@ -87,6 +91,7 @@ impl OneRequest {
             JsonRpcMessage::Request(request) => {
                 let Asking { questions, post, session, clock, .. } = &self.asking;
                 let raw = request.id.clone();
+                self.asking.has_asked.0.store(true, Relaxed);
                 let Some(number) = questions.ask(*session, raw.clone(), self.answers.clone(), clock.pause())
                 else {
                     let full = ErrorData::internal_error("too many calls wait for their clients", None);

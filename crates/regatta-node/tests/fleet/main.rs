@@ -2,7 +2,9 @@
 
 mod anywhere;
 mod budget;
+mod sharded;
 mod shop;
+mod trips;
 
 use std::process::Command;
 use std::time::Duration;

@@ -171,7 +171,7 @@ impl Gateway {
         self.view.store(view.clone());
         self.results.retain(&snapshot);
         for server in view.servers.iter().filter(|server| tool_news::is_renewed(&before, server)) {
-            server.results.missed();
+            drop(server.results.missed());
         }
         // After the view and what was kept: who is told of a new list must find it.
         self.tool_news.publish(&before, &snapshot);

@@ -211,9 +211,11 @@ impl ServerRules {
         self.shelf.as_ref().is_none_or(|shelf| shelf.is_trusted())
     }
 
-    /// A server said that something changed: what was kept of it is old.
-    pub fn hear(&self, seen: &Skim, text: &[u8]) {
-        let Some(method) = seen.method else { return };
+    /// A server said that something changed: what was kept of it is old. Who tells a client of it waits for what this gives,
+    /// or the client could ask another gateway that does not know yet.
+    #[must_use]
+    pub fn hear(&self, seen: &Skim, text: &[u8]) -> Option<Publishing> {
+        let method = seen.method?;
         let list = |list: Method| Purge::Tool(list.as_str().to_owned());
         let old = match method.get(text).as_ref() {
             // Tools that changed may give other results too.
@@ -223,18 +225,18 @@ impl ServerRules {
                 vec![list(Method::ResourcesList), list(Method::ResourcesTemplatesList)]
             }
             "notifications/resources/updated" => {
-                let Some(uri) = seen.uri else { return };
+                let uri = seen.uri?;
                 let named = call_digest(Method::ResourcesRead.as_str(), uri.get(text).as_bytes());
                 vec![Purge::Call(named)]
             }
-            _ => return,
+            _ => return None,
         };
-        self.purge(old);
+        self.purge(old)
     }
 
     /// A stream of notices was broken: any of them may have been missed.
-    pub fn missed(&self) {
-        self.purge(READS.map(|read| Purge::Tool(read.as_str().to_owned())).to_vec());
+    pub fn missed(&self) -> Option<Publishing> {
+        self.purge(READS.map(|read| Purge::Tool(read.as_str().to_owned())).to_vec())
     }
 }
 

@@ -4,14 +4,14 @@
 //! with the union, first; a lost leg is opened anew for as long as the client listens. Who wants list changes alone
 //! shares its legs with others (`shared.rs`); the legs here, for resources and tasks, are a client's own.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use regatta_mcp::Span;
 use regatta_mcp::era::Era;
+use regatta_mcp::{Skim, Span};
 use regatta_policy::ReplicaId;
 use regatta_policy::budget::Verdict;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -32,6 +32,7 @@ use crate::listen::body::{ListenBody, Source};
 use crate::listen::lists::{Lists, lists_alone};
 use crate::listen::shared::Refused;
 use crate::reply::ReplyBody;
+use crate::results::Publishing;
 use crate::tool_news;
 
 /// How long the first acknowledgement waits for the slower replicas.
@@ -146,6 +147,19 @@ async fn tell_tools(own: Own, mut news: Option<watch::Receiver<u64>>) {
     }
 }
 
+/// A notification that waits until no gateway gives out what it makes old.
+struct Held {
+    told: Option<Publishing>,
+    data: Bytes,
+}
+
+/// Returns when the first of them may go out.
+async fn first_is_told(held: &mut VecDeque<Held>) {
+    if let Some(Held { told: Some(told), .. }) = held.front_mut() {
+        let _ = told.await;
+    }
+}
+
 enum Gathered {
     Agreed(Agreed),
     Refused(Refused),
@@ -241,21 +255,36 @@ async fn run(own: Own, mut opened: Option<Sender<Opened>>) {
 impl Own {
     /// Passes notifications on until the upstream ends; an error means that the client is gone.
     async fn relay(&self, subscription: &mut Subscription) -> Result<(), ()> {
-        while let Some((data, seen)) = subscription.notification(&self.leg.gateway).await {
-            if let Some(server) = self.leg.server() {
-                server.results.hear(&seen, &data);
+        let mut held = VecDeque::new();
+        let mut is_open = true;
+        while is_open || !held.is_empty() {
+            tokio::select! {
+                () = first_is_told(&mut held), if !held.is_empty() => {
+                    let Some(Held { data, .. }) = held.pop_front() else { continue };
+                    self.messages.send(data).await.map_err(|_| ())?;
+                }
+                heard = subscription.notification(&self.leg.gateway), if is_open && held.len() < WAITING_MAX => {
+                    match heard {
+                        Some((data, seen)) => held.extend(self.hold(data, &seen)),
+                        None => is_open = false,
+                    }
+                }
             }
-            if tool_news::is_told(&seen, &data) && tool_news::is_ours(&self.leg.gateway, &self.leg.path) {
-                continue;
-            }
-            self.messages.send(data).await.map_err(|_| ())?;
         }
         Ok(())
     }
 
+    /// A notification for the client, until the other gateways know of it; none if it is the gateway's own to say.
+    fn hold(&self, data: Bytes, seen: &Skim) -> Option<Held> {
+        let told = self.leg.server().and_then(|server| server.results.hear(seen, &data));
+        let is_ours =
+            tool_news::is_told(seen, &data) && tool_news::is_ours(&self.leg.gateway, &self.leg.path);
+        (!is_ours).then_some(Held { told, data })
+    }
+
     async fn say_everything(&self, filter: &Bytes) {
-        if let Some(server) = self.leg.server() {
-            server.results.missed();
+        if let Some(told) = self.leg.server().and_then(|server| server.results.missed()) {
+            let _ = told.await;
         }
         let mut agreed = Agreed::default();
         agreed.add(filter);

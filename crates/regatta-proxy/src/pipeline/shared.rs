@@ -243,9 +243,9 @@ async fn run(leg: Leg, shared: Arc<Shared>) {
                 let honoured = honoured(&subscription.filter);
                 shared.opened(leg.replica, honoured, leg.said(honoured));
                 while let Some((data, seen)) = subscription.notification(&leg.gateway).await {
-                    // Before any client hears of it and asks.
-                    if let Some(server) = leg.server() {
-                        server.results.hear(&seen, &data);
+                    // Before any client hears of it and asks, here or at another gateway.
+                    if let Some(told) = leg.server().and_then(|server| server.results.hear(&seen, &data)) {
+                        let _ = told.await;
                     }
                     let method = seen.method.map(|method| method.get(&data));
                     let lists = method.map_or(Lists::NONE, |method| Lists::of_method(&method));
@@ -256,7 +256,8 @@ async fn run(leg: Leg, shared: Arc<Shared>) {
                 if since.elapsed() >= AGAIN_MAX {
                     failures = 0;
                 }
-                server.results.missed();
+                // Clients hear of it when the leg stands again.
+                drop(server.results.missed());
                 shared.lost(leg.replica);
                 again_after(failures)
             }

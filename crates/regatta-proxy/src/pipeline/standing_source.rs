@@ -29,6 +29,7 @@ use crate::bind;
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::{self, Cursor};
 use crate::fault::{Asker, Fault, Place, Refusal};
+use crate::results::Publishing;
 use crate::session::Bound;
 use crate::streams::stream::{Produced, Source};
 use crate::tool_news::{self, Ears, is_ours};
@@ -43,6 +44,8 @@ pub(crate) struct StandingSource {
     listener: Listener,
     state: State,
     ready: VecDeque<Produced>,
+    /// What the other gateways are being told; until they know, nothing of `ready` goes out.
+    telling: VecDeque<Publishing>,
     failures: u32,
     cursor: Option<Cursor>,
     asking: std::sync::Arc<crate::pending::Asking>,
@@ -80,8 +83,9 @@ impl StandingSource {
         let hears = listener.bound.session.content.capabilities.covers(Capabilities::TOOLS_CHANGED);
         let news = || listener.gateway.tool_news.listen(&listener.server, Era::Legacy);
         let ears = Ears::on(hears.then(news).flatten());
-        let (ready, failures, cursor, looking) = (VecDeque::new(), 0, None, None);
-        StandingSource { listener, state, ready, failures, cursor, asking, ears, looking }
+        let (ready, telling) = (VecDeque::new(), VecDeque::new());
+        let (failures, cursor, looking) = (0, None, None);
+        StandingSource { listener, state, ready, telling, failures, cursor, asking, ears, looking }
     }
 
     fn begin(&mut self, answered: Answered) {
@@ -221,9 +225,9 @@ impl StandingSource {
             }
             Some((Role::ToolsChanged, _)) if is_ours(gateway, &self.listener.server.server.path) => {}
             Some((Role::Said | Role::ToolsChanged | Role::Final, data)) => {
-                // Before the client hears of it and asks.
+                // Before the client hears of it and asks, here or at another gateway.
                 if let Ok(seen) = skim(&data) {
-                    self.listener.server.results.hear(&seen, &data);
+                    self.telling.extend(self.listener.server.results.hear(&seen, &data));
                 }
                 self.ready.push_back(Produced::Event { name: event.event, data });
             }
@@ -278,6 +282,10 @@ impl Source for StandingSource {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
         loop {
+            while let Some(told) = self.telling.front_mut() {
+                let _ = ready!(Pin::new(told).poll(cx));
+                self.telling.pop_front();
+            }
             if let Some(produced) = self.ready.pop_front() {
                 return Poll::Ready(produced);
             }

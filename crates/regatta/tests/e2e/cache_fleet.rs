@@ -4,8 +4,9 @@
 use crate::REGATTA;
 use crate::cache::command;
 use crate::peers::{Pair, SOON, on_store};
-use regatta_testkit::client::Outcome;
+use regatta_testkit::client::{Events, Outcome};
 use regatta_testkit::gateway::Plan;
+use regatta_testkit::redis::Server;
 use regatta_testkit::stub::{Seen, answers};
 use regatta_testkit::{Gateway, Issuer, Reply, Result, Stub, eventually};
 use serde_json::{Value, json};
@@ -338,5 +339,105 @@ async fn with_auth_a_principal_finds_at_another_gateway_what_it_fetched_and_nobo
     );
     assert_eq!(as_of(&pair.one, "alice", "read write", "x").await?, "hit");
     assert_eq!(as_of(&pair.one, "bob", "read write", "x").await?, "miss");
+    Ok(())
+}
+
+/// A server whose reads are kept by its own word, and which is heard only by who subscribes to a resource or has a session.
+async fn readable() -> Stub {
+    let hidden = |seen: &Seen| match seen.rpc() {
+        "resources/read" => Some(Reply::result(
+            seen,
+            json!({"resultType": "complete", "contents": [], "ttlMs": 600_000, "cacheScope": "private"}),
+        )),
+        "subscriptions/listen" if seen.json["params"]["notifications"]["resourceSubscriptions"].is_null() => {
+            Some(Reply::error(seen, -32601, "not for you"))
+        }
+        _ => None,
+    };
+    stub(hidden).await
+}
+
+/// Reads at both gateways, lets the server say that it changed, and has `events` of the first hear of it: then it is read
+/// at the second and must be fetched.
+async fn hears_and_asks_elsewhere(pair: &Pair, stub: &Stub, events: &mut Events, meta: Value) -> Result<()> {
+    let read = async |gateway: &Gateway| {
+        let before = stub.seen_rpc("resources/read").len();
+        let modern = gateway.client().modern();
+        modern.request("resources/read", json!({"uri": "a://1"})).await?.outcome().await?.result()?;
+        Ok::<_, regatta_testkit::Failure>(stub.seen_rpc("resources/read").len() - before)
+    };
+    for round in 0..5 {
+        for gateway in [&pair.one, &pair.two] {
+            read(gateway).await?;
+            assert_eq!(read(gateway).await?, 0, "round {round}");
+        }
+        stub.say(&json!({"jsonrpc": "2.0", "method": "notifications/resources/updated",
+            "params": {"uri": "a://1", "_meta": meta}}));
+        events.until("notifications/resources/updated").await?;
+        assert_eq!(read(&pair.two).await?, 1, "round {round}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_hears_of_a_change_at_one_gateway_and_asks_another_gets_nothing_old() -> Result<()> {
+    let stub = readable().await;
+    let pair = pair(&stub).await;
+    let filter = json!({"resourceSubscriptions": ["a://1"]});
+    let mut heard = pair.one.client().modern().listen(filter).await?.events();
+    heard.until("notifications/subscriptions/acknowledged").await?;
+    let all = stub.seen_rpc("subscriptions/listen");
+    let subscribes = |seen: &&std::sync::Arc<Seen>| {
+        !seen.json["params"]["notifications"]["resourceSubscriptions"].is_null()
+    };
+    let subscription = all.iter().find(subscribes).expect("it stands").id().clone();
+    let meta = json!({"io.modelcontextprotocol/subscriptionId": subscription});
+    hears_and_asks_elsewhere(&pair, &stub, &mut heard, meta).await
+}
+
+#[tokio::test]
+async fn who_hears_of_a_change_in_a_session_at_one_gateway_and_asks_another_gets_nothing_old() -> Result<()> {
+    let stub = readable().await;
+    let pair = pair(&stub).await;
+    let session = pair.one.client().initialize().await?;
+    let mut standing = session.listen().await?.events();
+    eventually("it stands", SOON, async || (stub.live_count() == 1).then_some(())).await;
+    hears_and_asks_elsewhere(&pair, &stub, &mut standing, json!({})).await
+}
+
+#[tokio::test]
+async fn a_shared_result_under_a_key_that_was_retired_is_none() -> Result<()> {
+    let stub = stub(|_| None).await;
+    let redis = Server::start(&[]).await;
+    let under = async |keys: &[&str]| {
+        let keys: Vec<String> = keys.iter().map(|digit| digit.repeat(64)).collect();
+        let plan = Plan::over([stub.url()]).tables(RULES).on_gateway(&format!("sealing_keys = {keys:?}"));
+        Gateway::start(REGATTA, on_store(plan, &redis.url())).await
+    };
+    let (old, turned, new) = (under(&["a"]).await, under(&["b", "a"]).await, under(&["b"]).await);
+    // `turned` finds what `old` kept, and `new` what `turned` did; by then each of them shares.
+    for [from, to] in [[&old, &turned], [&turned, &new]] {
+        let mut round = 0;
+        eventually("one finds what the other kept", SOON, async || {
+            round += 1;
+            let op = format!("{}-{round}", from.admin_address());
+            for gateway in [from, to] {
+                call(gateway, "warm", "own", &op).await.ok()?;
+            }
+            (stub.journal().executions(&op) == 1).then_some(())
+        })
+        .await;
+    }
+    owned(&old, "ada", "x").await?;
+    let is_kept = async || (status(&owned(&turned, "ada", "x").await.ok()?) == "hit").then_some(());
+    eventually("it is in the store", SOON, is_kept).await;
+    let before = stub.journal().executions("x");
+    let refused = async || {
+        new.metric("regatta_cache_refused_total{server=\"demo\",tool=\"own\"}").await.unwrap_or_default()
+    };
+    let refused_before = refused().await;
+    assert_eq!(status(&owned(&new, "ada", "x").await?), "miss");
+    assert_eq!(stub.journal().executions("x"), before + 1);
+    assert!(refused().await > refused_before, "it was counted");
     Ok(())
 }

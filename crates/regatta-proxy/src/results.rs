@@ -14,7 +14,7 @@ use prometheus_client::metrics::MetricType;
 use regatta_cache::{
     Away, Fleet, Holder, Interest, Purge, Purges, ResultCache, Rings, Shelf, Tallied, Tally, call_digest,
 };
-use regatta_mcp::{Method, Skim};
+use regatta_mcp::{Method, Skim, is_prose, skim};
 use regatta_policy::Micros;
 use regatta_policy::cache::{Lists, Rule};
 use regatta_policy::snapshot::{Server, Snapshot};
@@ -209,6 +209,14 @@ impl ServerRules {
     /// Whether a purge elsewhere would be heard of here.
     pub fn hears_purges(&self) -> bool {
         self.shelf.as_ref().is_none_or(|shelf| shelf.is_trusted())
+    }
+
+    /// The same of a message that nobody looked at yet.
+    pub fn hear_any(&self, text: &[u8]) -> Option<Publishing> {
+        if is_prose(text) {
+            return None;
+        }
+        self.hear(&skim(text).ok()?, text)
     }
 
     /// A server said that something changed: what was kept of it is old. Who tells a client of it waits for what this gives,

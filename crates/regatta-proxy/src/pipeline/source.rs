@@ -44,7 +44,7 @@ pub(crate) struct CallSource {
     asking: Arc<Asking>,
     /// Nothing more is said before this is done: the other gateways know what the answer made old, the session's record
     /// what it changed.
-    settling: Option<JoinHandle<()>>,
+    settling: VecDeque<JoinHandle<()>>,
     /// The server gave event ids, so its client may count on them.
     has_ids: bool,
 }
@@ -97,7 +97,7 @@ impl CallSource {
             Poll::Ready(())
         })
         .await;
-        if let Some(settling) = self.settling.take() {
+        for settling in self.settling.drain(..) {
             let _ = settling.await;
         }
         let is_alone = matches!(self.ready.make_contiguous(), [Produced::Event { .. }, Produced::End]);
@@ -111,7 +111,7 @@ impl CallSource {
     }
 
     fn with(gateway: Arc<Gateway>, asker: Asker, state: State) -> CallSource {
-        let (ready, asking, settling) = (VecDeque::new(), Arc::default(), None);
+        let (ready, asking, settling) = (VecDeque::new(), Arc::default(), VecDeque::new());
         CallSource { gateway, asker, state, ready, asking, settling, has_ids: false }
     }
 
@@ -143,7 +143,7 @@ impl CallSource {
         if let State::Open(open) = &mut self.state
             && let Some(noted) = open.errand.noted.take()
         {
-            self.settling = Some(noted.settle(Word::No));
+            self.settling.push_back(noted.settle(Word::No));
         }
         // What the call still asked its client: nobody waits for the answers any more (SESSIONS 4).
         let withdrawn = self.gateway.pending.forget(&self.asking);
@@ -222,12 +222,14 @@ impl CallSource {
                 self.gateway.metrics.dropped_messages.inc();
                 return true;
             }
-            Some((Role::ToolsChanged, _)) if is_ours(&self.gateway, &open.errand.server.server.path) => {
-                return true;
-            }
-            Some((Role::Said | Role::ToolsChanged, data)) => {
+            Some((role @ (Role::Said | Role::ToolsChanged), data)) => {
                 if let Some(upkeep) = &open.errand.upkeep {
                     upkeep.heard();
+                }
+                let server = &open.errand.server;
+                self.settling.extend(server.results.hear_any(&data));
+                if role == Role::ToolsChanged && is_ours(&self.gateway, &server.server.path) {
+                    return true;
                 }
                 self.ready.push_back(Produced::Event { name, data });
                 return true;
@@ -251,12 +253,12 @@ impl CallSource {
                     at_server.finished();
                 }
                 if let Some(noted) = open.errand.noted.take() {
-                    self.settling = Some(noted.settle(Word::of(data, self.asker.id.as_ref())));
+                    self.settling.push_back(noted.settle(Word::of(data, self.asker.id.as_ref())));
                 }
                 let data = match open.errand.upkeep.take() {
                     Some(mut upkeep) => {
                         let outgoing = upkeep.answered(&self.gateway, data, outgoing);
-                        self.settling = upkeep.take_publishing().or(self.settling.take());
+                        self.settling.extend(upkeep.take_publishing());
                         outgoing
                     }
                     None => outgoing,
@@ -407,9 +409,9 @@ impl Source for CallSource {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Produced> {
         loop {
-            if let Some(settling) = &mut self.settling {
+            while let Some(settling) = self.settling.front_mut() {
                 let _ = std::task::ready!(Pin::new(settling).poll(cx));
-                self.settling = None;
+                self.settling.pop_front();
             }
             if let Some(produced) = self.ready.pop_front() {
                 return Poll::Ready(produced);

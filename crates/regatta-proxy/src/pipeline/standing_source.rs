@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body;
 use regatta_mcp::era::Era;
-use regatta_mcp::skim;
 use regatta_mcp::sse::{Event, Framer};
 use regatta_mcp::write;
 use regatta_policy::deviation::LogLevel;
@@ -223,13 +222,13 @@ impl StandingSource {
                 gateway.pending.withdraw(&sealed);
                 self.ready.push_back(Produced::Event { name: event.event, data });
             }
-            Some((Role::ToolsChanged, _)) if is_ours(gateway, &self.listener.server.server.path) => {}
-            Some((Role::Said | Role::ToolsChanged | Role::Final, data)) => {
+            Some((role @ (Role::Said | Role::ToolsChanged | Role::Final), data)) => {
+                let server = &self.listener.server;
                 // Before the client hears of it and asks, here or at another gateway.
-                if let Ok(seen) = skim(&data) {
-                    self.telling.extend(self.listener.server.results.hear(&seen, &data));
+                self.telling.extend(server.results.hear_any(&data));
+                if role != Role::ToolsChanged || !is_ours(gateway, &server.server.path) {
+                    self.ready.push_back(Produced::Event { name: event.event, data });
                 }
-                self.ready.push_back(Produced::Event { name: event.event, data });
             }
         }
     }

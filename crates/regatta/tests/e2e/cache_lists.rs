@@ -285,3 +285,29 @@ async fn who_begins_a_list_anew_because_its_cursor_was_refused_gets_no_old_first
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_change_that_is_said_on_a_calls_own_stream_makes_the_list_old() -> Result<()> {
+    let base = answers::legacy();
+    let stub = Stub::start(move |seen| {
+        let changed = json!({"jsonrpc": "2.0", "method": "notifications/prompts/list_changed"});
+        let whole = json!({"jsonrpc": "2.0", "id": seen.id(), "result": {"content": []}});
+        match (seen.rpc(), seen.tool()) {
+            (_, "add_prompt") => Reply::sse().event(&changed).event(&whole),
+            ("prompts/list", _) => Reply::result(seen, json!({"prompts": []})),
+            _ => base(seen),
+        }
+    })
+    .await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()]).on_server("list_ttl = \"1h\"")).await;
+    let session = gateway.client().initialize().await?;
+    let asks = async || {
+        let before = stub.seen_rpc("prompts/list").len();
+        session.request("prompts/list", json!({})).await?.outcome().await?;
+        Ok::<_, regatta_testkit::Failure>(stub.seen_rpc("prompts/list").len() - before)
+    };
+    assert_eq!((asks().await?, asks().await?), (1, 0));
+    session.call("add_prompt", json!({"op": "a"})).await?.result()?;
+    assert_eq!((asks().await?, asks().await?), (1, 0));
+    Ok(())
+}

@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::handover::Account;
 use crate::listen::shared::SharedLegs;
 use crate::metrics::Metrics;
+use crate::nap::Nap;
 use crate::peers::{Company, Keys, Peers};
 use crate::pending::Pending;
 use crate::pipeline::rehome::{self, Retired, Untold};
@@ -51,6 +52,7 @@ pub struct Gateway {
     pub(crate) ring: Arc<ArcSwap<KeyRing>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
+    pub(crate) nap: Nap,
     /// Tells this run of the process from any other, in event ids.
     pub(crate) boot: [u8; 8],
     pub(crate) slots: Arc<Slots>,
@@ -136,6 +138,7 @@ impl Gateway {
             upstreams,
             ring,
             store,
+            nap: Nap::default(),
             boot,
             streams: StreamTable::default(),
             shared_legs: SharedLegs::default(),

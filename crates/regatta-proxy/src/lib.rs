@@ -31,6 +31,7 @@ mod limit;
 mod listen;
 pub mod listener;
 mod metrics;
+mod nap;
 mod outward;
 pub mod peers;
 mod pending;

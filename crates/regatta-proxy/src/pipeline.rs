@@ -133,6 +133,11 @@ fn passed_on(
 
 async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response<ReplyBody>, Refusal> {
     let (admitted, standing) = admit::admit(gateway, identified).await.map_err(Fault::alone)?;
+    if gateway.nap.is_fresh(gateway.clock.now()) {
+        // It may have waited while we were stopped. Its connection looks whether the client is still there before it comes
+        // back to this: what nobody waits for is not begun (RELIABILITY F9).
+        tokio::task::yield_now().await;
+    }
     let mut call = decode::decode(admitted)?;
     let asker = Asker { id: call.id(), batch: call.batch(), era: Some(call.era), ..Asker::default() };
     identify::scopes::check(gateway, &call).map_err(|fault| fault.told(&asker))?;

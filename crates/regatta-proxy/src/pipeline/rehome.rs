@@ -208,9 +208,14 @@ impl Rehoming {
 
     fn retire(&self, left: Retired) {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        if retired.len() < RETIRED_MAX && !retired.iter().any(|other| other.is_same(&left)) {
-            retired.push(left);
+        if retired.iter().any(|other| other.is_same(&left)) {
+            return;
         }
+        if retired.len() >= RETIRED_MAX {
+            // The oldest: its replica may never return. The session's record still says so.
+            retired.remove(0);
+        }
+        retired.push(left);
     }
 
     /// Whether `session` moved and nobody told its client yet; whoever asks first tells.

@@ -57,6 +57,7 @@ async fn sweep(gateway: &Arc<Gateway>) {
     loop {
         beat.tick().await;
         beats += 1;
+        gateway.nap.beat(gateway.clock.now());
         gateway.upstreams.sweep();
         gateway.quotas.sweep(gateway.clock.now());
         gateway.streams.sweep(gateway.clock.now(), gateway.limits().resume_window);

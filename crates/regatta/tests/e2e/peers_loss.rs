@@ -134,6 +134,31 @@ async fn a_gateway_that_was_stopped_does_not_act_on_what_it_knew_before() -> Res
 }
 
 #[tokio::test]
+async fn a_gateway_that_wakes_forwards_no_modern_call_whose_client_has_left() -> Result<()> {
+    let stub = Stub::start(answers::dual()).await;
+    let pair = Pair::start(Plan::over([stub.url()])).await;
+    let modern = pair.one.client().modern();
+    modern.call("work", json!({"op": "warm"})).await?.result()?;
+    pair.one.process.stop();
+    // Their patience is what makes the stop long enough to be one.
+    const LATE: usize = 30;
+    for number in 0..LATE {
+        let call = modern.call("work", json!({"op": format!("late-{number}")}));
+        let patience = Duration::from_millis(100);
+        assert!(tokio::time::timeout(patience, call).await.is_err(), "nobody answers");
+    }
+    pair.one.process.go_on();
+    pair.one.client().modern().call("work", json!({"op": "after"})).await?.result()?;
+    eventually("nothing is under way", SOON, async || {
+        (pair.one.metric("regatta_inflight").await? == 0.0).then_some(())
+    })
+    .await;
+    let late = (0..LATE).filter(|number| stub.journal().executions(&format!("late-{number}")) > 0).count();
+    assert_eq!(late, 0, "of {LATE} calls that nobody waits for were forwarded");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_replica_that_was_stopped_and_wakes_gets_nothing_of_its_old_sessions_but_their_end() -> Result<()> {
     let demos = demos(2, &["--eras", "legacy"]).await;
     let plan = Plan::over(urls(&demos)).on_server("request_timeout = \"1s\"\ngone_after = \"1s\"");

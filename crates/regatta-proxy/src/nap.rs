@@ -57,6 +57,7 @@ mod tests {
         nap.beat(at(60_001));
         nap.beat(at(60_002));
         assert!(nap.is_fresh(at(61_500)));
+        nap.beat(at(61_600));
         assert!(!nap.is_fresh(at(62_100)));
     }
 }

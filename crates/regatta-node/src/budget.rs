@@ -24,6 +24,15 @@ const RENEW_EVERY: Duration = Duration::from_secs(2);
 const RENEW_AGAIN: Duration = Duration::from_millis(100);
 
 /// A limit for all nodes together.
+///
+/// ```
+/// use regatta_node::Budget;
+///
+/// // A database that bears 100 connections, and never more than ten nodes.
+/// assert_eq!(Budget::new(100).over(10).map(|budget| budget.pool_size()), Ok(10));
+/// // Three nodes cannot have one of two each.
+/// assert!(Budget::new(2).over(3).is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     limit: u32,

@@ -169,6 +169,25 @@ impl Data {
 
 /// Makes and finds data by an explicit name, for clients of the modern era: the server hands the name out in a result, the
 /// client gives it back in an argument. A name cannot be guessed, and opens for the caller it was made for only.
+///
+/// ```no_run
+/// use regatta_node::{DataError, handles};
+/// use rmcp::{RoleServer, service::RequestContext};
+///
+/// async fn draft(context: &RequestContext<RoleServer>, name: Option<&str>) -> Result<String, DataError> {
+///     let Some(handles) = handles(&context.extensions) else { return Ok(String::new()) };
+///     let (name, draft) = match name {
+///         // Somebody else's name, or a made-up one, opens nothing.
+///         Some(name) => match handles.open(name).await? {
+///             Some(draft) => (name.to_owned(), draft),
+///             None => return Ok(String::new()),
+///         },
+///         None => handles.create(),
+///     };
+///     draft.update("lines", |lines: Option<u32>| lines.unwrap_or(0) + 1).await?;
+///     Ok(name)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Handles {
     sessions: Arc<Sessions>,

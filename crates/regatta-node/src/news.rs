@@ -67,6 +67,36 @@ impl Desk {
 }
 
 /// Tells the clients of all nodes what changed. Cheap to clone; a handler gets one by [`announcer`].
+///
+/// ```no_run
+/// use regatta_node::{Change, announcer};
+/// use rmcp::model::SubscriptionFilter;
+/// use rmcp::service::{RequestContext, SubscriptionContext};
+/// use rmcp::{ErrorData, RoleServer, ServerHandler};
+///
+/// struct Shelf;
+///
+/// impl ServerHandler for Shelf {
+///     // What modern clients may listen to, and how it reaches them.
+///     fn accepted_subscription_filter(&self, asked_for: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+///         Some(asked_for.clone())
+///     }
+///
+///     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
+///         if let Some(announcer) = announcer(&subscription.request_context().extensions) {
+///             announcer.carry(&subscription).await;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// // Where something changes, in a request or in a task that kept a clone of the announcer:
+/// async fn restock(context: &RequestContext<RoleServer>) {
+///     if let Some(announcer) = announcer(&context.extensions) {
+///         let _ = announcer.tell(Change::Resource("shop://stock".to_owned())).await;
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Announcer {
     pub(crate) desk: Arc<Desk>,

@@ -7,6 +7,16 @@ use std::collections::BTreeMap;
 use crate::settings::Settings;
 
 /// Where a tool is.
+///
+/// ```
+/// use regatta_node::{Node, On};
+///
+/// let node = Node::named("jobs")
+///     .tool_on("index", On::shard(1, 3))
+///     .tool_on("render", On::label("gpu", "yes"))
+///     .tool_on("import", On::Settings);
+/// # drop(node);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum On {
     /// On each node whose number is in this shard, of 1 to `of`. A node's number is what its id ends with: 7 for `jobs-7`, the

@@ -13,6 +13,7 @@ pub mod process;
 pub mod redis;
 pub mod sse;
 pub mod stub;
+pub mod tls;
 
 pub use client::Client;
 pub use eventually::eventually;

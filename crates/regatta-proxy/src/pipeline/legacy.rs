@@ -45,6 +45,9 @@ pub(crate) async fn post(
 ) -> Result<Response<ReplyBody>, Refusal> {
     let method = call.one().and_then(|message| message.method).map(|name| name.method);
     if method == Some(Method::Initialize) {
+        if gateway.is_draining() {
+            return Err(Fault::Draining.told(&asker));
+        }
         return Box::pin(initialize(gateway, call, asker)).await;
     }
     let bound = bind::bind(gateway, &call.server, &call.caller, &call.head)

@@ -5,14 +5,13 @@
 
 mod cluster;
 pub mod sentinels;
-mod tls;
 
 pub use cluster::Cluster;
 pub use sentinels::Sentinels;
-pub use tls::TlsFiles;
 
 use crate::Process;
 use crate::process::free_port;
+use crate::tls::TlsFiles;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

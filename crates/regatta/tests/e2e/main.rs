@@ -77,6 +77,7 @@ mod stopped_replica;
 mod storm;
 mod streams;
 mod table;
+mod tls;
 mod two_gateways;
 mod up;
 mod versions;

@@ -1,6 +1,6 @@
 //! Certificates for a server that speaks TLS: an authority and a server's, made for one test.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -11,10 +11,14 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    pub(crate) fn new() -> Self {
+    /// Makes them, under an authority of their own.
+    #[expect(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
         let files = TlsFiles { directory: TempDir::new().expect("a temporary directory can be made") };
         let mut authority = CertificateParams::new(Vec::new()).expect("no names are fine");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Else it would have its server's name, and OpenSSL take the server's certificate for a self-signed one.
+        authority.distinguished_name.push(DnType::CommonName, "an authority for tests");
         let key = KeyPair::generate().expect("a key can be made");
         let authority = CertifiedIssuer::self_signed(authority, key).expect("an authority signs itself");
         let key = KeyPair::generate().expect("a key can be made");
@@ -29,11 +33,22 @@ impl TlsFiles {
         files
     }
 
+    /// The server's certificate, for `localhost` and 127.0.0.1.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("cert.pem")
+    }
+
+    /// Its key.
+    pub fn key(&self) -> PathBuf {
+        self.directory.path().join("key.pem")
+    }
+
     fn file(&self, name: &str) -> String {
         self.directory.path().join(name).to_string_lossy().into_owned()
     }
 
-    pub(crate) fn trusted_file(&self) -> PathBuf {
+    /// The authority's certificate.
+    pub fn trusted_file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
 

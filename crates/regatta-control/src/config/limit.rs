@@ -8,12 +8,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use regatta_policy::Glob;
 use regatta_policy::quota::counter::Breach;
 use regatta_policy::quota::rule::{Answer, Callers, Part, Rule, Shape, Subject, Terms};
 use regatta_policy::snapshot::Server;
 
+use super::header;
 use super::raw::{Findings, Found, Section};
 
 /// Rules in one config.
@@ -135,9 +135,7 @@ fn per(section: &Section<'_>, claims: &[String]) -> Vec<Part> {
 /// `header:<name>` and `claim:<name>`.
 fn named(section: &Section<'_>, found: &Found<'_>, text: &str, claims: &[String]) -> Option<Part> {
     match text.split_once(':')? {
-        ("header", name) => {
-            HeaderName::try_from(name).ok().map(|name| Part::Header(name.as_str().to_owned()))
-        }
+        ("header", name) => header::deciding(name).map(Part::Header),
         ("claim", name) if !name.is_empty() => {
             if !claims.iter().any(|kept| kept == name) {
                 let hint = "list it under auth.claims: what is not kept of a token cannot be counted by";

@@ -9,6 +9,7 @@ mod complaint;
 mod credentials;
 pub mod endpoint;
 mod gateway;
+mod header;
 mod limit;
 mod nearest;
 mod raw;

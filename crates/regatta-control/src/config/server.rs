@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use regatta_policy::cache::{Hints, Lists};
 use regatta_policy::line::Rank;
 use regatta_policy::snapshot::{
@@ -15,6 +14,7 @@ use regatta_policy::snapshot::{
 use regatta_policy::{Glob, ReplicaId};
 
 use super::endpoint;
+use super::header;
 use super::raw::{Found, Section};
 use super::registry::{self, Door, Joining};
 
@@ -100,7 +100,7 @@ fn lists(section: &Section<'_>) -> Lists {
 }
 
 const PATH: &str = "a path like \"/mcp\", compared byte for byte: no //, /./, /../, % or ?";
-const AFFINITY: &str = "one of \"none\", \"principal\", \"header:<name>\", \"argument:<name>\"";
+const AFFINITY: &str = "one of \"none\", \"principal\", \"header:<name>\" (but no Mcp-Param-*: take the argument), \"argument:<name>\"";
 
 fn path(found: &Found<'_>) -> Option<String> {
     let path = found.text()?;
@@ -119,9 +119,7 @@ fn affinity(found: &Found<'_>) -> Option<Affinity> {
         "none" => Some(Affinity::None),
         "principal" => Some(Affinity::Principal),
         text => match text.split_once(':')? {
-            ("header", name) => {
-                HeaderName::try_from(name).ok().map(|name| Affinity::Header(name.as_str().to_owned()))
-            }
+            ("header", name) => header::deciding(name).map(Affinity::Header),
             ("argument", name) => (!name.is_empty()).then(|| Affinity::Argument(name.to_owned())),
             (_, _) => None,
         },

@@ -21,6 +21,19 @@ fn complaints(text: &str) -> String {
 }
 
 #[test]
+fn no_header_that_only_a_server_can_prove_decides_anything() {
+    let text = format!(
+        "{SERVER}affinity = \"header:Mcp-Param-Tenant\"\n[[limit]]\nallow = 6\nwithin = \"1m\"\nper = \"header:mcp-param-tenant\"\n"
+    );
+    let complaints = complaints(&text);
+    for part in
+        ["server[1].affinity = \"header:Mcp-Param-Tenant\"", "limit[1].per = \"header:mcp-param-tenant\""]
+    {
+        assert!(complaints.contains(part), "{part}: {complaints}");
+    }
+}
+
+#[test]
 fn everything_but_a_replica_has_a_default() {
     let config = accepted(SERVER);
     assert_eq!(config.process.listen[0].to_string(), "127.0.0.1:8080");

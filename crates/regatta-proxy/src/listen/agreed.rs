@@ -16,6 +16,7 @@ use super::lists::{Lists, subscription};
 pub(crate) struct Agreed {
     lists: Lists,
     resources: BTreeSet<String>,
+    tasks: BTreeSet<String>,
     others: Map<String, Value>,
 }
 
@@ -34,6 +35,9 @@ impl Agreed {
                 _ if Lists::is_key(&key) => {}
                 Value::Array(uris) if key == "resourceSubscriptions" => {
                     self.resources.extend(uris.iter().filter_map(Value::as_str).map(str::to_owned));
+                }
+                Value::Array(ids) if key == "taskIds" => {
+                    self.tasks.extend(ids.iter().filter_map(Value::as_str).map(str::to_owned));
                 }
                 _ => _ = self.others.entry(key).or_insert(value),
             }
@@ -56,6 +60,9 @@ impl Agreed {
         filter.extend(self.lists.filter());
         if !self.resources.is_empty() {
             filter.insert("resourceSubscriptions".into(), json!(self.resources));
+        }
+        if !self.tasks.is_empty() {
+            filter.insert("taskIds".into(), json!(self.tasks));
         }
         let params = format!(r#"{{{},"notifications":{}}}"#, subscription(id), Value::Object(filter));
         write::notification("notifications/subscriptions/acknowledged", Some(&params))

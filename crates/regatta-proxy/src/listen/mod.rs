@@ -5,3 +5,4 @@ pub(crate) mod agreed;
 pub(crate) mod body;
 pub(crate) mod lists;
 pub(crate) mod shared;
+pub(crate) mod tasks;

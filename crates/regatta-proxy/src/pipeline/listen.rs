@@ -14,6 +14,7 @@ use regatta_mcp::era::Era;
 use regatta_mcp::{Skim, Span};
 use regatta_policy::ReplicaId;
 use regatta_policy::budget::Verdict;
+use regatta_seal::Purpose;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,12 +26,15 @@ use crate::callers::StreamPlace;
 use crate::encode;
 use crate::fault::{Asker, Fault, Refusal};
 use crate::gateway::Gateway;
+use crate::handles;
 use crate::handover::Call;
 use crate::headers::Outbound;
 use crate::listen::agreed::Agreed;
 use crate::listen::body::{ListenBody, Source};
 use crate::listen::lists::{Lists, lists_alone};
 use crate::listen::shared::Refused;
+use crate::listen::tasks::Tasks;
+use crate::realm::Realm;
 use crate::reply::ReplyBody;
 use crate::results::Publishing;
 use crate::tool_news;
@@ -52,6 +56,31 @@ enum Opened {
 struct Own {
     leg: Leg,
     messages: Sender<Bytes>,
+    wish: Arc<Wish>,
+}
+
+/// What a client listens to, as it said it.
+struct Wish {
+    text: Bytes,
+    params: Option<Span>,
+    tasks: Tasks,
+}
+
+impl Wish {
+    fn of(call: &Call, gateway: &Gateway) -> Wish {
+        let params = call.one().and_then(|message| message.params.span);
+        let (ring, realm) = (gateway.ring.load(), Realm::of(&call.server, &call.caller));
+        let open = |name: &str| {
+            handles::open(&ring, Purpose::Task, realm, name).map(|handle| (handle.maker, handle.text))
+        };
+        let tasks = params.map(|params| Tasks::of(params.of(&call.text), open)).unwrap_or_default();
+        Wish { text: call.text.clone(), params, tasks }
+    }
+
+    /// The request as a replica gets it; none for one that has nothing to say.
+    fn to(&self, replica: ReplicaId) -> Option<Bytes> {
+        self.tasks.concern(replica).then(|| self.tasks.request(&self.text, self.params, replica))
+    }
 }
 
 /// Serves one `subscriptions/listen`.
@@ -90,27 +119,30 @@ async fn alone(
     let (sender, messages) = channel(WAITING_MAX);
     let (opened, mut answers) = channel(server.replicas.len().max(1));
     let mut legs = JoinSet::new();
+    let wish = Arc::new(Wish::of(&call, gateway));
     let headers = Outbound::of(call.head.headers, &call.caller).compact();
     let speakers = server.replicas.iter().filter(|view| view.replica.eras.speaks_modern());
     let path: Arc<str> = server.server.path.as_str().into();
+    let known: HashSet<ReplicaId> = speakers.clone().map(|view| view.replica.id).collect();
     let speakers: Vec<Own> = speakers
-        .map(|view| {
+        .filter_map(|view| {
             let leg = Leg {
                 gateway: gateway.clone(),
                 path: path.clone(),
                 replica: view.replica.id,
                 headers: headers.clone(),
                 rewritten: Arc::default(),
-                text: call.text.clone(),
+                text: wish.to(view.replica.id)?,
                 id: id.clone(),
             };
-            Own { leg, messages: sender.clone() }
+            Some(Own { leg, messages: sender.clone(), wish: wish.clone() })
         })
         .collect();
     let Some(pattern) = speakers.first().cloned() else {
-        return Err(Fault::EraNotSpoken.told(&asker));
+        // The makers of all its tasks are away.
+        let fault = if known.is_empty() { Fault::EraNotSpoken } else { Fault::NoReplica };
+        return Err(fault.told(&asker));
     };
-    let known = speakers.iter().map(|own| own.leg.replica).collect();
     for own in speakers {
         legs.spawn(run(own, Some(opened.clone())));
     }
@@ -198,9 +230,11 @@ async fn welcome(pattern: Own, mut known: HashSet<ReplicaId>) {
         let Some(server) = gateway.view().server_at(path).cloned() else { return };
         known.retain(|id| server.replica(*id).is_some());
         for view in server.replicas.iter().filter(|view| view.replica.eras.speaks_modern()) {
-            if known.insert(view.replica.id) {
-                let leg = Leg { replica: view.replica.id, ..pattern.leg.clone() };
-                legs.spawn(run(Own { leg, messages: pattern.messages.clone() }, None));
+            if known.insert(view.replica.id)
+                && let Some(text) = pattern.wish.to(view.replica.id)
+            {
+                let leg = Leg { replica: view.replica.id, text, ..pattern.leg.clone() };
+                legs.spawn(run(Own { leg, ..pattern.clone() }, None));
             }
         }
     }
@@ -217,7 +251,8 @@ async fn run(own: Own, mut opened: Option<Sender<Opened>>) {
             Ok(mut subscription) => {
                 match opened.take() {
                     Some(first) => {
-                        _ = first.send(Opened::Acknowledged(subscription.filter.clone())).await;
+                        let filter = own.wish.tasks.acknowledged(&subscription.filter, own.leg.replica);
+                        _ = first.send(Opened::Acknowledged(filter)).await;
                     }
                     // What happened while nobody listened is not known.
                     None => own.say_everything(&subscription.filter).await,
@@ -274,12 +309,20 @@ impl Own {
         Ok(())
     }
 
-    /// A notification for the client, until the other gateways know of it; none if it is the gateway's own to say.
+    /// A notification for the client, until the other gateways know of it; none if it is the gateway's own to say, or about
+    /// a task that the client does not listen to.
     fn hold(&self, data: Bytes, seen: &Skim) -> Option<Held> {
         let told = self.leg.server().and_then(|server| server.results.hear(seen, &data));
         let is_ours =
             tool_news::is_told(seen, &data) && tool_news::is_ours(&self.leg.gateway, &self.leg.path);
-        (!is_ours).then_some(Held { told, data })
+        if is_ours {
+            return None;
+        }
+        let named = self.wish.tasks.notification(data, seen, self.leg.replica);
+        if named.is_none() {
+            self.leg.gateway.metrics.dropped_messages.inc();
+        }
+        named.map(|data| Held { told, data })
     }
 
     async fn say_everything(&self, filter: &Bytes) {

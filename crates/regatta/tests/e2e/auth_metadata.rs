@@ -95,6 +95,12 @@ async fn a_servers_401_comes_back_as_it_is_but_leads_to_metadata_at_our_address(
     let session = client.header("authorization", "Bearer good").initialize().await?;
     session.call("work", json!({})).await?.result()?;
     assert_eq!(stub.wait_for("tools/call", 2).await.header("authorization"), "Bearer good", "transparent");
+    let stranger = gateway.client().header("authorization", "Bearer bad");
+    let headers = [("mcp-session-id", session.id.as_str()), ("mcp-protocol-version", "2025-11-25")];
+    let refused = stranger.send(Method::DELETE, &headers, "").await?;
+    let at_our_address = format!("resource_metadata=\"http://{ours}{WELL_KNOWN}/mcp\"");
+    assert_eq!(refused.status, 401);
+    assert!(refused.header("www-authenticate").ends_with(&at_our_address), "{:?}", refused.headers);
     Ok(())
 }
 

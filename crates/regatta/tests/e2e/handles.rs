@@ -5,7 +5,7 @@ use crate::fleet::{demos, urls};
 use crate::peers::Pair;
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{Gateway, Reply, Result, Stub, eventually};
+use regatta_testkit::{Gateway, Reply, Result, Seen, Stub, eventually};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -13,8 +13,12 @@ const SOON: Duration = Duration::from_secs(8);
 
 /// A modern stub that makes tasks, all named `task 1`, and knows only its own.
 async fn tasker(name: &'static str) -> Stub {
+    Stub::start(tasker_answers(name)).await
+}
+
+fn tasker_answers(name: &'static str) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
     let base = answers::modern();
-    Stub::start(move |seen| {
+    move |seen| {
         let task = |status: &str| json!({"taskId": "task 1", "status": status, "ttl": null});
         match seen.rpc() {
             "tools/call" => {
@@ -29,8 +33,7 @@ async fn tasker(name: &'static str) -> Stub {
             }
             _ => base(seen),
         }
-    })
-    .await
+    }
 }
 
 #[tokio::test]
@@ -154,5 +157,58 @@ async fn a_request_state_opens_at_the_other_gateway_and_a_changed_one_at_none() 
     pair.two.client().modern().retry("ask", json!({}), &asked, answer).await?.result()?;
     let last = stub.seen_rpc("tools/call").pop().expect("the retry");
     assert_eq!(last.json["params"]["requestState"], "s-1");
+    Ok(())
+}
+
+/// Tasks extension, *Task Status Notifications*: a client names the tasks that it wants to hear of.
+#[tokio::test]
+async fn a_task_is_listened_to_at_its_maker_under_the_clients_name() -> Result<()> {
+    let start = async |name: &'static str| {
+        let made = tasker_answers(name);
+        Stub::start(move |seen| {
+            let asked = &seen.json["params"]["notifications"];
+            match seen.rpc() {
+                "subscriptions/listen" => {
+                    let agreed = json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": {"notifications": asked}});
+                    let params = json!({"taskId": "task 1", "status": name});
+                    let said = json!({"jsonrpc": "2.0", "method": "notifications/tasks", "params": params});
+                    Reply::sse().event(&agreed).event(&said).hold()
+                }
+                _ => made(seen),
+            }
+        })
+        .await
+    };
+    let stubs = [start("a").await, start("b").await, start("c").await];
+    let plan = Plan::over(stubs.each_ref().map(Stub::url)).on_server("balance = \"round-robin\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let modern = gateway.client().modern();
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        let made = modern.call("work", json!({"op": "x"})).await?.result()?;
+        names.push((made["task"]["taskId"].clone(), made["_meta"]["maker"].clone()));
+    }
+    names.sort_by_key(|(_, maker)| maker.to_string());
+    let wanted = [&names[0].0, &names[1].0, &json!("made up")];
+    let mut events = modern.listen(json!({"taskIds": wanted})).await?.events();
+    let first = events.next().await?.expect("an acknowledgement").json();
+    let mut agreed = first["params"]["notifications"]["taskIds"].as_array().expect("tasks").clone();
+    agreed.sort_by_key(|name| name.to_string());
+    let mut expected = vec![names[0].0.clone(), names[1].0.clone()];
+    expected.sort_by_key(|name| name.to_string());
+    assert_eq!(agreed, expected, "{first}");
+    for _ in 0..2 {
+        let said = events.until("notifications/tasks").await?.json();
+        let by =
+            names.iter().find(|(_, maker)| *maker == said["params"]["status"]).expect("one of the makers");
+        assert_eq!(said["params"]["taskId"], by.0, "{said}");
+    }
+    let asked = |stub: &Stub| -> Vec<Value> {
+        let seen = stub.seen_rpc("subscriptions/listen").into_iter();
+        seen.map(|seen| seen.json["params"]["notifications"]["taskIds"].clone())
+            .filter(|ids| !ids.is_null())
+            .collect()
+    };
+    assert_eq!(stubs.each_ref().map(asked), [vec![json!(["task 1"])], vec![json!(["task 1"])], vec![]]);
     Ok(())
 }

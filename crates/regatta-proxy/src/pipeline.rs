@@ -5,6 +5,7 @@
 //! client. The stages know nothing of each other: what joins them is here and in `pipeline/`.
 
 pub(crate) mod answers;
+pub(crate) mod attempts;
 pub(crate) mod batch;
 pub(crate) mod cached;
 pub(crate) mod delete;

@@ -13,9 +13,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use regatta_mcp::era::Era;
 use regatta_policy::ReplicaId;
 use regatta_policy::gone::{Attempt, Verdict};
-use regatta_policy::retry::{self, Repeatability, Repeats, Retry};
+use regatta_policy::retry::Repeatability;
 use regatta_policy::snapshot::{Health, Leases};
 
+use super::attempts::{Attempts, Next, attempt};
 use super::notes::Noted;
 use super::{cached, detached, handshake, rehome};
 use crate::admit;
@@ -295,59 +296,6 @@ async fn made(errand: &mut Errand, maker: ReplicaId) -> Result<Gained, Refusal> 
         }
     }
     Err(errand.refuse(Fault::MakerGone))
-}
-
-/// What was tried so far.
-#[derive(Default)]
-struct Attempts {
-    spent: bool,
-}
-
-enum Next {
-    Elsewhere,
-    Again,
-    Refuse(Fault),
-}
-
-impl Attempts {
-    /// What a loss means for the errand (DESIGN 5).
-    fn after(&mut self, errand: &Errand, loss: Loss) -> Next {
-        let how = match loss {
-            Loss::Refused | Loss::Unreachable | Loss::Full => retry::Loss::Unwritten,
-            Loss::Broken | Loss::Silent | Loss::Gone => retry::Loss::Written,
-            Loss::Leaving => return Next::Refuse(Fault::OutcomeUnknown { why: lost_how(loss) }),
-        };
-        let repeats = if self.spent { Repeats::Spent } else { Repeats::None };
-        match retry::classify(how, errand.repeatability, retry::Answer::Unbegun, repeats) {
-            Retry::Elsewhere => Next::Elsewhere,
-            Retry::Again if errand.gateway.spend_retry() => {
-                self.spent = true;
-                Next::Again
-            }
-            Retry::Again | Retry::Never => {
-                errand.gateway.metrics.outcome_unknown.inc();
-                Next::Refuse(Fault::OutcomeUnknown { why: lost_how(loss) })
-            }
-        }
-    }
-}
-
-fn lost_how(loss: Loss) -> &'static str {
-    match loss {
-        Loss::Silent => "the server did not answer in time",
-        Loss::Gone => "the server's node was lost before it answered",
-        Loss::Leaving => "the gateway had to leave before the server answered",
-        Loss::Broken | Loss::Refused | Loss::Unreachable | Loss::Full => "the connection to the server broke",
-    }
-}
-
-fn attempt(loss: Loss) -> Attempt {
-    match loss {
-        Loss::Refused => Attempt::Refused,
-        Loss::Broken => Attempt::Reset,
-        Loss::Gone => Attempt::Removed,
-        Loss::Unreachable | Loss::Silent | Loss::Full | Loss::Leaving => Attempt::Unreachable,
-    }
 }
 
 /// Whether a status may mean that the session is not there.

@@ -76,18 +76,28 @@ struct Wish<'a> {
     left: Option<(&'a Home, Reason)>,
 }
 
+impl Wish<'_> {
+    /// The session's binding at one of `places`, if it has one that is not given up: somebody may have been faster.
+    fn granted(&self, bound: &Bound, places: &[ReplicaId]) -> Option<Bound> {
+        let is_left = |seated: &Bound| self.left.is_some_and(|(left, _)| seated.home == *left);
+        bound.at(places, self.tool).filter(|seated| !is_left(seated))
+    }
+}
+
+/// The session as the store itself knows it: an end, or the binding of another gateway, may be that fresh.
+async fn met(gateway: &Arc<Gateway>, bound: &Bound) -> Result<Bound, Fault> {
+    let record = bind::meet_patiently(gateway, &bound.session).await?;
+    Ok(bind::at_home(bound.session.clone(), record))
+}
+
 async fn open(gateway: &Arc<Gateway>, wish: Wish<'_>, bound: &Bound) -> Result<Bound, Fault> {
     let uuid = bound.session.uuid;
     let flight = gateway.rehoming.flight(uuid);
     let _turn = flight.lock().await;
-    // Asked of the store itself: the binding of another gateway may be that fresh.
-    let record = bind::meet_patiently(gateway, &bound.session).await?;
-    let now = bind::at_home(bound.session.clone(), record);
+    let now = met(gateway, bound).await?;
     let known = wish.server.server.catalogue.as_ref().and_then(|catalogue| catalogue.tools.get(wish.tool));
     let Some(known) = known else { return Err(Fault::NoReplica) };
-    let is_left = |seated: &Bound| wish.left.is_some_and(|(left, _)| seated.home == *left);
-    // Somebody may have been faster.
-    if let Some(seated) = now.at(&known.holders, wish.tool).filter(|seated| !is_left(seated)) {
+    if let Some(seated) = wish.granted(&now, &known.holders) {
         return Ok(seated);
     }
     let away = wish.left.and_then(|(left, reason)| match reason {
@@ -116,12 +126,17 @@ async fn settle(
     let Some(opened) = opened else { return Ok(None) };
     let home = &opened.home;
     tell_level(wish.server, bound, wish.client, home).await;
+    let told = level(bound);
+    // The handshake took its time, as that of a re-homing does.
+    let bound = &met(gateway, bound).await?;
+    if let Some(seated) = wish.granted(bound, places) {
+        return Ok(Some(seated));
+    }
     let (to, left) = (binding(home), wish.left.map(|(left, _)| binding(left)));
     // Its place may have left the registry before anybody called there: lost all the same.
     let is_known = |home: Home| wish.server.replica(home.replica).is_some();
     let is_one_lost = !bound.later().iter().filter_map(seated).all(is_known);
     let change = Change::Settle { left: left.as_ref(), to: &to, etag: home.etag, places };
-    let told = level(bound);
     let bound = record::change(gateway, bound, change).await?;
     let seated = bound.at(places, wish.tool);
     if seated.as_ref().is_none_or(|seated| seated.home.etag != home.etag) {

@@ -2,6 +2,7 @@
 //! nothing may be lost and nothing may be left behind (SESSIONS 3 and 4).
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde_json::json;
 
 use crate::REGATTA;
 use crate::failover_load::linked;
+use crate::fleet::receiver;
 use crate::forgetful::{Forgetful, forget, seat};
 use crate::peers::{Pair, SOON, on_store};
 
@@ -198,5 +200,54 @@ async fn a_standing_stream_ends_with_its_session_though_nobody_heard_of_the_end(
     way.set(Mode::Pass);
     let rest = tokio::time::timeout(SOON, standing.rest()).await;
     assert!(rest.is_ok_and(|rest| rest.is_ok()), "it ends, and in order");
+    Ok(())
+}
+
+/// A server with the tool `work` and one more, whose handshakes with clients take as long as it is told.
+async fn specialist(tool: &'static str, handshake_ms: Arc<AtomicU64>) -> Stub {
+    let base = answers::legacy();
+    Stub::start(move |seen| match (seen.rpc(), seen.tool()) {
+        ("initialize", _) if seen.json["params"]["clientInfo"]["name"] == "regatta-testkit" => {
+            base(seen).after(Duration::from_millis(handshake_ms.load(Ordering::Relaxed)))
+        }
+        ("tools/list", _) if !seen.header("mcp-session-id").is_empty() => {
+            let tools = ["work", tool].map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
+            Reply::result(seen, json!({"tools": tools}))
+        }
+        ("tools/call", name) if name != "work" && name != tool => Reply::error(seen, -32602, "Unknown tool"),
+        _ => base(seen),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_while_it_gets_a_second_home_leaves_none_behind() -> Result<()> {
+    let handshake_ms = Arc::new(AtomicU64::new(0));
+    let stubs =
+        [specialist("one", handshake_ms.clone()).await, specialist("two", handshake_ms.clone()).await];
+    let plan = Plan::over(stubs.each_ref().map(Stub::url)).on_server("tools = \"probe\"");
+    let pair = Pair::start(plan).await;
+    let [one, two] = pair.session().await?;
+    eventually("it is known who has which tools", SOON, async || {
+        let list = one.request("tools/list", json!({})).await.ok()?.outcome().await.ok()?.result().ok()?;
+        (list["tools"].as_array()?.len() == 3).then_some(())
+    })
+    .await;
+    one.call("work", json!({"op": "home"})).await?.result()?;
+    let home = receiver(&stubs, "home").await;
+    let (tool, other) = (["two", "one"][home], &stubs[1 - home]);
+    handshake_ms.store(HANDSHAKE_MS, Ordering::Relaxed);
+    let handshakes = || {
+        let all = other.seen_rpc("initialize");
+        all.iter().filter(|seen| seen.json["params"]["clientInfo"]["name"] == "regatta-testkit").count()
+    };
+    let begun = handshakes() + 1;
+    let call = tokio::spawn(async move { one.call(tool, json!({"op": "late"})).await });
+    eventually("it shakes hands", SOON, async || (handshakes() >= begun).then_some(())).await;
+    assert!(two.end().await?.is_success());
+    let outcome = call.await.expect("the call's task")?;
+    assert_eq!(outcome.code(), -32001, "{}", outcome.message);
+    assert_eq!(other.journal().executions("late"), 0);
+    ended(other, &opened_last(other)).await;
     Ok(())
 }

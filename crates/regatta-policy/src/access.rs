@@ -3,6 +3,7 @@
 //! Pure: takes claims and `now`, gives a verdict. It parses no token and checks no signature; that is the data
 //! plane's, with the keys that stand here. Sources: RFC 9068 section 4, RFC 6750 section 3, RFC 8725.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -32,6 +33,8 @@ pub struct Access {
     pub anonymous: Anonymous,
     /// Claims that are kept of a token, for rules that name them.
     pub claims: Vec<String>,
+    /// The claim that says what share of a full gateway or server a caller gets; none: everybody's is one.
+    pub weight_claim: Option<String>,
     /// What the identity headers to servers are signed with; none: they are not sent.
     pub identity_secret: Option<SecretString>,
     /// Verified tokens that are remembered.
@@ -117,6 +120,17 @@ pub struct ApiKey {
     pub digest: [u8; 32],
     /// What it may do.
     pub scopes: Vec<String>,
+    /// Its share of a full gateway or server, as a multiple of the least.
+    pub weight: NonZeroU32,
+}
+
+/// The largest share.
+pub const WEIGHT_MAX: u32 = 100;
+
+/// The share that somebody was given; what is no share is the nearest one.
+pub fn weight(given: u64) -> NonZeroU32 {
+    let given = u32::try_from(given).unwrap_or(WEIGHT_MAX).min(WEIGHT_MAX);
+    NonZeroU32::new(given).unwrap_or(NonZeroU32::MIN)
 }
 
 // A digest of a key that somebody chose badly can be guessed from: it is not shown either.

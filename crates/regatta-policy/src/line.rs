@@ -143,6 +143,10 @@ impl Pace {
     }
 }
 
+fn step(weight: NonZeroU32) -> u64 {
+    STEP / u64::from(weight.get()).clamp(1, STEP)
+}
+
 impl<T> Line<T> {
     /// How many stand in it.
     pub fn len(&self) -> usize {
@@ -167,7 +171,7 @@ impl<T> Line<T> {
             },
         };
         let account = self.accounts.entry((who.account, who.rank)).or_default();
-        account.step = STEP / u64::from(who.weight.get()).clamp(1, STEP);
+        account.step = step(who.weight);
         // The turn is where the account will stand once it was served (self-clocked fair queueing, Golestani 1994): so
         // time goes on with each who is served, and newcomers without end do not stand before those who came again.
         let turn = account.next.max(self.turn) + account.step;
@@ -201,8 +205,8 @@ impl<T> Line<T> {
         self.busy_since.is_some_and(|since| wait_max < now.since(since))
     }
 
-    /// Who makes room for a newcomer: the last of a lower rank; else the last of whoever has most in line, if that is
-    /// more than the newcomer's account would have.
+    /// Who makes room for a newcomer: the last of a lower rank; else the last of whoever has most in line for its share, if
+    /// that is more than the newcomer's account would have.
     fn victim(&self, who: Who) -> Option<Ticket> {
         let (&last, _) = self.waiting.last_key_value()?;
         if who.rank < last.rank {
@@ -213,8 +217,10 @@ impl<T> Line<T> {
         }
         let own = self.accounts.get(&(who.account, who.rank)).map_or(0, |account| account.waiting);
         let of_rank = self.accounts.iter().filter(|((_, rank), _)| *rank == who.rank);
-        let ((greediest, _), most) = of_rank.max_by_key(|(_, account)| account.waiting)?;
-        if most.waiting <= own + 1 {
+        let ((greediest, _), most) =
+            of_rank.max_by_key(|(_, account)| account.waiting as u64 * account.step)?;
+        // By their shares: how long the last of each would have to wait for its turn.
+        if most.waiting as u64 * most.step <= (own as u64 + 1) * step(who.weight) {
             return None;
         }
         let mut from_behind = self.waiting.iter().rev();
@@ -314,6 +320,18 @@ mod tests {
         (10..13).for_each(|thing| _ = enter(&mut line, plain(2), thing, 100));
         let first: Vec<u32> = order(&mut line).into_iter().take(8).collect();
         assert_eq!(first.iter().filter(|thing| **thing < 10).count(), 6, "{first:?}");
+    }
+
+    #[test]
+    fn in_a_full_line_a_weight_of_three_has_three_places_to_one() {
+        let mut line = Line::default();
+        let heavy = Who { weight: NonZeroU32::new(3).expect("positive"), ..plain(1) };
+        (0..4).for_each(|thing| _ = enter(&mut line, plain(2), thing, 4));
+        for thing in 10..13 {
+            assert!(matches!(enter(&mut line, heavy, thing, 4), Entry::Displaced(_, 1..=3)));
+        }
+        assert!(matches!(enter(&mut line, heavy, 13, 4), Entry::Full(13)));
+        assert!(matches!(enter(&mut line, plain(2), 4, 4), Entry::Full(4)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! token, and its name is (issuer, subject), so that a refreshed token is the same principal (RELIABILITY P11).
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use regatta_policy::access::words;
 
@@ -21,6 +22,8 @@ pub(crate) struct Principal {
     pub scopes_digest: [u8; 16],
     /// The claims that `auth.claims` keeps, by name.
     pub claims: Vec<(Box<str>, Box<str>)>,
+    /// Its share where there is not enough for all, as a multiple of the least.
+    pub weight: NonZeroU32,
 }
 
 /// What vouches for API keys, where tokens have their issuer. No URL, so no issuer can be called so.
@@ -51,7 +54,13 @@ impl Principal {
             scopes_digest: regatta_seal::digest16(&parts),
             scopes,
             claims,
+            weight: NonZeroU32::MIN,
         }
+    }
+
+    /// The same with this share.
+    pub fn weighing(self, weight: NonZeroU32) -> Principal {
+        Principal { weight, ..self }
     }
 
     /// Whether it has all of these scopes.

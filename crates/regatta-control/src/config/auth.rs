@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_policy::Glob;
-use regatta_policy::access::{Access, Algorithm, Anonymous, ApiKey, Issuer, ToolScopes};
+use regatta_policy::access::{Access, Algorithm, Anonymous, ApiKey, Issuer, ToolScopes, WEIGHT_MAX, weight};
 use secrecy::SecretString;
 
 use super::raw::{Found, Section};
@@ -62,6 +62,7 @@ pub fn auth(section: &Section<'_>) -> Auth {
             &[("refuse", Anonymous::Refused), ("allow", Anonymous::Allowed)],
         ),
         claims: section.list("claims", "the name of a claim", text),
+        weight_claim: section.get("weight_claim", None, "the name of a claim", |found| text(found).map(Some)),
         identity_secret: None,
         tokens_max: section.count("token_cache_max", 8192, 1..=1_000_000),
     };
@@ -189,8 +190,9 @@ fn api_keys(section: &Section<'_>) -> Vec<ApiKey> {
         let name = key.get("name", None, "who calls with it", |found| text(found).map(Some));
         let digest = key.find("sha256").map(|found| found.text().and_then(digest));
         let scopes = key.list("scopes", SCOPE, scope);
+        let weight = weight(key.count("weight", 1, 1..=WEIGHT_MAX as usize) as u64);
         match (name, digest) {
-            (Some(name), Some(Some(digest))) => keys.push(ApiKey { name, digest, scopes }),
+            (Some(name), Some(Some(digest))) => keys.push(ApiKey { name, digest, scopes, weight }),
             (Some(_), Some(None)) => {
                 let hint = "printf %s \"$KEY\" | sha256sum, of a key made by `openssl rand -hex 32`";
                 key.miss("auth.api_key.sha256 is no digest".to_owned(), "64 hexadecimal digits", Some(hint));

@@ -55,6 +55,7 @@ fn access() -> Access {
         api_keys: Vec::new(),
         anonymous: Anonymous::Refused,
         claims: Vec::new(),
+        weight_claim: None,
         identity_secret: None,
         tokens_max: 1,
     }

@@ -3,9 +3,11 @@
 //! Pure. What it hands out is only claimed until the signature has been checked. Whatever a reader could take two
 //! ways is refused: other than three parts, padding, `crit`, and anything larger than `TOKEN_MAX`.
 
+use std::num::NonZeroU32;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use regatta_policy::access::{Algorithm, Claims};
+use regatta_policy::access::{self, Algorithm, Claims};
 use serde_json::{Map, Value};
 
 use crate::principal::{Principal, scopes_of};
@@ -80,6 +82,13 @@ impl<'a> Token<'a> {
             // One that cannot be read has not been reached.
             begins_s: self.payload.get("nbf").map(|value| seconds(value).unwrap_or(u64::MAX)),
         }
+    }
+
+    /// The share that the claim `name` gives: a number, or one written as text; least where it is none.
+    pub fn weight(&self, name: &str) -> NonZeroU32 {
+        let given = self.payload.get(name);
+        let number = given.and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
+        access::weight(number.unwrap_or(1))
     }
 
     /// Who it is about, with the claims called `kept`.

@@ -9,6 +9,7 @@ mod signature;
 mod tests;
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -76,7 +77,8 @@ impl Guard {
     pub fn new(rules: Arc<Access>) -> Guard {
         let api_keys = rules.api_keys.iter().map(|key| {
             let scopes = scopes_of(key.scopes.iter().map(String::as_str));
-            (key.digest, Arc::new(Principal::new(API_KEYS, &key.name, scopes, Vec::new())))
+            let principal = Principal::new(API_KEYS, &key.name, scopes, Vec::new());
+            (key.digest, Arc::new(principal.weighing(key.weight)))
         });
         Guard {
             api_keys: api_keys.collect(),
@@ -117,7 +119,9 @@ impl Guard {
                     access::Refused::ForeignAudience => "it was not issued for this resource",
                 })
             })?;
-        let principal = Arc::new(token.principal(&issuer.url, &self.rules.claims));
+        let weight = self.rules.weight_claim.as_deref().map_or(NonZeroU32::MIN, |claim| token.weight(claim));
+        let principal = token.principal(&issuer.url, &self.rules.claims).weighing(weight);
+        let principal = Arc::new(principal);
         let until_s = until_s.min(now_s + BELIEVED_S);
         let known = Arc::new(Known { principal: principal.clone(), until_s });
         self.tokens.insert((presented.fleet, presented.digest), known);

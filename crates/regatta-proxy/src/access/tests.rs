@@ -87,9 +87,11 @@ fn guarded(keys: Vec<VerificationKey>) -> Guard {
             name: "ci".into(),
             digest: sha256(b"key-of-ci"),
             scopes: vec!["read".into()],
+            weight: NonZeroU32::MIN,
         }],
         anonymous: Anonymous::Refused,
         claims: vec!["tenant".into(), "absent".into()],
+        weight_claim: Some("share".into()),
         identity_secret: None,
         tokens_max: 100,
     }))
@@ -97,6 +99,27 @@ fn guarded(keys: Vec<VerificationKey>) -> Guard {
 
 fn prove(guard: &Guard, token: &str) -> Result<Arc<Principal>, Unproven> {
     guard.prove(&Presented::new(token, FLEET), &[OURS.to_owned()], NOW)
+}
+
+#[test]
+fn a_claim_gives_a_share_and_what_is_no_share_gives_the_nearest() {
+    let keys = Keys::new();
+    let guard = guarded(keys.public());
+    for (given, weight) in [
+        (json!(7), 7),
+        (json!("12"), 12),
+        (json!(0), 1),
+        (json!(1_000), 100),
+        (json!(-3), 1),
+        (json!("much"), 1),
+        (json!(["9"]), 1),
+        (Value::Null, 1),
+    ] {
+        let mut claims = claims();
+        claims["share"] = given.clone();
+        let token = keys.sign(&json!({"alg": "ES256", "kid": "ec"}), &claims);
+        assert_eq!(prove(&guard, &token).expect("proven").weight.get(), weight, "{given}");
+    }
 }
 
 #[test]

@@ -180,9 +180,10 @@ fn claim(head: &Parts) -> Option<(&str, Option<&str>)> {
     (!is_exempt).then_some((method, tool))
 }
 
-/// Everybody weighs the same, as long as nobody says who they are.
+/// Whoever is not known weighs as little as anybody.
 fn who(caller: &Caller, rank: Rank) -> Who {
-    Who { account: caller.account.0, weight: NonZeroU32::MIN, rank }
+    let weight = caller.principal.as_ref().map_or(NonZeroU32::MIN, |principal| principal.weight);
+    Who { account: caller.account.0, weight, rank }
 }
 
 /// Whether a message may be refused for being busy.

@@ -78,3 +78,38 @@ async fn a_body_that_breaks_off_reaches_nobody() -> Result<()> {
     assert_eq!(stub.seen_rpc("tools/call").len(), 1);
     Ok(())
 }
+
+/// L7: of a hundred and sixty bodies of a MiB at once only those that have a place are read.
+#[tokio::test]
+async fn bodies_take_as_much_memory_as_there_are_places_for_them() -> Result<()> {
+    const LENGTH: usize = 1 << 20;
+    let bounds = "inflight_max = 8\nqueue_max = 8\nqueue_wait_max = \"1m\"\nbody_timeout = \"1m\"";
+    let (_stub, gateway) = chain(bounds).await;
+    gateway.client().modern().call("work", json!({"op": "warm"})).await?.result()?;
+    let before = gateway.process.rss();
+    let mut senders = Vec::new();
+    for _ in 0..160 {
+        let mut raw = RawConnection::open(gateway.client().address()).await?;
+        raw.write(head(LENGTH)).await?;
+        senders.push(tokio::spawn(async move {
+            // Who is refused may find the connection closed before all is written; who has a place never ends.
+            let _ = raw.write(vec![b' '; LENGTH - 1]).await;
+            raw.read_answer().await.status
+        }));
+    }
+    gateway.metric_reaches("regatta_shed_total", 144.0).await;
+    assert_eq!(gateway.metric("regatta_inflight").await, Some(8.0));
+    assert_eq!(gateway.metric("regatta_queued").await, Some(8.0));
+    let mut most = 0;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        most = most.max(gateway.process.rss().saturating_sub(before));
+    }
+    println!("{} KiB for eight bodies of 1024 KiB", most >> 10);
+    let bodies = 8 * LENGTH as u64;
+    // What was read, as much again while it grows, and 64 KiB for each connection.
+    assert!(most >= bodies / 2 && most <= 2 * bodies + (160 << 16), "{most} bytes more");
+    let ended = senders.iter().filter(|sender| sender.is_finished()).count();
+    assert_eq!(ended, 144, "whoever has no place has an answer");
+    Ok(())
+}

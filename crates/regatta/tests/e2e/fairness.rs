@@ -4,7 +4,7 @@ use crate::REGATTA;
 use regatta_testkit::client::Outcome;
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::answers;
-use regatta_testkit::{Client, Gateway, Reply, Result, Stub, eventually};
+use regatta_testkit::{Client, Gateway, Issuer, Reply, Result, Stub, eventually};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,5 +110,34 @@ async fn a_server_whose_every_replica_fails_is_refused_at_once_and_tried_by_one_
     for _ in 0..20 {
         modern.call("work", json!({"op": "x"})).await?.result()?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_was_given_three_shares_gets_three_turns_to_one() -> Result<()> {
+    let (issuer, stub) = (Issuer::start().await, stub(&Arc::default()).await);
+    let server = "concurrency = \"static\"\ninflight_max = 1\nqueue_max = 100\nqueue_wait_max = \"1m\"";
+    let plan = Plan::over([stub.url()]).on_server(server).tables(&issuer.tables("weight_claim = \"share\""));
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let of = |name: &str, share: u64| {
+        let bearer = issuer.bearer_of(&issuer.token(name).claim("share", share));
+        gateway.client().header("authorization", &bearer)
+    };
+    let hold = json!({"name": "hold", "arguments": {}});
+    let taken = of("somebody", 1).modern().request("tools/call", hold).await?;
+    let mut calls = Vec::new();
+    for (queued, (name, share)) in [("light", 1); 8].into_iter().chain([("heavy", 3); 8]).enumerate() {
+        let client = of(name, share);
+        calls.push(tokio::spawn(async move { client.modern().call("work", json!({"op": name})).await }));
+        gateway.metric_reaches("regatta_server_queued", (queued + 1) as f64).await;
+    }
+    drop(taken);
+    for call in calls {
+        assert_eq!(code(call).await, 0);
+    }
+    let ran: Vec<String> = stub.journal().entries().into_iter().map(|entry| entry.op).collect();
+    let ran: Vec<&String> = ran.iter().filter(|op| ["heavy", "light"].contains(&op.as_str())).collect();
+    let heavy = ran.iter().take(8).filter(|op| **op == "heavy").count();
+    assert_eq!((ran.len(), heavy), (16, 6), "{ran:?}");
     Ok(())
 }

@@ -41,6 +41,7 @@ audience = ["shop"]
 algorithms = ["PS256"]
 required_scopes = ["use"]
 claims = ["tenant"]
+weight_claim = "share"
 anonymous = "allow"
 identity_headers = true
 identity_secret_file = "/run/secrets/identity"
@@ -57,6 +58,7 @@ scopes = ["write", "admin"]
 name = "ci"
 sha256 = "{digest}"
 scopes = ["use"]
+weight = 3
 "#
     );
     let config = read(&text).unwrap();
@@ -68,6 +70,10 @@ scopes = ["use"]
     assert!(matches!(&auth.issuers[1].keys, KeysAt::File(_)));
     assert_eq!(auth.access.needed_for(Some("delete_all")), ["use", "write", "admin"]);
     assert_eq!(auth.access.api_keys[0].digest, [0xab; 32]);
+    assert_eq!(
+        (auth.access.api_keys[0].weight.get(), auth.access.weight_claim.as_deref()),
+        (3, Some("share"))
+    );
 }
 
 #[test]

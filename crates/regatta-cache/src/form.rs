@@ -7,7 +7,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use regatta_mcp::{Skim, SkimKind, Span, meta};
 use regatta_policy::cache::{Hint, Outcome, Said, Telling};
 
@@ -146,8 +146,8 @@ impl Form {
             out.extend_from_slice(&self.text[from..place]);
             // Writing to a vector cannot fail.
             let _ = match word {
-                Word::Mark => out.write_all(mark(status, age).as_bytes()),
-                Word::Ttl => write!(out, "{}", left.as_millis()),
+                Word::Mark => write_mark(status, age, out),
+                Word::Ttl => write!(out, "{}", millis(left)),
             };
             from = place;
         }
@@ -160,22 +160,28 @@ pub(crate) fn marked(text: &Bytes, seen: &Skim) -> Bytes {
     let result = seen.result.filter(|result| result.of(text).first() == Some(&b'{'));
     let cut = result.and_then(|result| mark_cut(text, seen, result, Telling::Marked));
     let Some(cut) = cut else { return text.clone() };
-    let mut out = BytesMut::with_capacity(text.len() + 80);
+    let mut out = Vec::with_capacity(text.len() + 80);
     out.extend_from_slice(&text[..cut.span.start as usize]);
     out.extend_from_slice(cut.before.as_bytes());
-    out.extend_from_slice(mark(Status::Miss, Duration::ZERO).as_bytes());
+    // Writing to a vector cannot fail.
+    let _ = write_mark(Status::Miss, Duration::ZERO, &mut out);
     out.extend_from_slice(cut.after.as_bytes());
     out.extend_from_slice(&text[cut.span.end as usize..]);
-    out.freeze()
+    out.into()
 }
 
-fn mark(status: Status, age: Duration) -> String {
+fn write_mark(status: Status, age: Duration, out: &mut Vec<u8>) -> std::io::Result<()> {
     let status = match status {
         Status::Hit => "hit",
         Status::Stale => "stale",
         Status::Miss => "miss",
     };
-    format!(r#"{{"status":"{status}","ageMs":{}}}"#, age.as_millis())
+    // As 64 bits: half a million years, and much less work than 128.
+    write!(out, r#"{{"status":"{status}","ageMs":{}}}"#, millis(age))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where the mark goes: over the one of a gateway behind us, else into `_meta`, else into a `_meta` of its own.

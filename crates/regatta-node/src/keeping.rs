@@ -140,10 +140,8 @@ impl Keeping {
                     let result = handler.call_tool(call, context).await;
                     match result.as_ref().ok().and_then(|result| self.worth_keeping(keep, result, &asked)) {
                         Some((form, life)) => _ = lead.keep(form, life, self.now()),
-                        None => {
-                            keep.tally.passed();
-                            lead.pass();
-                        }
+                        // Counted there.
+                        None => lead.pass(),
                     }
                     return result;
                 }

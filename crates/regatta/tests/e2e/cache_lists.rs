@@ -311,3 +311,21 @@ async fn a_change_that_is_said_on_a_calls_own_stream_makes_the_list_old() -> Res
     assert_eq!((asks().await?, asks().await?), (1, 0));
     Ok(())
 }
+
+#[tokio::test]
+async fn where_a_server_bears_one_connection_the_gateway_does_not_take_it_to_listen() -> Result<()> {
+    let stub = Stub::start(answers::dual()).await;
+    let plan = Plan::over([stub.url()])
+        .on_server("connections_max = 1")
+        .tables("[[cache]]\ntool = \"work\"\nttl = \"1h\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let modern = gateway.client().modern();
+    modern.call("work", json!({"op": "kept"})).await?.result()?;
+    // Some four times as long as it takes until a server of which something is kept is listened to.
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_secs(1) {
+        modern.call("other", json!({"op": "o"})).await?.result()?;
+    }
+    assert!(stub.seen_rpc("subscriptions/listen").is_empty());
+    Ok(())
+}

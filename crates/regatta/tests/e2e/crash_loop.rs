@@ -15,7 +15,7 @@ use crate::fleet::{demos, urls};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Calls that end between one kill and the next, at least.
-const CALLS_BETWEEN: usize = 300;
+const CALLS_BETWEEN: usize = 350;
 /// Kills until it must have been ejected twice. One whose failures the probes see first ejects nobody.
 const KILLS_MAX: usize = 8;
 /// Kills of one that is ejected.
@@ -121,10 +121,10 @@ async fn a_replica_in_a_crash_loop_is_put_aside_for_longer_and_longer_and_hardly
     let load = Arc::new(Load::default());
     let most = most_ejected(&gateway, &load);
     let mut running = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..4 {
         running.push(tokio::spawn(modern(gateway.client(), load.clone())));
     }
-    for _ in 0..3 {
+    for _ in 0..2 {
         running.push(tokio::spawn(legacy(gateway.client(), load.clone())));
     }
     let health = async |healthy: f64| {

@@ -67,6 +67,7 @@ pub fn placed(server: &Server, members: &[Member], seen: &HashMap<ReplicaId, See
         Placed {
             replica: Replica {
                 load: node.and_then(|node| node.load),
+                journal: node.map(|node| node.journal.clone()).unwrap_or_default(),
                 duty: match node.map(|node| node.standing) {
                     Some(Standing::Stopping | Standing::Starting) => Duty::Draining,
                     Some(Standing::Joining | Standing::Running | Standing::Suspect) | None => replica.duty,
@@ -90,6 +91,7 @@ pub fn placed(server: &Server, members: &[Member], seen: &HashMap<ReplicaId, See
             eras: Eras::Unknown,
             duty: if takes { Duty::Serving } else { Duty::Draining },
             load: member.load,
+            journal: member.journal.clone(),
         };
         Placed {
             replica: with(&base, seen),

@@ -21,6 +21,21 @@ pub(crate) type AnswerBody = BoxBody<Bytes, std::convert::Infallible>;
 /// An answer.
 pub(crate) type Answer = Response<AnswerBody>;
 
+/// How far a request got, where the answer itself does not tell; in its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// It was refused before its handler.
+    Nothing,
+    /// Its handler, which ended without an answer.
+    NoAnswer,
+}
+
+/// This answer, to a request that got so far.
+pub(crate) fn reached(reached: Reached, mut answer: Answer) -> Answer {
+    answer.extensions_mut().insert(reached);
+    answer
+}
+
 /// A text with a status.
 pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(text.into()).boxed());

@@ -25,7 +25,6 @@ use tokio::time::Instant;
 
 use crate::caller::Caller;
 use crate::session::Session;
-use crate::settings::SessionBinding;
 
 /// Bytes of all that is kept, and of one result.
 const BYTES_MAX: u64 = 64 << 20;
@@ -54,7 +53,6 @@ pub(crate) struct Keep {
 /// All rules, and what is kept under them.
 pub(crate) struct Keeping {
     server: String,
-    binding: SessionBinding,
     rules: BTreeMap<String, Keep>,
     cache: Arc<ResultCache>,
     purges: Arc<Purges>,
@@ -67,16 +65,12 @@ pub(crate) struct HasAsked(pub(crate) Arc<AtomicBool>);
 
 impl Default for Keeping {
     fn default() -> Keeping {
-        Keeping::new("", SessionBinding::Caller, BTreeMap::new())
+        Keeping::new("", BTreeMap::new())
     }
 }
 
 impl Keeping {
-    pub(crate) fn new(
-        server: &str,
-        binding: SessionBinding,
-        rules: BTreeMap<String, (Duration, Shared)>,
-    ) -> Keeping {
+    pub(crate) fn new(server: &str, rules: BTreeMap<String, (Duration, Shared)>) -> Keeping {
         let keep = |tool: &str, (ttl, shared): (Duration, Shared)| Keep {
             rule: Rule {
                 tool: Glob::new(tool),
@@ -96,7 +90,6 @@ impl Keeping {
         let rules = rules.into_iter().map(|(tool, terms)| (tool.clone(), keep(&tool, terms))).collect();
         Keeping {
             server: server.to_owned(),
-            binding,
             rules,
             cache: ResultCache::new(BYTES_MAX),
             purges: Arc::default(),
@@ -171,10 +164,9 @@ impl Keeping {
         if params.input_responses.is_some() || params.request_state.is_some() {
             return None;
         }
-        let none = HeaderMap::new();
-        let headers = context.extensions.get::<Parts>().map_or(&none, |parts| &parts.headers);
+        let parts = context.extensions.get::<Parts>()?;
+        let (headers, caller) = (&parts.headers, parts.extensions.get::<Caller>()?.0);
         let session = context.extensions.get::<Session>();
-        let caller = Caller::of(self.binding, headers).0;
         let scope = match keep.shared {
             Shared::Principal => ScopeValue::Principal(&caller),
             Shared::Public => ScopeValue::Public,
@@ -253,6 +245,9 @@ fn surroundings(headers: &HeaderMap, shared: Shared) -> [u8; 16] {
             "accept"
                 | "accept-encoding"
                 | "authorization"
+                | "x-regatta-call"
+                | "x-regatta-repeat"
+                | "x-regatta-signature"
                 | "connection"
                 | "content-length"
                 | "content-type"

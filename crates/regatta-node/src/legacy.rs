@@ -20,7 +20,9 @@ use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
-use crate::answers::{Answer, Apart, event_with_id, events, fault, json, plain, primer, unknown_text};
+use crate::answers::{
+    Answer, Apart, Reached, event_with_id, events, fault, json, plain, primer, reached, unknown_text,
+};
 use crate::caller::Caller;
 use crate::calls::Listed;
 use crate::clock::Clock;
@@ -77,7 +79,8 @@ pub(crate) async fn answer<S: Service<RoleServer>>(
     let message: ClientJsonRpcMessage = match serde_json::from_slice(&body) {
         Ok(message) => message,
         Err(why) => {
-            return fault(StatusCode::BAD_REQUEST, &Value::Null, codes::PARSE_ERROR, &why.to_string());
+            let fault = fault(StatusCode::BAD_REQUEST, &Value::Null, codes::PARSE_ERROR, &why.to_string());
+            return reached(Reached::Nothing, fault);
         }
     };
     match message {
@@ -228,7 +231,8 @@ async fn run<S: Service<RoleServer>>(
 /// No message came: the client took the request back, and waits for no response (2025-11-25, *Cancellation*).
 fn nothing<S: Service<RoleServer>>(call: &Call<S>, id: &Value) -> Answer {
     if call.messages.is_closed() {
-        return fault(StatusCode::OK, id, codes::INTERNAL_ERROR, "the handler ended without an answer");
+        let fault = fault(StatusCode::OK, id, codes::INTERNAL_ERROR, "the handler ended without an answer");
+        return reached(Reached::NoAnswer, fault);
     }
     events(futures_util::stream::empty())
 }

@@ -15,6 +15,7 @@ use rmcp::ServerHandler;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
+use crate::caller::Callers;
 use crate::fleet::{self, Fleet};
 use crate::journal::{Counts, Tools};
 use crate::keeping::Keeping;
@@ -127,7 +128,7 @@ impl Node {
     async fn serve<H: ServerHandler>(self, settings: Settings, factory: Factory<H>) -> Result<(), String> {
         let toolbox = Arc::new(Toolbox {
             special: special::decide(&self.special, &settings)?,
-            keeping: Keeping::new(&self.name, settings.session_binding, self.kept.clone()),
+            keeping: Keeping::new(&self.name, self.kept.clone()),
             meters: Meters::default(),
         });
         let tools = self.reported(&factory, &toolbox).await?;
@@ -146,6 +147,7 @@ impl Node {
         let shared = Arc::new(Shared {
             transport: serve::transport(&settings, factory.clone(), toolbox.clone()),
             toolbox,
+            callers: Callers::of(&settings, &sessions.server),
             fleet: Arc::new(Fleet::new(&sessions, &settings)),
             sessions,
             places,
@@ -204,7 +206,8 @@ impl Node {
         let id = settings.id();
         let secret = settings.registration_secret();
         let (server, version) = (self.name.clone(), self.version.clone());
-        let identity = Identity { id, server, url, version, tools, secret };
+        let journal = self.tools.once.iter().cloned().collect();
+        let identity = Identity { id, server, url, version, tools, journal, secret };
         let every = Duration::from_millis(settings.heartbeat_ms);
         let started = Registration::start(redis_options(settings)?, identity, every, places.clone());
         started.map(Some).map_err(|why| format!("the heartbeat cannot be started: {why}"))

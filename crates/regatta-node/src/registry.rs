@@ -44,6 +44,8 @@ pub(crate) struct Identity {
     pub(crate) version: String,
     /// Its tools as a JSON list of names; empty: calls of any tool may come.
     pub(crate) tools: String,
+    /// The tools whose calls are in the journal.
+    pub(crate) journal: Vec<String>,
     /// Signs what decides where traffic goes (docs/registry.md).
     pub(crate) secret: Option<RegistrationSecret>,
 }
@@ -136,6 +138,9 @@ fn fields(identity: &Identity, boot: &str, status: u8, every: Duration, places: 
         ("version", identity.version.clone()),
     ];
     let mut fields = BTreeMap::from(fields.map(|(name, value)| (name.to_owned(), value)));
+    if !identity.journal.is_empty() {
+        fields.insert("journal".to_owned(), serde_json::json!(identity.journal).to_string());
+    }
     if let Some(secret) = &identity.secret {
         let sig = signature(secret, &identity.id, &fields);
         fields.insert("sig".to_owned(), sig);
@@ -147,6 +152,7 @@ fn fields(identity: &Identity, boot: &str, status: u8, every: Duration, places: 
 fn signature(secret: &RegistrationSecret, id: &str, fields: &NodeFields) -> String {
     let field = |name: &str| fields.get(name).map(String::as_bytes).unwrap_or_default();
     let signed = ["boot", "url", "server", "tools", "sessionState"].map(field);
-    let parts: Vec<&[u8]> = std::iter::once(id.as_bytes()).chain(signed).collect();
+    let journal = fields.get("journal").map(String::as_bytes);
+    let parts: Vec<&[u8]> = std::iter::once(id.as_bytes()).chain(signed).chain(journal).collect();
     secret.sign(&parts)
 }

@@ -20,8 +20,10 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::answers::{Answer, AnswerBody, Apart, Held, event, events, fault, plain, unknown, unknown_text};
-use crate::caller::Caller;
+use crate::answers::{
+    Answer, AnswerBody, Apart, Held, Reached, event, events, fault, plain, reached, unknown, unknown_text,
+};
+use crate::caller::{Caller, Callers};
 use crate::clock::Clock;
 use crate::data::{Data, Handles};
 use crate::event_id::{self, Ids, Of};
@@ -30,6 +32,7 @@ use crate::legacy::{At, Stay};
 use crate::places::Places;
 use crate::post::Letter;
 use crate::resume::Rest;
+use crate::sealing::now_s;
 use crate::session::{Session, Sessions};
 use crate::settings::Settings;
 use crate::shell::{Shell, Toolbox};
@@ -52,6 +55,7 @@ pub(crate) struct Shared<H: ServerHandler> {
     pub(crate) toolbox: Arc<Toolbox>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) fleet: Arc<Fleet>,
+    pub(crate) callers: Callers,
     pub(crate) places: Arc<Places>,
     pub(crate) ready: AtomicBool,
     pub(crate) answered: AtomicU64,
@@ -109,6 +113,9 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     if let Err(turned) = door::check(&shared.settings, &parts) {
         return turned.answer();
     }
+    let Ok(caller) = shared.callers.caller(&parts.headers, now_s()) else {
+        return plain(StatusCode::FORBIDDEN, "the identity headers are not those of a gateway\n");
+    };
     let timeout = shared.settings.request_timeout();
     let arrived = tokio::time::Instant::now();
     let Ok(place) = tokio::time::timeout(timeout, shared.places.take()).await else {
@@ -140,10 +147,10 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     let clock = Arc::new(Clock::new(deadline, shared.fleet.patience));
     parts.extensions.insert(Stay { _place: Some(place.clone()), clock: clock.clone() });
     let answering = async {
-        match journal::name(&shared, &parts, &peek) {
-            None => route(&shared, parts, body, peek).await,
+        match journal::name(&shared, caller, &parts, &peek) {
+            None => route(&shared, caller, parts, body, peek).await,
             Some(call) => {
-                let request = journal::Request { parts, body, peek };
+                let request = journal::Request { caller, parts, body, peek };
                 journal::answer(shared.clone(), call, request, place.clone(), deadline).await
             }
         }
@@ -175,23 +182,24 @@ fn overloaded(why: &str) -> Answer {
 /// To the era and the session that a request belongs to; the handler finds what is the caller's in the extensions.
 pub(crate) async fn route<H: ServerHandler>(
     shared: &Shared<H>,
+    caller: Caller,
     mut parts: Parts,
     body: Bytes,
     peek: Peek,
 ) -> Answer {
-    let caller = Caller::of(shared.settings.session_binding, &parts.headers);
+    parts.extensions.insert(caller);
     parts.extensions.insert(Handles::new(shared.sessions.clone(), caller));
     parts.extensions.insert(shared.fleet.announcer());
     let token = parts.headers.get(SESSION).map(|token| token.to_str().unwrap_or_default().to_owned());
     let Some(token) = token else {
         if peek.method == "initialize" && parts.method == Method::POST {
-            return handshake(shared, parts, body, peek).await;
+            return handshake(shared, caller, parts, body, peek).await;
         }
         return through(shared, parts, body).await;
     };
     let session = match shared.sessions.find(caller, &token).await {
         Ok(session) => session,
-        Err(refused) => return legacy::refusal(&refused, &peek.id),
+        Err(refused) => return reached(Reached::Nothing, legacy::refusal(&refused, &peek.id)),
     };
     parts.extensions.insert(Data::of_session(&shared.sessions, session.uuid));
     match parts.method {
@@ -201,7 +209,7 @@ pub(crate) async fn route<H: ServerHandler>(
         },
         Method::POST if !agrees(&parts, session.client.protocol_version.as_str()) => {
             let why = "MCP-Protocol-Version is not the one that was agreed";
-            fault(StatusCode::BAD_REQUEST, &peek.id, codes::INVALID_REQUEST, why)
+            reached(Reached::Nothing, fault(StatusCode::BAD_REQUEST, &peek.id, codes::INVALID_REQUEST, why))
         }
         Method::POST => {
             let at = At { sessions: &shared.sessions, fleet: &shared.fleet, caller };
@@ -265,8 +273,13 @@ async fn through<H: ServerHandler>(shared: &Shared<H>, mut parts: Parts, body: B
 }
 
 /// `initialize`: rmcp answers, the session's token is made of the answer.
-async fn handshake<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes, peek: Peek) -> Answer {
-    let caller = Caller::of(shared.settings.session_binding, &parts.headers);
+async fn handshake<H: ServerHandler>(
+    shared: &Shared<H>,
+    caller: Caller,
+    parts: Parts,
+    body: Bytes,
+    peek: Peek,
+) -> Answer {
     let (head, body) = through(shared, parts, body).await.into_parts();
     let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes);
     let result =

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use regatta_seal::{RegistrationSecret, SECRET_MIN};
+use regatta_seal::{IDENTITY_SECRET_MIN, RegistrationSecret, SECRET_MIN};
 use serde::Deserialize;
 
 /// The longest pause between heartbeats that gateways bear with (`regatta_policy::registry`).
@@ -96,6 +96,9 @@ pub struct Settings {
     pub store_prefix: String,
     /// The gateways' `registry_secret`, at least 16 bytes; empty: the registration is not signed.
     pub registry_secret: Secret,
+    /// The gateways' `identity_secret`, at least 32 bytes: whom a gateway names is who calls. Several while one is changed;
+    /// none: what a gateway says of its callers is overlooked.
+    pub identity_secrets: Vec<Secret>,
     /// Between two heartbeats. It is announced: gateways hold a node for gone after four of them at the earliest.
     pub heartbeat_ms: u64,
     /// How long a shutdown waits for what runs.
@@ -129,6 +132,7 @@ impl Default for Settings {
             store_url: String::new(),
             store_prefix: "mcp:".to_owned(),
             registry_secret: Secret::default(),
+            identity_secrets: Vec::new(),
             heartbeat_ms: 5000,
             drain_s: 30,
         }
@@ -168,6 +172,11 @@ impl Settings {
         take("STORE_URL", &mut text(&mut all.store_url));
         take("STORE_PREFIX", &mut text(&mut all.store_prefix));
         take("REGISTRY_SECRET", &mut text(&mut all.registry_secret.0));
+        take("IDENTITY_SECRETS", &mut |value| {
+            all.identity_secrets =
+                value.split(',').map(str::trim).map(|one| Secret(one.to_owned())).collect();
+            true
+        });
         take("WORKER_THREADS", &mut number(&mut all.worker_threads));
         take("CONCURRENT_MAX", &mut number(&mut all.concurrent_max));
         take("QUEUE_MAX", &mut number(&mut all.queue_max));
@@ -223,6 +232,12 @@ impl Settings {
             (
                 !self.registry_secret.0.is_empty() && self.registry_secret.0.len() < SECRET_MIN,
                 format!("registry_secret is shorter than {SECRET_MIN} bytes: it could be guessed"),
+            ),
+            (
+                self.identity_secrets.iter().any(|secret| secret.0.len() < IDENTITY_SECRET_MIN),
+                format!(
+                    "one of identity_secrets is shorter than {IDENTITY_SECRET_MIN} bytes: it could be guessed"
+                ),
             ),
             (
                 self.heartbeat_ms > HEARTBEAT_MS_MAX,

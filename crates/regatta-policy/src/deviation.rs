@@ -240,7 +240,8 @@ impl Deviation {
         // What lives must never be deleted, whoever retired it.
         let Deviation { rebound, retired, later, .. } = &mut merged;
         retired.retain(|retired| {
-            rebound.iter().all(|rebound| rebound.to != *retired) && later.iter().all(|one| one.to != *retired)
+            let is_other = |to: &Binding| to.upstream_session != retired.upstream_session;
+            rebound.iter().all(|rebound| is_other(&rebound.to)) && later.iter().all(|one| is_other(&one.to))
         });
         merged
     }
@@ -255,7 +256,7 @@ impl Deviation {
             Some(old) => *old = rebound,
             None => self.rebound.push(rebound),
         }
-        self.retired.retain(|retired| retired != to);
+        self.retired.retain(|retired| retired.upstream_session != to.upstream_session);
         self.retire(left);
         true
     }
@@ -279,15 +280,17 @@ impl Deviation {
             let oldest = self.later.remove(0);
             self.retire(oldest.to);
         }
-        self.retired.retain(|retired| retired != to);
+        self.retired.retain(|retired| retired.upstream_session != to.upstream_session);
         self.later.push(Later { to: to.clone(), etag });
         true
     }
 
-    /// Remembers an upstream session left behind, unless it is where the session lives, or there was none.
+    /// Remembers an upstream session left behind, unless the session lives in it, or there was none. Replicas that share
+    /// their sessions know it under one name at every place: ended at one, it would be over at all.
     fn retire(&mut self, left: Binding) {
-        let alive = self.rebound.iter().any(|rebound| rebound.to == left)
-            || self.later.iter().any(|later| later.to == left);
+        let is_it = |to: &Binding| to.upstream_session == left.upstream_session;
+        let alive = self.rebound.iter().any(|rebound| is_it(&rebound.to))
+            || self.later.iter().any(|later| is_it(&later.to));
         if left.upstream_session.is_none() || alive || self.retired.contains(&left) {
             return;
         }

@@ -21,6 +21,9 @@ pub enum Loss {
 pub enum Repeatability {
     /// It does not: a read method, a tool in `repeatable_tools`, or an annotation that the operator trusts.
     Harmless,
+    /// A journal that the server's replicas share runs it once however often it is sent, and answers every repeat: with the
+    /// result of the first, or that its outcome is unknown.
+    Journaled,
     /// It may.
     Harmful,
 }
@@ -39,7 +42,7 @@ pub enum Answer {
 pub enum Repeats {
     /// Not yet.
     None,
-    /// Once: that was all.
+    /// As often as allowed: that was all.
     Spent,
 }
 
@@ -51,6 +54,9 @@ pub enum Retry {
     Elsewhere,
     /// It may have been executed, and that is harmless: once more, if the [`Budget`] grants it.
     Again,
+    /// It may have been executed, and the journal knows: sent again to a replica that shares it. Costs no budget if the
+    /// replica is gone or the connection broke, because what is asked for is an answer and no second execution.
+    AskJournal,
     /// Answered with −31001, `executed: "unknown"`.
     Never,
 }
@@ -62,7 +68,13 @@ pub fn classify(loss: Loss, repeatability: Repeatability, answer: Answer, repeat
         (Answer::Begun, _, _, _) => Retry::Never,
         (Answer::Unbegun, Loss::Unwritten | Loss::UnknownSession, _, _) => Retry::Elsewhere,
         (Answer::Unbegun, Loss::Written, Repeatability::Harmless, Repeats::None) => Retry::Again,
-        (Answer::Unbegun, Loss::Written, Repeatability::Harmless, Repeats::Spent) => Retry::Never,
+        (Answer::Unbegun, Loss::Written, Repeatability::Journaled, Repeats::None) => Retry::AskJournal,
+        (
+            Answer::Unbegun,
+            Loss::Written,
+            Repeatability::Harmless | Repeatability::Journaled,
+            Repeats::Spent,
+        ) => Retry::Never,
         (Answer::Unbegun, Loss::Written, Repeatability::Harmful, _) => Retry::Never,
     }
 }
@@ -158,7 +170,7 @@ mod tests {
     fn all_combinations_follow_design_5() {
         use {Answer::*, Loss::*, Repeatability::*};
         for loss in [Unwritten, UnknownSession, Written] {
-            for repeatability in [Harmless, Harmful] {
+            for repeatability in [Harmless, Journaled, Harmful] {
                 for answer in [Unbegun, Begun] {
                     for repeats in [Repeats::None, Repeats::Spent] {
                         let retry = classify(loss, repeatability, answer, repeats);
@@ -169,6 +181,8 @@ mod tests {
                             Retry::Elsewhere // rule 1; "unknown session" was not executed
                         } else if repeatability == Harmless && repeats == Repeats::None {
                             Retry::Again // rule 2: once
+                        } else if repeatability == Journaled && repeats == Repeats::None {
+                            Retry::AskJournal // rule 3: the journal answers instead
                         } else {
                             Retry::Never // rule 3
                         };

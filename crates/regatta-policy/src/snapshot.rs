@@ -193,6 +193,16 @@ pub struct Replica {
     pub duty: Duty,
     /// What it says of its own load, if it is a node and its report is fresh.
     pub load: Option<Load>,
+    /// The tools, sorted, whose calls it keeps in the journal of its server: sent again to a replica that keeps them too,
+    /// such a call runs at most once.
+    pub journal: Arc<[String]>,
+}
+
+impl Replica {
+    /// Whether calls of `tool` are in its journal.
+    pub fn journals(&self, tool: &str) -> bool {
+        self.journal.binary_search_by(|kept| kept.as_str().cmp(tool)).is_ok()
+    }
 }
 
 /// Where a replica listens, taken apart once.

@@ -54,7 +54,15 @@ fn replica(url: &str) -> Option<Replica> {
         path: format!("/{path}"),
     };
     let id = ReplicaId::of("bare", url);
-    Some(Replica { id, endpoint, health: Health::Unknown, eras: Eras::Dual, duty: Duty::Serving, load: None })
+    Some(Replica {
+        id,
+        endpoint,
+        health: Health::Unknown,
+        eras: Eras::Dual,
+        duty: Duty::Serving,
+        load: None,
+        journal: [].into(),
+    })
 }
 
 fn snapshot(replicas: Vec<Replica>) -> Snapshot {

@@ -45,6 +45,7 @@ pub struct Metrics {
     pub(crate) sessions_opened: Counter,
     pub(crate) sessions_ended: Counter,
     pub(crate) outcome_unknown: Counter,
+    pub(crate) journal_asked: Counter,
     pub(crate) bad_answers: Counter,
     pub(crate) dropped_messages: Counter,
     pub(crate) resumed: Counter,
@@ -123,6 +124,7 @@ impl Metrics {
             sessions_opened: Counter::default(),
             sessions_ended: Counter::default(),
             outcome_unknown: Counter::default(),
+            journal_asked: Counter::default(),
             bad_answers: Counter::default(),
             dropped_messages: Counter::default(),
             resumed: Counter::default(),
@@ -174,6 +176,7 @@ impl Metrics {
             ("sessions_opened", "Legacy sessions opened", &self.sessions_opened),
             ("sessions_ended", "Legacy sessions ended by their client", &self.sessions_ended),
             ("outcome_unknown", "Calls that were written upstream and lost", &self.outcome_unknown),
+            ("journal_asked", "Lost calls that the journal of the nodes was asked for", &self.journal_asked),
             ("bad_answers", "Upstream answers that could not be used", &self.bad_answers),
             (
                 "dropped_messages",

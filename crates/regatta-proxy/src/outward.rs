@@ -3,9 +3,9 @@
 //! Put on each attempt anew, over whatever the client sent under these names, so that a rotated secret counts from
 //! the next attempt on. The signature covers time, server, principal and scopes; it says who, not what.
 
-use aws_lc_rs::hmac;
 use http::{HeaderName, HeaderValue};
 use regatta_policy::snapshot::{Server, Snapshot};
+use regatta_seal::{Identity, IdentitySecret};
 use secrecy::ExposeSecret as _;
 
 use crate::clock;
@@ -22,7 +22,7 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-regatta-signature");
 pub(crate) struct Outward {
     server: String,
     credential: Option<(HeaderName, HeaderValue)>,
-    key: Option<hmac::Key>,
+    key: Option<IdentitySecret>,
 }
 
 impl Outward {
@@ -34,7 +34,7 @@ impl Outward {
             Some((HeaderName::from_bytes(credential.header.as_bytes()).ok()?, value))
         });
         let secret = snapshot.access.as_ref().and_then(|access| access.identity_secret.as_ref());
-        let key = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes()));
+        let key = secret.map(|secret| IdentitySecret::new(secret.expose_secret()));
         Outward { server: server.name.clone(), credential, key }
     }
 
@@ -56,17 +56,14 @@ impl Outward {
         }
     }
 
-    fn sign(&self, key: &hmac::Key, request: &mut RequestHead, principal: &Principal) {
+    fn sign(&self, key: &IdentitySecret, request: &mut RequestHead, principal: &Principal) {
         let pairs = [("iss", &*principal.issuer), ("sub", &*principal.subject)];
         let who = form(pairs.into_iter());
         let claims = form(principal.claims.iter().map(|(name, value)| (&**name, &**value)));
         let scopes: Vec<&str> = principal.scopes.iter().map(|scope| &**scope).filter(is_scope).collect();
         let scopes = scopes.join(" ");
-        let at = clock::wall_seconds();
-        let text = format!("v1\n{at}\n{}\n{who}\n{scopes}\n{claims}", self.server);
-        let tag = hmac::sign(key, text.as_bytes());
-        let tag: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let signature = format!("t={at},v1={tag}");
+        let said = Identity { server: &self.server, principal: &who, scopes: &scopes, claims: &claims };
+        let signature = key.sign(&said, clock::wall_seconds().into());
         for (name, value) in [(PRINCIPAL, who), (SCOPES, scopes), (CLAIMS, claims), (SIGNATURE, signature)] {
             // All of them are visible ASCII by now.
             if let Ok(value) = HeaderValue::try_from(value) {
@@ -118,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_server_can_check_who_calls_and_nobody_else_can_say_it() {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, b"shared with shop");
+        let key = IdentitySecret::new("shared with shop");
         let outward = Outward { server: "shop".into(), credential: None, key: Some(key.clone()) };
         let scopes = ["read".into(), "\u{e9}".into()];
         let claims = vec![("tenant".into(), "a&b".into())];
@@ -130,17 +127,14 @@ mod tests {
         };
         assert_eq!(said(PRINCIPAL), "iss=https%3A%2F%2Fa.example&sub=al%20ice%0D%0A");
         assert_eq!((said(SCOPES), said(CLAIMS)), ("read".into(), "tenant=a%26b".into()));
-        let signature = said(SIGNATURE);
-        let (at, tag) = signature.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).expect("shape");
-        let text = format!("v1\n{at}\nshop\n{}\n{}\n{}", said(PRINCIPAL), said(SCOPES), said(CLAIMS));
-        let tag: Vec<u8> =
-            (0..tag.len()).step_by(2).map(|i| u8::from_str_radix(&tag[i..i + 2], 16).expect("hex")).collect();
-        hmac::verify(&key, text.as_bytes(), &tag).expect("signed");
+        let (principal, scopes, claims) = (said(PRINCIPAL), said(SCOPES), said(CLAIMS));
+        let who = Identity { server: "shop", principal: &principal, scopes: &scopes, claims: &claims };
+        assert!(key.verifies(&who, &said(SIGNATURE), clock::wall_seconds().into()));
     }
 
     #[test]
     fn nobody_is_not_named_and_a_credential_takes_the_place_of_the_clients() {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, b"shared with shop");
+        let key = IdentitySecret::new("shared with shop");
         let credential = Some((http::header::AUTHORIZATION, HeaderValue::from_static("Bearer ours")));
         let outward = Outward { credential, key: Some(key), ..Outward::default() };
         assert_eq!(written(&outward, None), [("authorization".to_owned(), "Bearer ours".to_owned())]);

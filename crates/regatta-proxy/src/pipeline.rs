@@ -13,6 +13,7 @@ pub(crate) mod detached;
 pub(crate) mod exchange;
 pub(crate) mod handshake;
 pub(crate) mod initialize;
+pub(crate) mod journal;
 pub(crate) mod later;
 pub(crate) mod leg;
 pub(crate) mod legacy;

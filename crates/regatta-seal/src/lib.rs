@@ -5,12 +5,14 @@
 //! sealed for one purpose never opens for another. Keys appear in no `Debug` output and are wiped when dropped.
 
 mod digest;
+mod identity;
 mod key;
 mod registration;
 mod ring;
 mod text;
 
 pub use digest::{digest16, digest32, random_u64, random16};
+pub use identity::{IDENTITY_SECRET_MIN, IDENTITY_SKEW_MAX_S, Identity, IdentitySecret};
 pub use key::{Fingerprint, MasterKey, NotAKey, Purpose};
 pub use registration::{NotASecret, RegistrationSecret, SECRET_MIN};
 pub use ring::{KEYS_MAX, KeyRing, OpenError, Opened, claimed_key, plain_max};

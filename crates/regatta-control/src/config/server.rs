@@ -169,6 +169,7 @@ fn replica(
         eras: Eras::Unknown,
         duty: Duty::Serving,
         load: None,
+        journal: [].into(),
     })
 }
 

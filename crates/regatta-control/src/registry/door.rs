@@ -109,7 +109,9 @@ impl Gate<'_> {
             return Err(Refused::Unsigned);
         }
         let signed = ["boot", "url", "server", "tools", "sessionState"].map(|name| field(name).as_bytes());
-        let parts: Vec<&[u8]> = std::iter::once(id.as_bytes()).chain(signed).collect();
+        // Last, and only where it is: nodes that know nothing of it sign six parts.
+        let journal = Some(field("journal").as_bytes()).filter(|journal| !journal.is_empty());
+        let parts: Vec<&[u8]> = std::iter::once(id.as_bytes()).chain(signed).chain(journal).collect();
         let is_signed = secrets.known.iter().any(|secret| secret.verifies(&parts, signature));
         if is_signed { Ok(()) } else { Err(Refused::Forged) }
     }

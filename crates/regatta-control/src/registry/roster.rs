@@ -3,6 +3,7 @@
 //! Keeps its bounds: what it remembers of refused entries goes with them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use regatta_policy::registry::{Alive, Entry, Load, Mood, Nodes, Reach, Standing};
@@ -31,6 +32,8 @@ pub struct Member {
     pub session_state: Option<SessionState>,
     /// The names of its tools, if it reports them.
     pub tools: Option<Vec<String>>,
+    /// The tools whose calls it keeps in a journal, sorted.
+    pub journal: Arc<[String]>,
     joined: Micros,
 }
 
@@ -194,6 +197,7 @@ fn member(alive: &Alive<'_>, endpoints: &BTreeMap<String, Endpoint>) -> Option<M
         load: alive.load,
         session_state: entry.session_state,
         tools: entry.tools.clone(),
+        journal: entry.journal.as_slice().into(),
         joined: alive.joined,
     })
 }

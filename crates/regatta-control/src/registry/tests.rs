@@ -40,7 +40,8 @@ fn signed(id: &str, secret: &str, mut fields: NodeFields) -> NodeFields {
     let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let parts =
         [id.to_owned(), field("boot"), field("url"), field("server"), field("tools"), field("sessionState")];
-    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+    let journal = Some(field("journal")).filter(|journal| !journal.is_empty());
+    let parts: Vec<&[u8]> = parts.iter().chain(&journal).map(|part| part.as_bytes()).collect();
     let sig = RegistrationSecret::new(secret).unwrap().sign(&parts);
     fields.insert("sig".to_owned(), sig);
     fields
@@ -88,6 +89,7 @@ fn with_a_secret_what_is_unsigned_or_forged_is_refused() {
         ("url", "http://10.0.0.2:1/mcp"),
         ("tools", "[]"),
         ("sessionState", "external"),
+        ("journal", "[\"a\"]"),
         ("sig", "x"),
     ] {
         let mut changed = good.clone();
@@ -96,6 +98,10 @@ fn with_a_secret_what_is_unsigned_or_forged_is_refused() {
     }
     let foreign = signed("n1", "another secret, as long", fields(&[]));
     assert_eq!(refusal(gate.judge("n1", &foreign)), Some(Refused::Forged));
+    let mut keeps = signed("n1", SECRET, fields(&[("journal", "[\"order\"]")]));
+    assert!(matches!(gate.judge("n1", &keeps), Verdict::Welcome(entry, _) if entry.journal == ["order"]));
+    keeps.remove("journal");
+    assert_eq!(refusal(gate.judge("n1", &keeps)), Some(Refused::Forged), "nobody takes it away");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 mod anywhere;
 mod budget;
+mod front;
+mod gateway;
+mod kills;
 mod sharded;
 mod shop;
 mod trips;
@@ -51,6 +54,12 @@ impl Running {
     async fn status(&self, path: &str) -> Option<StatusCode> {
         let client = Client::new(&format!("http://127.0.0.1:{}{path}", self.port));
         client.send(http::Method::GET, &[], "").await.ok().map(|answer| answer.status)
+    }
+
+    async fn get(&self, path: &str) -> Option<String> {
+        let client = Client::new(&format!("http://127.0.0.1:{}{path}", self.port));
+        let answer = client.send(http::Method::GET, &[], "").await.ok()?;
+        Some(String::from_utf8_lossy(&answer.bytes().await.ok()?).into_owned())
     }
 
     async fn wait_ready(&self) {

@@ -105,9 +105,27 @@ fn a_lost_later_binding_is_replaced_once_and_retired() {
 fn the_oldest_later_binding_gives_way() {
     let mut record = Deviation::default();
     for n in 0..=LATER_MAX as u8 {
-        settle(&mut record, None, &at(n, "s"), &[n]);
+        settle(&mut record, None, &at(n, &n.to_string()), &[n]);
     }
-    assert_eq!((record.later.len(), &record.retired[..]), (LATER_MAX, &[at(0, "s")][..]));
+    assert_eq!((record.later.len(), &record.retired[..]), (LATER_MAX, &[at(0, "0")][..]));
+}
+
+/// Replicas that keep sessions outside their processes know one session under one name.
+#[test]
+fn a_session_that_keeps_its_upstream_session_leaves_nothing_to_end() {
+    let mut record = Deviation::default();
+    rehome(&mut record, &at(1, "a"), &at(2, "a"), 1);
+    rehome(&mut record, &at(1, "a"), &at(3, "a"), 2);
+    settle(&mut record, None, &at(4, "a"), &[4]);
+    settle(&mut record, Some(&at(4, "a")), &at(5, "b"), &[5]);
+    assert_eq!(record.retired, []);
+    let mut ours = Deviation { rebound: vec![], ..record.clone() };
+    rehome(&mut ours, &at(1, "a"), &at(6, "a"), 3);
+    assert_eq!(ours.merge(&record, 9).retired, []);
+    rehome(&mut record, &at(1, "a"), &at(2, "c"), 4);
+    assert_eq!(record.retired, [at(3, "a")], "only what nobody lives in any more");
+    rehome(&mut record, &at(1, "a"), &at(1, "a"), 5);
+    assert_eq!(record.retired, [at(2, "c")]);
 }
 
 #[test]

@@ -64,6 +64,9 @@ pub struct Entry {
     pub session_state: Option<SessionState>,
     /// The names of its tools, sorted, if it reports them.
     pub tools: Option<Vec<String>>,
+    /// The names of tools, sorted, whose calls it keeps in a journal that all nodes of its server share: a call that is sent
+    /// again, to whichever of them, runs at most once.
+    pub journal: Vec<String>,
     /// Its version, for people.
     pub version: Option<String>,
 }
@@ -122,7 +125,11 @@ impl Entry {
             server: must("server", WORD_MAX)?.to_owned(),
             url: must("url", URL_MAX)?.to_owned(),
             session_state: text("sessionState", WORD_MAX)?.map(session_state).transpose()?,
-            tools: text("tools", usize::MAX)?.map(tools).transpose()?,
+            tools: text("tools", usize::MAX)?.map(|text| names("tools", text)).transpose()?,
+            journal: text("journal", usize::MAX)?
+                .map(|text| names("journal", text))
+                .transpose()?
+                .unwrap_or_default(),
             version: text("version", WORD_MAX)?.map(str::to_owned),
         })
     }
@@ -168,8 +175,8 @@ fn session_state(text: &str) -> Result<SessionState, Unfit> {
 }
 
 /// A JSON list of names, or of objects with a `name` as `tools/list` has them.
-fn tools(text: &str) -> Result<Vec<String>, Unfit> {
-    let odd = Unfit::Odd("tools");
+fn names(field: &'static str, text: &str) -> Result<Vec<String>, Unfit> {
+    let odd = Unfit::Odd(field);
     let Ok(Value::Array(list)) = serde_json::from_str(text) else { return Err(odd) };
     if list.len() > TOOLS_MAX {
         return Err(Unfit::TooManyTools);
@@ -225,6 +232,7 @@ mod tests {
             ("tools", r#"["b", {"name":"a","inputSchema":{}}, "b"]"#),
             ("sessionState", "external"),
             ("boot", "x1"),
+            ("journal", r#"["order", "add"]"#),
         ]);
         let entry = entry.expect("fits");
         assert_eq!(entry.load, Some(Load { permille: 750 }));
@@ -234,6 +242,10 @@ mod tests {
         assert_eq!(beat_every("9e12"), Some(BEAT_MAX), "nobody stays forever by saying so");
         assert_eq!(entry.tools, Some(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(entry.session_state, Some(SessionState::External));
+        assert_eq!(
+            (entry.journal, read(&[]).expect("fits").journal),
+            (vec!["add".into(), "order".into()], vec![])
+        );
     }
 
     #[test]
@@ -256,6 +268,7 @@ mod tests {
             ("tools", "{}", Unfit::Odd("tools")),
             ("tools", "[1]", Unfit::Odd("tools")),
             ("tools", r#"[""]"#, Unfit::Odd("tools")),
+            ("journal", "order", Unfit::Odd("journal")),
         ] {
             assert_eq!(read(&[(name, value)]), Err(unfit), "{name} = {value}");
         }

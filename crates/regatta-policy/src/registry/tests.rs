@@ -23,6 +23,7 @@ fn node(id: &str, beat: u64) -> Entry {
         url: format!("http://{id}:1/mcp"),
         session_state: None,
         tools: None,
+        journal: Vec::new(),
         version: None,
     }
 }

@@ -126,6 +126,7 @@ impl Node {
             url: format!("http://{}:1/mcp", self.id),
             session_state: None,
             tools: None,
+            journal: Vec::new(),
             version: None,
         }
     }

@@ -286,7 +286,7 @@ impl World {
         self.replicas[replica].in_flight += 1;
         let most = match self.requests[request].repeatability {
             Repeatability::Harmless => 2,
-            Repeatability::Harmful => 1,
+            Repeatability::Journaled | Repeatability::Harmful => 1,
         };
         assert!(self.requests[request].written <= most, "seed={}: executed too often", self.plan.seed);
         let mut took = Duration::from_micros(self.dice.between(10_000, 30_000));
@@ -412,7 +412,7 @@ impl World {
                     return self.send(request);
                 }
             }
-            Retry::Never => {}
+            Retry::Never | Retry::AskJournal => {}
         }
         self.report.lost += 1;
         self.open -= 1;

@@ -169,6 +169,7 @@ fn errand(
         upkeep: None,
         noted: None,
         entry: None,
+        journaled: None,
         alarm: None,
     })
 }

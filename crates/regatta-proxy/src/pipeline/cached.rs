@@ -251,6 +251,7 @@ fn fetch_anew(gateway: &Arc<Gateway>, call: &Call, bound: Option<&Bound>, fill: 
         upkeep: None,
         noted: None,
         entry: admit::entry(call),
+        journaled: None,
     });
     let bounds = &call.server.server.call;
     let patience = Patience { silence: bounds.request_timeout, whole: bounds.request_max };

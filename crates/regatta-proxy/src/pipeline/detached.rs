@@ -110,11 +110,14 @@ pub(super) fn trails(answered: &Answered) -> bool {
     answered.errand.era == Era::Legacy && is_json(answered) && !answered.answer.body.is_whole()
 }
 
-/// Waits for all of an answer in JSON.
-pub(super) async fn hold(answered: Answered) -> Result<Answered, Refusal> {
+/// Waits for all of an answer in JSON; with the errand, if that fails.
+pub(super) async fn hold(answered: Answered) -> Result<Answered, (Box<Errand>, Refusal)> {
     let Answered { errand, answer, kind, replica } = answered;
     let UpstreamAnswer { head, body } = answer;
-    let body = UpstreamBody::held(text_of(&errand, body).await?);
+    let body = match text_of(&errand, body).await {
+        Ok(text) => UpstreamBody::held(text),
+        Err(refusal) => return Err((errand, refusal)),
+    };
     Ok(Answered { errand, answer: UpstreamAnswer { head, body }, kind, replica })
 }
 

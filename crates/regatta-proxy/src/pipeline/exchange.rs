@@ -17,6 +17,7 @@ use regatta_policy::retry::Repeatability;
 use regatta_policy::snapshot::{Health, Leases};
 
 use super::attempts::{Attempts, Next, attempt};
+use super::journal::Journaled;
 use super::notes::Noted;
 use super::{cached, detached, handshake, rehome};
 use crate::admit;
@@ -65,6 +66,8 @@ pub(crate) struct Errand {
     pub noted: Option<Box<Noted>>,
     /// What it shows at its server's gate, where it has still to pass.
     pub entry: Option<Box<Entry>>,
+    /// A call that the nodes' journal may know.
+    pub journaled: Option<Box<Journaled>>,
     /// The timer of the task that it stays in to its end; none if it may move to another.
     pub alarm: Option<Alarm>,
 }
@@ -116,12 +119,29 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
     {
         return Ok(Answered::kept(errand, text));
     }
+    loop {
+        match once(errand).await? {
+            Outcome::Answered(answered) => return Ok(answered),
+            Outcome::BrokeOff(again) => errand = again,
+        }
+    }
+}
+
+/// What one way to a replica came to.
+#[expect(clippy::large_enum_variant, reason = "the large one is the ordinary case, and none is kept")]
+enum Outcome {
+    Answered(Answered),
+    /// The answer broke off, and the journal may have it.
+    BrokeOff(Box<Errand>),
+}
+
+async fn once(mut errand: Box<Errand>) -> Result<Outcome, Refusal> {
     let gained = match errand.entry.take() {
         None => run(&mut errand).await,
         Some(entry) => Box::pin(run_with_a_place(&mut errand, &entry)).await,
     };
     if let Some(text) = cached::spare(&mut errand, &gained) {
-        return Ok(Answered::kept(errand, text));
+        return Ok(Outcome::Answered(Answered::kept(errand, text)));
     }
     let (answer, replica) = gained?;
     let kind = answer.head.kind;
@@ -133,9 +153,15 @@ pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusa
     {
         at_server.answered(how);
     }
-    match detached::trails(&answered) {
-        true => Box::pin(detached::hold(answered)).await,
-        false => Ok(answered),
+    if !detached::trails(&answered) {
+        return Ok(Outcome::Answered(answered));
+    }
+    match Box::pin(detached::hold(answered)).await {
+        Ok(answered) => Ok(Outcome::Answered(answered)),
+        Err((mut errand, refusal)) => {
+            let is_broken = matches!(refusal.fault, Fault::OutcomeUnknown { .. });
+            if is_broken && errand.asks_again(replica) { Ok(Outcome::BrokeOff(errand)) } else { Err(refusal) }
+        }
     }
 }
 
@@ -149,7 +175,23 @@ async fn run_with_a_place(errand: &mut Errand, entry: &Entry) -> Result<Gained, 
     run(errand).await
 }
 
+/// Runs the errand to the head of an answer. Once a call may have been run, nothing but the journal's word is one.
 async fn run(errand: &mut Errand) -> Result<Gained, Refusal> {
+    let gained = attempt_all(errand).await;
+    if !errand.is_in_journal() {
+        return gained;
+    }
+    match gained {
+        Ok((answer, replica)) if !answer.head.status.is_server_error() => Ok((answer, replica)),
+        Err(refusal) if matches!(refusal.fault, Fault::OutcomeUnknown { .. }) => Err(refusal),
+        Ok(_) | Err(_) => {
+            errand.gateway.metrics.outcome_unknown.inc();
+            Err(errand.refuse(Fault::OutcomeUnknown { why: "its replica was lost, and no other could tell" }))
+        }
+    }
+}
+
+async fn attempt_all(errand: &mut Errand) -> Result<Gained, Refusal> {
     errand.gateway.earn_retry();
     // Every replica fails: told at once, instead of each caller finding out by itself. Only what is answered can be.
     if errand.asker.id.is_some() && errand.server.knock() == Knock::Shut {
@@ -206,6 +248,9 @@ async fn bound(errand: &mut Errand) -> Result<Gained, Refusal> {
                 continue;
             }
         }
+        if errand.would_run_twice_at(view) {
+            break;
+        }
         match errand.send(view, Some(&session), arming(errand, round)).await {
             // What fresh sessions answer too is about the request.
             Ok(answer)
@@ -222,7 +267,7 @@ async fn bound(errand: &mut Errand) -> Result<Gained, Refusal> {
             }
             // Our own bound, which says nothing of the replica: its sessions stay.
             Err(Loss::Full) => return Err(errand.refuse(Fault::Overloaded)),
-            Err(loss) => match state.after(errand, loss) {
+            Err(loss) => match state.after(errand, loss, view) {
                 Next::Elsewhere => match view.upstream.judge_gone(attempt(loss), &server.server.call) {
                     Verdict::Gone => errand.move_home(rehome::Reason::OutOfReach).await?,
                     Verdict::TryAgain { after } => tokio::time::sleep(after).await,
@@ -260,9 +305,13 @@ async fn unbound(errand: &mut Errand) -> Result<Gained, Refusal> {
         else {
             break;
         };
+        if errand.would_run_twice_at(view) {
+            tried.add(&server, view.replica.id);
+            continue;
+        }
         match errand.send(view, None, errand.arming()).await {
             Ok(answer) => return Ok((answer, view.replica.id)),
-            Err(loss) => match state.after(errand, loss) {
+            Err(loss) => match state.after(errand, loss, view) {
                 Next::Elsewhere | Next::Again => tried.add(&server, view.replica.id),
                 Next::Refuse(fault) => return Err(errand.refuse(fault)),
             },
@@ -282,7 +331,7 @@ async fn made(errand: &mut Errand, maker: ReplicaId) -> Result<Gained, Refusal> 
     for _ in 0..if is_request { 2 } else { ROUNDS_MAX } {
         match errand.send(view, None, errand.arming()).await {
             Ok(answer) => return Ok((answer, maker)),
-            Err(loss) => match state.after(errand, loss) {
+            Err(loss) => match state.after(errand, loss, view) {
                 Next::Elsewhere | Next::Again if is_request => {}
                 Next::Elsewhere | Next::Again => {
                     match view.upstream.judge_gone(attempt(loss), &server.server.call) {

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use regatta_mcp::{Method, write};
+use regatta_policy::snapshot::SessionState;
 use regatta_policy::token::Capabilities;
 
 use crate::bind::mint::Negotiated;
@@ -19,6 +20,8 @@ use crate::view::{ReplicaView, ServerView};
 pub(super) struct Opened {
     /// The home that it would be.
     pub home: Home,
+    /// Since when it is open.
+    pub since: Since,
     server: Arc<ServerView>,
     client: Outbound,
     is_kept: bool,
@@ -28,7 +31,14 @@ impl Opened {
     fn new(server: &Arc<ServerView>, view: &ReplicaView, client: &Outbound, session: HeaderValue) -> Opened {
         let home =
             Home { replica: view.replica.id, upstream_session: session, etag: regatta_seal::random16() };
-        Opened { home, server: server.clone(), client: client.clone(), is_kept: false }
+        Opened { home, since: Since::Now, server: server.clone(), client: client.clone(), is_kept: false }
+    }
+
+    /// The session's own upstream session at `view`: whether or not that becomes its home, it lives on.
+    fn shared(server: &Arc<ServerView>, view: &ReplicaView, client: &Outbound, bound: &Bound) -> Opened {
+        let mut opened = Opened::new(server, view, client, bound.home.upstream_session.clone());
+        (opened.since, opened.is_kept) = (Since::Ever, true);
+        opened
     }
 
     /// It is the session's home now, and lives on.
@@ -50,6 +60,42 @@ impl Drop for Opened {
             let Some(view) = server.replica(home.replica) else { return };
             let _ = probe::delete(view, &client, &home.upstream_session, &server.server.call).await;
         });
+    }
+}
+
+/// Since when an upstream session is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// For as long as the session is: it is the same at every replica. Nothing is to be repeated, told or ended.
+    Ever,
+    /// It was opened for this home.
+    Now,
+}
+
+/// An upstream session at `view`: the session's own one, where the server keeps sessions outside its processes and this
+/// replica knows it, else a new one.
+pub(super) async fn enter(
+    server: &Arc<ServerView>,
+    bound: &Bound,
+    view: &ReplicaView,
+    client: &Outbound,
+    needs: Capabilities,
+) -> Option<Opened> {
+    match server.server.session_state {
+        SessionState::External => {}
+        SessionState::Unknown | SessionState::Memory => {
+            return shake_hands(server, bound, view, client, needs).await;
+        }
+    }
+    let ping = write::request(&own_id(), "ping", None);
+    match probe::status(view, client, &bound.home.upstream_session, ping, &server.server.call).await {
+        Ok(StatusCode::OK) => Some(Opened::shared(server, view, client, bound)),
+        // Its own words for a session that it does not know (SESSIONS 4).
+        Ok(StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) => {
+            shake_hands(server, bound, view, client, needs).await
+        }
+        // Unwell, or out of reach of where sessions are kept: a new session would lose what this one has.
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) async fn initialize(
         upkeep: None,
         noted: None,
         entry: None,
+        journaled: None,
         alarm: None,
     });
     let answered = exchange(errand).await?;

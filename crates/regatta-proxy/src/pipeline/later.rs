@@ -11,7 +11,7 @@ use regatta_policy::ReplicaId;
 use regatta_policy::deviation::{Change, LogLevel};
 use regatta_policy::token::{Binding, Capabilities};
 
-use super::handshake::{self, own_id};
+use super::handshake::{self, Since, own_id};
 use super::rehome::Reason;
 use super::{record, rehome};
 use crate::bind::{self, seated};
@@ -122,10 +122,12 @@ async fn settle(
     view: &ReplicaView,
     places: &[ReplicaId],
 ) -> Result<Option<Bound>, Fault> {
-    let opened = handshake::shake_hands(wish.server, bound, view, wish.client, Capabilities::TOOLS).await;
+    let opened = handshake::enter(wish.server, bound, view, wish.client, Capabilities::TOOLS).await;
     let Some(opened) = opened else { return Ok(None) };
-    let home = &opened.home;
-    tell_level(wish.server, bound, wish.client, home).await;
+    let (home, since) = (&opened.home, opened.since);
+    if since == Since::Now {
+        tell_level(wish.server, bound, wish.client, home).await;
+    }
     let told = level(bound);
     // The handshake took its time, as that of a re-homing does.
     let bound = &met(gateway, bound).await?;
@@ -151,6 +153,7 @@ async fn settle(
     gateway.metrics.later_bindings.inc();
     tracing::info!(replica = %home.replica, tool = wish.tool, "session bound at a second replica for its tool");
     match wish.left {
+        _ if since == Since::Ever => {}
         Some((left, reason)) => {
             gateway.rehoming.moved(&Bound { home: left.clone(), ..bound }, reason, wish.client);
         }

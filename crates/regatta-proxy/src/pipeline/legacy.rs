@@ -20,7 +20,7 @@ use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
 use super::notes::Noted;
 use super::source::CallSource;
-use super::{batch, cached, later, modern, notes, tool_list};
+use super::{batch, cached, journal, later, modern, notes, tool_list};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
 use crate::fault::{Asker, Fault, Place, Refusal};
@@ -159,7 +159,8 @@ async fn cancelled(
 
 /// The errand of an ordinary legacy message.
 fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<Bound>) -> Box<Errand> {
-    let (repeatability, among) = (repeatability(&call), among(&call));
+    let (repeatability, among, mut rewritten) = (repeatability(&call), among(&call), Vec::new());
+    let journaled = journal::named(&call, bound.as_ref(), &mut rewritten);
     let place = match bound {
         Some(bound) => Where::Home(bound),
         None => Where::Any { maker: Maker::Nobody, affinity: None },
@@ -171,7 +172,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         caller: call.caller,
         method: Verb::POST,
         text: call.text,
-        rewritten: Vec::new(),
+        rewritten,
         asker,
         era: call.era,
         repeatability,
@@ -182,6 +183,7 @@ fn errand(gateway: &Arc<Gateway>, call: Box<Call>, asker: Asker, bound: Option<B
         upkeep: None,
         noted: None,
         entry: call.entry,
+        journaled,
         alarm: None,
     })
 }

@@ -16,7 +16,7 @@ use regatta_seal::Fingerprint;
 use super::cached::{self, First};
 use super::exchange::{Answered, Errand, Where, exchange};
 use super::legacy::repeatability;
-use super::tool_list;
+use super::{journal, tool_list};
 use crate::content::Kind;
 use crate::encode;
 use crate::encode::answer::{Marks, Role, mark};
@@ -61,7 +61,8 @@ pub(crate) async fn post(
         First::Answer(answer) => return Ok(answer),
         First::GoOn(call, upkeep) => (call, upkeep),
     };
-    let way = directions(&call, &gateway.ring.load()).map_err(|fault| fault.told(&asker))?;
+    let mut way = directions(&call, &gateway.ring.load()).map_err(|fault| fault.told(&asker))?;
+    let journaled = journal::named(&call, None, &mut way.rewritten);
     let key = way.key;
     let errand = Box::new(Errand {
         gateway: gateway.clone(),
@@ -81,6 +82,7 @@ pub(crate) async fn post(
         upkeep,
         noted: None,
         entry: call.entry,
+        journaled,
         alarm: Some(call.alarm),
     });
     match errand.upkeep {
@@ -173,6 +175,9 @@ async fn json(answered: Answered, key: Option<Fingerprint>) -> Result<Response<R
             let relay =
                 relay.ok_or_else(|| Fault::BadAnswer { why: "it is no JSON-RPC response" }.told(&asker))?;
             Ok(encode::head::like(head, ReplyBody::relay(relay)))
+        }
+        Held::Broken if errand.asks_again(replica) => {
+            Box::pin(async { self::answer(exchange(errand).await?, key).await }).await
         }
         Held::Broken => {
             errand.gateway.metrics.outcome_unknown.inc();

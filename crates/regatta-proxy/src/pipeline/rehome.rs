@@ -21,7 +21,7 @@ use crate::fault::Fault;
 use crate::forward::probe;
 use crate::gateway::{Gateway, Rehoming};
 use crate::headers::Outbound;
-use crate::pipeline::handshake::{self, own_id};
+use crate::pipeline::handshake::{self, Since, own_id};
 use crate::pipeline::{later, record};
 use crate::route;
 use crate::session::{Bound, Home, Seat, Session};
@@ -116,10 +116,15 @@ async fn settle(
 ) -> Result<Bound, Unsettled> {
     let Some(issued) = bound.session.content.bindings.first() else { return Err(Unsettled::NextPlease) };
     let needs = bound.session.content.capabilities;
-    let opened = handshake::shake_hands(server, bound, view, client, needs).await;
+    let opened = match reason {
+        Reason::SessionUnknown => handshake::shake_hands(server, bound, view, client, needs).await,
+        Reason::Removed | Reason::OutOfReach => handshake::enter(server, bound, view, client, needs).await,
+    };
     let opened = opened.ok_or(Unsettled::NextPlease)?;
-    let home = &opened.home;
-    repeat(server, bound, view, client, home).await;
+    let (home, since) = (&opened.home, opened.since);
+    if since == Since::Now {
+        repeat(server, bound, view, client, home).await;
+    }
     // The handshake took its time. To a gateway that was stopped meanwhile the store seems away, and what it would keep for
     // later then is a move that another gateway made long ago (RELIABILITY F8, F9).
     let record = bind::meet_patiently(gateway, &bound.session).await.map_err(Unsettled::Fault)?;
@@ -136,11 +141,13 @@ async fn settle(
         return Ok(moved);
     }
     let home = opened.keep();
-    if !is_told_alike(bound, &moved) {
-        // What was asked for at the old home meanwhile.
-        repeat(server, &moved, view, client, &home).await;
+    if since == Since::Now {
+        if !is_told_alike(bound, &moved) {
+            // What was asked for at the old home meanwhile.
+            repeat(server, &moved, view, client, &home).await;
+        }
+        gateway.rehoming.moved(bound, reason, client);
     }
-    gateway.rehoming.moved(bound, reason, client);
     follow(gateway, bound.session.uuid);
     gateway.metrics.rehomed.inc();
     tracing::info!(from = %bound.home.replica, to = %home.replica, ?reason, "session re-homed");
@@ -304,6 +311,9 @@ async fn end_all(gateway: &Arc<Gateway>, server: &Arc<ServerView>, left: Vec<Ret
 async fn end(gateway: Arc<Gateway>, server: Arc<ServerView>, left: Retired) -> Option<Retired> {
     let Retired { session, home, client } = &left;
     let view = server.replica(home.replica)?;
+    if is_lived_in(&gateway, &server, session, home).await {
+        return None;
+    }
     match probe::delete(view, client, &home.upstream_session, &server.server.call).await {
         Err(_) => return Some(left),
         Ok(head) if !is_over(head.status) => return None,
@@ -316,6 +326,26 @@ async fn end(gateway: Arc<Gateway>, server: Arc<ServerView>, left: Retired) -> O
     // Who fails to strike it leaves a DELETE too many to the next gateway.
     let _ = record::change(&gateway, &bound, Change::Cleared(&struck)).await;
     None
+}
+
+/// Whether the session lives in the same upstream session at another place, as it can where sessions are kept outside the
+/// replicas. A record that cannot be read says nothing: then it counts as lived in, and is met again with the next reading.
+async fn is_lived_in(
+    gateway: &Arc<Gateway>,
+    server: &ServerView,
+    session: &Arc<Session>,
+    home: &Home,
+) -> bool {
+    if server.server.session_state != SessionState::External {
+        return false;
+    }
+    let record = match bind::look_up(gateway, session).await {
+        Ok(record) => record,
+        Err(fault) => return !matches!(fault, Fault::NoSuchSession),
+    };
+    let bound = bind::at_home(session.clone(), record);
+    let later = bound.later().iter().filter_map(bind::seated);
+    later.chain([bound.home.clone()]).any(|lived| lived.upstream_session == home.upstream_session)
 }
 
 impl Untold {

@@ -105,6 +105,7 @@ async fn without_session(
         upkeep: None,
         noted: None,
         entry: None,
+        journaled: None,
         alarm: None,
     });
     let answered = exchange(errand).await?;
@@ -155,6 +156,7 @@ impl Listener {
             upkeep: None,
             noted: None,
             entry: None,
+            journaled: None,
             alarm: None,
         })
     }

@@ -133,6 +133,7 @@ fn replica(port: u16) -> Replica {
         eras: Eras::Unknown,
         duty: Duty::Serving,
         load: None,
+        journal: [].into(),
     }
 }
 

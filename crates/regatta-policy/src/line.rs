@@ -79,6 +79,8 @@ struct Pace {
 struct Waiter<T> {
     account: [u8; 16],
     since: Micros,
+    /// Its account had no turn to come: it asks for no more than its share.
+    within_share: bool,
     thing: T,
 }
 
@@ -174,12 +176,13 @@ impl<T> Line<T> {
         account.step = step(who.weight);
         // The turn is where the account will stand once it was served (self-clocked fair queueing, Golestani 1994): so
         // time goes on with each who is served, and newcomers without end do not stand before those who came again.
+        let within_share = account.next <= self.turn;
         let turn = account.next.max(self.turn) + account.step;
         account.next = turn;
         account.waiting += 1;
         self.number += 1;
         let ticket = Ticket { rank: who.rank, turn, number: self.number };
-        self.waiting.insert(ticket, Waiter { account: who.account, since: now, thing });
+        self.waiting.insert(ticket, Waiter { account: who.account, since: now, within_share, thing });
         self.arrivals.insert(ticket.number, ticket);
         self.busy_since.get_or_insert(now);
         match displaced {
@@ -262,20 +265,23 @@ impl<T> Line<T> {
     }
 
     /// Takes out who has waited for too long by `now`, wherever they stand: normally `wait_max`; once the line has stood
-    /// for longer than that, a fifth of it: it went on more slowly than was to be expected, and nobody keeps a place in
-    /// vain.
+    /// for longer than that, a fifth of it for whoever asks for more than their share: it went on more slowly than was to
+    /// be expected, and nobody keeps a place in vain. Who asks for less is next as soon as it goes on.
     pub fn expired(&mut self, wait_max: Duration, now: Micros) -> Vec<T> {
-        let is_standing = self.is_standing(wait_max, now);
-        let patience = if is_standing { 2 * wait_max / STANDING_PART } else { wait_max };
-        let mut gone = Vec::new();
-        while let Some((_, &ticket)) = self.arrivals.first_key_value() {
-            if self.waiting.get(&ticket).is_some_and(|waiter| now.since(waiter.since) <= patience) {
-                break;
-            }
-            gone.extend(self.leave(ticket, now));
-            self.arrivals.remove(&ticket.number);
-        }
-        gone
+        let short = match self.is_standing(wait_max, now) {
+            true => 2 * wait_max / STANDING_PART,
+            false => wait_max,
+        };
+        let patience = |waiter: &Waiter<T>| if waiter.within_share { wait_max } else { short };
+        let over: Vec<Ticket> = self
+            .arrivals
+            .values()
+            .filter_map(|ticket| Some((ticket, self.waiting.get(ticket)?)))
+            .take_while(|(_, waiter)| short < now.since(waiter.since))
+            .filter(|(_, waiter)| patience(waiter) < now.since(waiter.since))
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        over.into_iter().filter_map(|ticket| self.leave(ticket, now)).collect()
     }
 }
 
@@ -364,14 +370,16 @@ mod tests {
     fn a_line_that_stands_for_long_loses_patience_and_one_that_ran_empty_has_it_again() {
         let (mut line, second) = (Line::default(), Duration::from_secs(1));
         line.enter(plain(1), 1, room(9), ms(0));
-        line.enter(plain(2), 2, room(9), ms(950));
+        line.enter(plain(1), 2, room(9), ms(950));
         assert!(line.expired(second, ms(1_000)).is_empty());
         assert_eq!(line.expired(second, ms(1_001)), [1]);
         assert!(line.expired(second, ms(1_150)).is_empty());
         assert_eq!(line.expired(second, ms(1_151)), [2], "it has stood for a second");
         line.enter(plain(1), 3, room(9), ms(1_200));
-        assert_eq!(line.expired(second, ms(1_401)), [3], "that was no break");
-        line.enter(plain(1), 4, room(9), ms(1_502));
+        assert_eq!(line.enter(plain(1), 4, room(9), ms(1_200)), Entry::Full(4), "that was no break");
+        assert!(line.expired(second, ms(1_401)).is_empty(), "who asks for no more than their share may wait");
+        assert_eq!(line.serve(ms(1_401)), Some(3));
+        line.enter(plain(1), 5, room(9), ms(1_502));
         assert!(line.expired(second, ms(2_500)).is_empty(), "a new line");
     }
 
@@ -393,9 +401,9 @@ mod tests {
         };
         let soon = come(50, ms(1_800));
         assert!((2..=3).contains(&soon), "{soon}: a tenth of a second's worth; who came before has left");
-        assert_eq!([come(50, ms(1_999)), come(0, ms(2_200)), come(50, ms(20_000))], [0, 0, 50], "a new line");
+        assert_eq!([come(50, ms(1_999)), come(0, ms(2_900)), come(50, ms(20_000))], [0, 0, 50], "a new line");
         let stuck: Vec<usize> = (1..100).map(|turn| come(5, ms(21_010 + turn * 10))).collect();
-        assert_eq!(stuck.iter().sum::<usize>(), 5, "one at a time: {stuck:?}");
+        assert_eq!(stuck.iter().sum::<usize>(), 1, "one at a time: {stuck:?}");
     }
 
     #[test]

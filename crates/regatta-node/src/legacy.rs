@@ -194,19 +194,23 @@ async fn run<S: Service<RoleServer>>(
     let change = change_of(&request.request);
     let (client, stay) = (session.client.clone(), Stay::of(&mut parts, at.fleet));
     request.request.extensions_mut().insert(parts);
-    request.request.extensions_mut().insert(session.clone());
+    let (uuid, primes) = (session.uuid, session.primes());
+    let level = session.record.level.clone();
+    // What is to be changed of it is looked at again behind the handler.
+    let changed = (!matches!(change, Change::None)).then(|| session.clone());
+    request.request.extensions_mut().insert(session);
     let has_asked = HasAsked::default();
     request.request.extensions_mut().insert(has_asked.clone());
     let asking = Asking {
         has_asked,
         questions: at.fleet.questions.clone(),
         post: at.fleet.post.clone(),
-        session: session.uuid,
+        session: uuid,
         clock: stay.clock.clone(),
-        level: session.record.level.clone(),
+        level,
     };
     let (transport, messages) = OneRequest::new(ClientJsonRpcMessage::Request(request), asking);
-    let listed = at.fleet.calls.list(session.uuid, &id);
+    let listed = at.fleet.calls.list(uuid, &id);
     let service = serve_directly(handler, transport, Some(client));
     let mut waited = Waited(Some(Call { messages, listed, stay, _service: service }));
     let first = match &mut waited.0 {
@@ -218,10 +222,10 @@ async fn run<S: Service<RoleServer>>(
         return nothing(&call, &id);
     };
     if !is_last(&first) {
-        return stream(&at, &session, id, first, call);
+        return stream(&at, (uuid, primes), id, first, call);
     }
-    if let (ServerJsonRpcMessage::Response(_), Err(refused)) =
-        (&first, keep(at.sessions, &session, change).await)
+    if let (ServerJsonRpcMessage::Response(_), Some(session)) = (&first, changed)
+        && let Err(refused) = keep(at.sessions, &session, change).await
     {
         return refusal(&refused, &id);
     }
@@ -291,18 +295,18 @@ fn one(message: &ServerJsonRpcMessage) -> Answer {
 /// that it does not hang on who reads.
 fn stream<S: Service<RoleServer>>(
     at: &At<'_>,
-    session: &Session,
+    (session, primes): ([u8; 16], bool),
     id: Value,
     first: ServerJsonRpcMessage,
     call: Call<S>,
 ) -> Answer {
     let number = regatta_seal::random_u64();
-    let stream = at.fleet.streams.open(event_id::stream(session.uuid, number), id.clone());
+    let stream = at.fleet.streams.open(event_id::stream(session, number), id.clone());
     let of = Of::Call { owner: at.fleet.post.own.0, number, id: id.clone() };
-    let ids = Ids { sessions: at.sessions.clone(), caller: at.caller, session: session.uuid, of };
+    let ids = Ids { sessions: at.sessions.clone(), caller: at.caller, session, of };
     stream.push(Bytes::from(serde_json::to_vec(&first).unwrap_or_default()));
     tokio::spawn(drive(at.fleet.streams.clone(), stream.clone(), call, id));
-    let begin = session.primes().then(|| primer(&ids.of(0)));
+    let begin = primes.then(|| primer(&ids.of(0)));
     let reader = (Reader(stream), ids);
     let rest = futures_util::stream::unfold(reader, |(reader, ids)| async {
         let (number, event) = reader.next().await?;

@@ -25,7 +25,7 @@ use crate::questions;
 use crate::registry::{Identity, Registration, Status};
 use crate::sealing::Sealing;
 use crate::serve::{self, Factory, Shared};
-use crate::session::{LIFETIME_MAX, Sessions};
+use crate::session::{LIFETIME_MAX, Opened, Sessions};
 use crate::settings::Settings;
 use crate::shell::{self, Shell, Toolbox};
 use crate::special::{self, On};
@@ -143,6 +143,7 @@ impl Node {
             sealing: Arc::new(sealing),
             server: self.name,
             data_life: Duration::from_secs(settings.session_ttl_s),
+            opened: Opened::new(),
         });
         let shared = Arc::new(Shared {
             transport: serve::transport(&settings, factory.clone(), toolbox.clone()),

@@ -23,6 +23,8 @@ const TOKEN_MAX: usize = 4096;
 pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Resources a session may be subscribed to.
 const SUBSCRIPTIONS_MAX: usize = 256;
+/// Opened tokens that are kept, of about 1 KiB each.
+const OPENED_MAX: usize = 4096;
 /// Attempts to write a record that others write too.
 const ATTEMPTS_MAX: usize = 16;
 
@@ -85,6 +87,25 @@ pub(crate) struct Sessions {
     pub(crate) server: String,
     /// How long data of tools stays after its last use.
     pub(crate) data_life: Duration,
+    /// Tokens that were opened, so that busy sessions are not opened again and again.
+    pub(crate) opened: Opened,
+}
+
+/// Opened tokens, a bounded number.
+pub(crate) struct Opened(quick_cache::sync::Cache<[u8; 32], Arc<Says>>);
+
+impl Opened {
+    pub(crate) fn new() -> Opened {
+        Opened(quick_cache::sync::Cache::new(OPENED_MAX))
+    }
+}
+
+/// What a token says.
+struct Says {
+    uuid: [u8; 16],
+    issued_s: u32,
+    can: Capabilities,
+    client: InitializeRequestParams,
 }
 
 impl Sessions {
@@ -117,31 +138,44 @@ impl Sessions {
 
     /// The session of a token, if it is this caller's; asks the store once when this process does not know it, and never again while it does.
     pub(crate) async fn find(&self, caller: Caller, token: &str) -> Result<Session, Refused> {
-        let plain = self.sealing.open(&*self.store, &self.associated(&caller), token).await;
-        let plain = plain.map_err(|closed| match closed {
-            Closed::Foreign => Refused::Gone,
-            Closed::StoreAway => Refused::StoreAway,
-        })?;
-        let token_says = SessionToken::from_bytes(&plain).map_err(|_| Refused::Gone)?;
-        if judge(token_says.issued_s, now_s(), LIFETIME_MAX) == Lifetime::Past {
+        let says = self.open(caller, token).await?;
+        if judge(says.issued_s, now_s(), LIFETIME_MAX) == Lifetime::Past {
             return Err(Refused::Gone);
         }
-        let record = self.meet(&token_says, token).await?;
-        let params = token_says.params.unpack().map_err(|_| Refused::Gone)?;
-        let mut params: serde_json::Value = serde_json::from_slice(&params).map_err(|_| Refused::Gone)?;
-        params["protocolVersion"] = token_says.version.as_str().into();
-        let client = serde_json::from_value(params).map_err(|_| Refused::Gone)?;
+        let record = self.meet(&says, token).await?;
         let etag = record.as_ref().map(|record| record.etag);
         let record = match &record {
             Some(record) => serde_json::from_slice(&record.value).unwrap_or_default(),
             None => SessionRecord::default(),
         };
-        self.store.touch(&Uuid16(token_says.uuid));
-        let SessionToken { uuid, issued_s, capabilities: can, .. } = token_says;
-        Ok(Session { uuid, client, record, issued_s, can, etag })
+        self.store.touch(&Uuid16(says.uuid));
+        let Says { uuid, issued_s, can, ref client } = *says;
+        Ok(Session { uuid, client: client.clone(), record, issued_s, can, etag })
     }
 
-    async fn meet(&self, says: &SessionToken, token: &str) -> Result<Option<Arc<Versioned>>, Refused> {
+    /// What a token of this caller's says.
+    async fn open(&self, caller: Caller, token: &str) -> Result<Arc<Says>, Refused> {
+        let key = regatta_seal::digest32(&[b"opened", &caller.0, token.as_bytes()]);
+        if let Some(says) = self.opened.0.get(&key) {
+            return Ok(says);
+        }
+        let plain = self.sealing.open(&*self.store, &self.associated(&caller), token).await;
+        let plain = plain.map_err(|closed| match closed {
+            Closed::Foreign => Refused::Gone,
+            Closed::StoreAway => Refused::StoreAway,
+        })?;
+        let token = SessionToken::from_bytes(&plain).map_err(|_| Refused::Gone)?;
+        let params = token.params.unpack().map_err(|_| Refused::Gone)?;
+        let mut params: serde_json::Value = serde_json::from_slice(&params).map_err(|_| Refused::Gone)?;
+        params["protocolVersion"] = token.version.as_str().into();
+        let client = serde_json::from_value(params).map_err(|_| Refused::Gone)?;
+        let SessionToken { uuid, issued_s, capabilities: can, .. } = token;
+        let says = Arc::new(Says { uuid, issued_s, can, client });
+        self.opened.0.insert(key, says.clone());
+        Ok(says)
+    }
+
+    async fn meet(&self, says: &Says, token: &str) -> Result<Option<Arc<Versioned>>, Refused> {
         use regatta_store::{Buried, Grave, Warm};
         let (day, digest) = (IssueDay::of(says.issued_s).0, digest(token));
         let uuid = Uuid16(says.uuid);

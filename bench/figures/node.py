@@ -19,7 +19,7 @@ from rig import table
 from rig.host import free_ports
 
 GATE = 1.15
-SMALL, LARGE = 300, 1_500
+WARM, SMALL, LARGE = 40, 200, 1_000
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,11 +36,23 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def control(switch: str, process) -> None:
+    """Starts or stops counting: what a start costs differs from run to run by more than all calls."""
+    subprocess.run(["callgrind_control", "-i", switch, str(process.pid)], capture_output=True, check=True)
+
+
+def drive(load: Path, port: int, era: str, count: int) -> None:
+    words = [load, f"http://127.0.0.1:{port}/mcp", "--kind", "closed", "--era", era, "--connections", "4", "--count", str(count)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    if "0 wrong, 0 broken" not in done.stdout:
+        sys.exit(f"error: the load did not run well:\n{done.stdout}{done.stderr}")
+
+
 def instructions(server: Path, load: Path, which: str, era: str, count: int) -> int:
-    """What the server executes in user space for `count` calls and all around them."""
+    """What the server executes in user space for `count` calls, and for opening their connections and sessions."""
     with tempfile.TemporaryDirectory(prefix="regatta-node-") as folder:
         [port] = free_ports(1)
-        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", server]
+        command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out", server]
         told = {"REGATTA_NODE_ADDRESS": f"127.0.0.1:{port}", "REGATTA_NODE_WORKER_THREADS": "1"}
         if which == "rmcp":
             command += ["--plain", str(port)]
@@ -51,10 +63,10 @@ def instructions(server: Path, load: Path, which: str, era: str, count: int) -> 
                 if time.monotonic() > end:
                     sys.exit(f"error: {which} did not listen within 60 s")
                 time.sleep(0.1)
-            words = [load, f"http://127.0.0.1:{port}/mcp", "--kind", "closed", "--era", era, "--connections", "16", "--count", str(count)]
-            done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-            if "0 wrong, 0 broken" not in done.stdout:
-                sys.exit(f"error: the load on {which} did not run well:\n{done.stdout}{done.stderr}")
+            drive(load, port, era, WARM)
+            control("on", process)
+            drive(load, port, era, count)
+            control("off", process)
         finally:
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=60)

@@ -105,6 +105,9 @@ pub(crate) fn events(frames: impl Stream<Item = Bytes> + Send + Sync + 'static) 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Apart;
 
+/// What is said when it is over: of which request, and why. Made into words only then.
+pub(crate) struct LastWord(pub(crate) serde_json::Value, pub(crate) &'static str);
+
 /// Ends when a request's time is over.
 type TimeOver = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
@@ -113,7 +116,7 @@ type TimeOver = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 pub(crate) struct Held {
     inner: Option<AnswerBody>,
     /// `None`: a stream that is meant to stand.
-    deadline: Option<(TimeOver, Bytes)>,
+    deadline: Option<(TimeOver, LastWord)>,
     _place: Arc<dyn std::any::Any + Send + Sync>,
 }
 
@@ -122,7 +125,7 @@ impl Held {
         Held { inner: Some(inner), deadline: None, _place: place }
     }
 
-    pub(crate) fn until(mut self, clock: Arc<Clock>, last_word: Bytes) -> Held {
+    pub(crate) fn until(mut self, clock: Arc<Clock>, last_word: LastWord) -> Held {
         self.deadline = Some((Box::pin(clock.over()), last_word));
         self
     }
@@ -148,7 +151,7 @@ impl Body for Held {
         if let Some((over, last_word)) = &mut self.deadline
             && over.as_mut().poll(context).is_ready()
         {
-            let last_word = last_word.clone();
+            let last_word = event(&unknown_text(&last_word.0, last_word.1));
             self.inner = None;
             return Poll::Ready(Some(Ok(Frame::data(last_word))));
         }

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::answers::{
-    Answer, AnswerBody, Apart, Held, Reached, event, events, fault, plain, reached, unknown, unknown_text,
+    Answer, AnswerBody, Apart, Held, LastWord, Reached, events, fault, plain, reached, unknown,
 };
 use crate::caller::{Caller, Callers};
 use crate::clock::Clock;
@@ -165,7 +165,7 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     if answer.extensions().get::<Apart>().is_some() {
         return answer;
     }
-    let last_word = event(&unknown_text(&id, why));
+    let last_word = LastWord(id, why);
     answer.map(|body| match stands {
         // It has a place of its own, and stays for as long as its client does.
         Some(room) => Held::new(body, room).boxed(),

@@ -415,7 +415,8 @@ mod tests {
         let store = crate::node::open(&settings).unwrap();
         let sealing = crate::sealing::Sealing::learn(&*store).await.unwrap();
         let (sealing, data_life) = (Arc::new(sealing), Duration::from_secs(60));
-        let sessions = crate::session::Sessions { store, sealing, server: "shop".to_owned(), data_life };
+        let (server, opened) = ("shop".to_owned(), crate::session::Opened::new());
+        let sessions = crate::session::Sessions { store, sealing, server, data_life, opened };
         let sessions = Arc::new(sessions);
         let toolbox = Arc::new(crate::shell::Toolbox::default());
         let places = crate::places::Places::new(1, 0, settings.when_full);

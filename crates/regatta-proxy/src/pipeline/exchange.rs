@@ -115,33 +115,20 @@ pub(crate) type Gained = (UpstreamAnswer, ReplicaId);
 /// brings.
 pub(crate) async fn exchange(mut errand: Box<Errand>) -> Result<Answered, Refusal> {
     if errand.upkeep.as_ref().is_some_and(|upkeep| upkeep.asks())
+        && !errand.is_in_journal()
         && let Some(text) = Box::pin(cached::settle(&mut errand)).await?
     {
         return Ok(Answered::kept(errand, text));
     }
-    loop {
-        match once(errand).await? {
-            Outcome::Answered(answered) => return Ok(answered),
-            Outcome::BrokeOff(again) => errand = again,
-        }
-    }
-}
-
-/// What one way to a replica came to.
-#[expect(clippy::large_enum_variant, reason = "the large one is the ordinary case, and none is kept")]
-enum Outcome {
-    Answered(Answered),
-    /// The answer broke off, and the journal may have it.
-    BrokeOff(Box<Errand>),
-}
-
-async fn once(mut errand: Box<Errand>) -> Result<Outcome, Refusal> {
-    let gained = match errand.entry.take() {
+    let mut gained = match errand.entry.take() {
         None => run(&mut errand).await,
         Some(entry) => Box::pin(run_with_a_place(&mut errand, &entry)).await,
     };
+    if errand.is_in_journal() {
+        gained = errand.of_journal(gained);
+    }
     if let Some(text) = cached::spare(&mut errand, &gained) {
-        return Ok(Outcome::Answered(Answered::kept(errand, text)));
+        return Ok(Answered::kept(errand, text));
     }
     let (answer, replica) = gained?;
     let kind = answer.head.kind;
@@ -153,14 +140,23 @@ async fn once(mut errand: Box<Errand>) -> Result<Outcome, Refusal> {
     {
         at_server.answered(how);
     }
-    if !detached::trails(&answered) {
-        return Ok(Outcome::Answered(answered));
+    match detached::trails(&answered) {
+        true => Box::pin(rest(answered)).await,
+        false => Ok(answered),
     }
-    match Box::pin(detached::hold(answered)).await {
-        Ok(answered) => Ok(Outcome::Answered(answered)),
+}
+
+/// Waits for the rest of an answer; if it breaks off, the journal may have all of it.
+async fn rest(answered: Answered) -> Result<Answered, Refusal> {
+    let replica = answered.replica;
+    match detached::hold(answered).await {
+        Ok(answered) => Ok(answered),
         Err((mut errand, refusal)) => {
             let is_broken = matches!(refusal.fault, Fault::OutcomeUnknown { .. });
-            if is_broken && errand.asks_again(replica) { Ok(Outcome::BrokeOff(errand)) } else { Err(refusal) }
+            match is_broken && errand.asks_again(replica) {
+                true => exchange(errand).await,
+                false => Err(refusal),
+            }
         }
     }
 }
@@ -175,23 +171,8 @@ async fn run_with_a_place(errand: &mut Errand, entry: &Entry) -> Result<Gained, 
     run(errand).await
 }
 
-/// Runs the errand to the head of an answer. Once a call may have been run, nothing but the journal's word is one.
+/// Runs the errand to the head of an answer.
 async fn run(errand: &mut Errand) -> Result<Gained, Refusal> {
-    let gained = attempt_all(errand).await;
-    if !errand.is_in_journal() {
-        return gained;
-    }
-    match gained {
-        Ok((answer, replica)) if !answer.head.status.is_server_error() => Ok((answer, replica)),
-        Err(refusal) if matches!(refusal.fault, Fault::OutcomeUnknown { .. }) => Err(refusal),
-        Ok(_) | Err(_) => {
-            errand.gateway.metrics.outcome_unknown.inc();
-            Err(errand.refuse(Fault::OutcomeUnknown { why: "its replica was lost, and no other could tell" }))
-        }
-    }
-}
-
-async fn attempt_all(errand: &mut Errand) -> Result<Gained, Refusal> {
     errand.gateway.earn_retry();
     // Every replica fails: told at once, instead of each caller finding out by itself. Only what is answered can be.
     if errand.asker.id.is_some() && errand.server.knock() == Knock::Shut {

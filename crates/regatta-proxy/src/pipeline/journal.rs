@@ -13,7 +13,8 @@ use regatta_policy::ReplicaId;
 use regatta_policy::retry::{Repeatability, Repeats};
 use regatta_policy::snapshot::Leases;
 
-use super::exchange::Errand;
+use super::exchange::{Errand, Gained};
+use crate::fault::{Fault, Refusal};
 use crate::handover::Call;
 use crate::session::Bound;
 use crate::view::ReplicaView;
@@ -94,6 +95,19 @@ impl Errand {
     /// Whether it may have been run already, so that only the journal can say what became of it.
     pub fn is_in_journal(&self) -> bool {
         self.journaled.as_ref().is_some_and(|call| call.lost > 0)
+    }
+
+    /// What was gained by a call that may have been run before: nothing but the journal's word is an answer.
+    pub fn of_journal(&self, gained: Result<Gained, Refusal>) -> Result<Gained, Refusal> {
+        match gained {
+            Ok((answer, replica)) if !answer.head.status.is_server_error() => Ok((answer, replica)),
+            Err(refusal) if matches!(refusal.fault, Fault::OutcomeUnknown { .. }) => Err(refusal),
+            Ok(_) | Err(_) => {
+                self.gateway.metrics.outcome_unknown.inc();
+                Err(self
+                    .refuse(Fault::OutcomeUnknown { why: "its replica was lost, and no other could tell" }))
+            }
+        }
     }
 
     /// Whether `to` knows nothing of a call that may have been run: it would run it again.

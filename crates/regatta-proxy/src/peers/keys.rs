@@ -21,6 +21,8 @@ use crate::gateway::Gateway;
 
 /// How often the store is asked for keys without a reason.
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(10);
+/// Within that, every gateway gives its keys back to a store that lost them.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(12);
 /// How often it is said that the store has no room for keys.
 const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// A key seals when everybody has had the time to ask twice.
@@ -63,6 +65,8 @@ pub struct Keys {
     /// Held during a look, so that there is one at a time.
     look: tokio::sync::Mutex<Looks>,
     nobodys: Mutex<HashMap<Fingerprint, Instant>>,
+    /// Until when a key that the store lacks may still be somebody's: the store had lost ours.
+    unsure_until: Mutex<Option<Instant>>,
 }
 
 /// When we looked for unknown keys.
@@ -90,8 +94,8 @@ pub(crate) enum Learned {
 impl Keys {
     /// Keys that nobody has asked the store for yet.
     pub fn planned(plan: KeyPlan) -> Keys {
-        let (known, look, nobodys) = Default::default();
-        Keys { plan, known, look, nobodys }
+        let (known, look, nobodys, unsure_until) = Default::default();
+        Keys { plan, known, look, nobodys, unsure_until }
     }
 
     /// The keys of the config and the store; a fresh one, published, if there are none.
@@ -152,7 +156,11 @@ impl Keys {
         let stored = store.keys().await?;
         self.adopt(&stored);
         self.renew(ring);
-        for key in self.missing_in(&stored) {
+        let missing = self.missing_in(&stored);
+        if !missing.is_empty() {
+            *self.unsure() = Some(Instant::now() + GIVEN_BACK_WITHIN);
+        }
+        for key in missing {
             store.put_key(key).await?;
         }
         Ok(())
@@ -215,12 +223,21 @@ impl Keys {
         if ring.load().knows(key) {
             return Ok(Learned::Known);
         }
+        if self.unsure().is_some_and(|until| Instant::now() < until) {
+            return Err(StoreError::Away(
+                "it came back without keys that others may give back yet".to_owned(),
+            ));
+        }
         let mut nobodys = self.nobodys.lock().unwrap_or_else(PoisonError::into_inner);
         if nobodys.len() >= NOBODYS_MAX {
             nobodys.clear();
         }
         nobodys.insert(key, Instant::now());
         Ok(Learned::Nobodys)
+    }
+
+    fn unsure(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unsure_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_nobodys(&self, key: Fingerprint, now: Instant) -> bool {

@@ -240,6 +240,8 @@ async def loss(report, session):
         if session.era == "legacy":
             call = sleep_and_hear(session, 8000, lambda: kill_replica(told))
             equal(await asyncio.wait_for(code_of(session, call), 6), OUTCOME_UNKNOWN)
+            # As above: the next call could be read by who is dying.
+            await listens("127.0.0.1", json.loads(told)["port"], False, 2)
         await asyncio.wait_for(still_here(session), 5)
         equal(session.id(), before)
 

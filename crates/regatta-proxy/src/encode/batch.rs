@@ -13,12 +13,12 @@ pub(crate) type Waiting = Option<Arc<[Bytes]>>;
 /// Takes those that `text` answers out of `waiting`. True if `text` is an array of responses and notifications, which
 /// passes as it is: nothing in it names anything of its server's.
 pub(crate) fn hear(waiting: &mut Waiting, text: &Bytes) -> bool {
+    let Some(ids) = waiting else { return false };
     let (messages, is_array) = match decode(text) {
         Ok(Decoded::One(message)) => (vec![message], false),
         Ok(Decoded::Batch(messages)) => (messages, true),
         Err(_) => return false,
     };
-    let Some(ids) = waiting else { return false };
     let answers = |message: &Message, id: &Bytes| {
         matches!(message.kind, Kind::Response { .. })
             && message.id.is_some_and(|answered| same_id(id, answered.raw.of(text)))

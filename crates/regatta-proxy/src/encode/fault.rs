@@ -49,6 +49,11 @@ impl Shape {
         self
     }
 
+    /// As a JSON-RPC error under `id`.
+    fn text(&self, id: Option<&Bytes>) -> Bytes {
+        write::error(id.map(|id| &id[..]), self.code, &self.words, self.data.as_deref())
+    }
+
     /// Not executed, and worth another try after `after`.
     fn again(mut self, after: Duration) -> Shape {
         self.retry_after = Some(after);
@@ -73,13 +78,10 @@ pub(crate) fn answer(refusal: &Refusal) -> Response<ReplyBody> {
     }
     let rides = asker.waits() && rides_on_200(fault, asker.place, shape.status);
     let status = if rides { StatusCode::OK } else { shape.status };
-    let error = |id: Option<&Bytes>| {
-        write::error(id.map(|id| &id[..]), shape.code, &shape.words, shape.data.as_deref())
-    };
     let body = match &asker.batch {
         // What refuses the whole body has no id (2025-03-26 basic/transports, *Sending Messages* 4).
-        Some(ids) if status == StatusCode::OK => list(ids.iter().map(|id| error(Some(id)))),
-        Some(_) | None => error(id),
+        Some(ids) if status == StatusCode::OK => list(ids.iter().map(|id| shape.text(Some(id)))),
+        Some(_) | None => shape.text(id),
     };
     let mut response = Response::new(ReplyBody::whole(body));
     *response.status_mut() = status;
@@ -140,17 +142,14 @@ fn rides_on_200(fault: &Fault, place: Place, status: StatusCode) -> bool {
 
 /// The same as one JSON-RPC message, for a stream whose head has gone out already.
 pub(crate) fn message(refusal: &Refusal) -> Bytes {
-    let shape = shape(&refusal.fault, refusal.asker.era);
-    write::error(refusal.asker.id.as_ref().map(|id| &id[..]), shape.code, &shape.words, shape.data.as_deref())
+    shape(&refusal.fault, refusal.asker.era).text(refusal.asker.id.as_ref())
 }
 
 /// The same for each request that waits: of a batch there may be several.
 pub(crate) fn messages(refusal: &Refusal) -> Vec<Bytes> {
     let Some(ids) = &refusal.asker.batch else { return vec![message(refusal)] };
     let shape = shape(&refusal.fault, refusal.asker.era);
-    ids.iter()
-        .map(|id| write::error(Some(&id[..]), shape.code, &shape.words, shape.data.as_deref()))
-        .collect()
+    ids.iter().map(|id| shape.text(Some(id))).collect()
 }
 
 /// An answer without a body.

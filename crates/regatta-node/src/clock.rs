@@ -24,6 +24,7 @@ struct Pauses {
     /// Questions that wait.
     open: u32,
     since: Option<Instant>,
+    has_been: bool,
     /// All pauses that are over.
     total: Duration,
 }
@@ -41,8 +42,14 @@ impl Clock {
     pub(crate) fn pause(self: &Arc<Self>) -> Pause {
         let mut pauses = self.pauses();
         pauses.open += 1;
+        pauses.has_been = true;
         pauses.since.get_or_insert_with(Instant::now);
         Pause(self.clone())
+    }
+
+    /// Whether it ever stood still: the call asked its client something.
+    pub(crate) fn has_paused(&self) -> bool {
+        self.pauses().has_been
     }
 
     /// When to look again; `None`: the time is over.
@@ -94,9 +101,11 @@ mod tests {
         let begun = Instant::now();
         let of = |patience| Arc::new(Clock::new(Instant::now() + Duration::from_secs(5), patience));
         let asks = of(Duration::from_secs(60));
+        assert!(!asks.has_paused());
         let pause = asks.pause();
-        let waits = tokio::spawn(asks.over());
+        let waits = tokio::spawn(asks.clone().over());
         tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(asks.has_paused());
         drop(pause);
         waits.await.unwrap();
         assert_eq!(begun.elapsed().as_secs(), 35);

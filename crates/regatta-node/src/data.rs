@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use regatta_store::{Datum, Etag, SpaceName, Store, StoreError, Written};
-use rmcp::model::Extensions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -268,21 +267,6 @@ impl Handles {
 /// Where the data of a session is.
 pub(crate) fn space_of_session(uuid: [u8; 16]) -> SpaceName {
     SpaceName(regatta_seal::digest16(&[b"session data", &uuid]))
-}
-
-/// The data of the legacy session that a request came in; `None` in the modern era.
-pub fn session_data(extensions: &Extensions) -> Option<Data> {
-    of_request(extensions)
-}
-
-/// The handles of whoever sent a request, in both eras; `None` only outside a node.
-pub fn handles(extensions: &Extensions) -> Option<Handles> {
-    of_request(extensions)
-}
-
-/// What a node gave a request on its way.
-pub(crate) fn of_request<T: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Option<T> {
-    extensions.get::<http::request::Parts>()?.extensions.get::<T>().cloned()
 }
 
 fn check(name: &str) -> Result<(), DataError> {

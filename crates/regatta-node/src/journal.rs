@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::answers::{Answer, Reached, fault, json, unknown};
 use crate::caller::Caller;
-use crate::places::Place;
+use crate::legacy::Stay;
 use crate::serve::{self, Peek, Shared};
 
 /// How long a run is believed in without a sign of it, and how often it gives one.
@@ -88,7 +88,7 @@ pub(crate) fn name<H: ServerHandler>(
     if !is_call || shared.tools.once.is_empty() {
         return None;
     }
-    let params: Params = serde_json::from_str(peek.params.as_ref()?.get()).ok()?;
+    let params: Params = serde_json::from_slice(peek.params.as_ref()?).ok()?;
     if !shared.tools.once.contains(&params.name) {
         return None;
     }
@@ -121,7 +121,7 @@ pub(crate) async fn answer<H: ServerHandler>(
     shared: Arc<Shared<H>>,
     call: CallName,
     request: Request,
-    place: Arc<Place>,
+    stay: Stay,
     deadline: Instant,
 ) -> Answer {
     let (id, counts) = (request.peek.id.clone(), &shared.journal);
@@ -153,7 +153,7 @@ pub(crate) async fn answer<H: ServerHandler>(
             Err(why) => return refused(&id, &why),
         }
     }
-    let running = tokio::spawn(to_its_end(shared.clone(), call, run, request, place, deadline));
+    let running = tokio::spawn(to_its_end(shared.clone(), call, run, request, stay, deadline));
     match running.await {
         Ok(answer) => answer,
         Err(_) => unknown(&id, BROKEN),
@@ -165,15 +165,17 @@ async fn to_its_end<H: ServerHandler>(
     call: CallName,
     run: Run,
     request: Request,
-    place: Arc<Place>,
+    stay: Stay,
     deadline: Instant,
 ) -> Answer {
     let Request { caller, parts, body, peek } = request;
     let (id, is_checked) = (peek.id.clone(), is_checked(&peek));
     let store = shared.sessions.store.clone();
+    // To the end of the run's last write.
+    let place = stay.place.clone();
     let signs = Signs::give(store.clone(), call, run);
     let answered = tokio::time::timeout_at(deadline, async {
-        let (head, body) = serve::route(&shared, caller, parts, body, peek).await.into_parts();
+        let (head, body) = serve::route(&shared, caller, (parts, body), peek, stay).await.into_parts();
         let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes);
         (head, body)
     });
@@ -264,7 +266,7 @@ fn is_of_the_transport(code: i64, is_checked: bool) -> bool {
 
 /// Whether the request's `_meta` is checked before the handler is reached (2026-07-28 basic, *_meta*).
 fn is_checked(peek: &Peek) -> bool {
-    let params = peek.params.as_ref().and_then(|params| serde_json::from_str::<Params>(params.get()).ok());
+    let params = peek.params.as_ref().and_then(|params| serde_json::from_slice::<Params>(params).ok());
     let version = params.and_then(|params| params.meta?.get(META_VERSION)?.as_str().map(str::to_owned));
     version.is_some_and(|version| version.as_str() >= FIRST_CHECKED)
 }
@@ -415,7 +417,7 @@ mod tests {
         let store = crate::node::open(&settings).unwrap();
         let sealing = crate::sealing::Sealing::learn(&*store).await.unwrap();
         let (sealing, data_life) = (Arc::new(sealing), Duration::from_secs(60));
-        let (server, opened) = ("shop".to_owned(), crate::session::Opened::new());
+        let (server, opened) = ("shop".to_owned(), crate::opened::Opened::new());
         let sessions = crate::session::Sessions { store, sealing, server, data_life, opened };
         let sessions = Arc::new(sessions);
         let toolbox = Arc::new(crate::shell::Toolbox::default());
@@ -451,16 +453,17 @@ mod tests {
             .header("mcp-method", "tools/call")
             .header("mcp-name", "order");
         let (parts, ()) = head.body(()).unwrap().into_parts();
-        let peek = serde_json::from_str(body).unwrap();
-        Request { caller: Caller([0; 16]), parts, body: Bytes::from(body), peek }
+        let body = Bytes::from(body);
+        Request { caller: Caller([0; 16]), parts, peek: Peek::at(&body), body }
     }
 
     async fn told(shared: &Arc<Shared<Nobody>>) -> Value {
         let request = order();
         let call = name(shared, request.caller, &request.parts, &request.peek).unwrap();
-        let place = Arc::new(shared.places.take().await.unwrap());
+        let place = Arc::new(shared.places.try_take().unwrap());
         let deadline = Instant::now() + Duration::from_secs(30);
-        let answer = answer(shared.clone(), call, request, place, deadline).await;
+        let clock = Arc::new(crate::clock::Clock::new(deadline, shared.fleet.patience));
+        let answer = answer(shared.clone(), call, request, Stay { place, clock }, deadline).await;
         serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
     }
 

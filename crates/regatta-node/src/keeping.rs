@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -15,7 +14,7 @@ use regatta_cache::{
     Status, Tallied, Tally, call_digest, outcome,
 };
 use regatta_policy::Micros;
-use regatta_policy::cache::{Keeping as Verdict, Life, Outcome, Rule, Telling};
+use regatta_policy::cache::{Keeping as Verdict, Life, Rule, Telling};
 use regatta_policy::glob::Glob;
 use rmcp::ServerHandler;
 use rmcp::model::{CallToolRequestParams, CallToolResponse, CallToolResult, ErrorData};
@@ -23,11 +22,11 @@ use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::caller::Caller;
+use crate::given::given;
 use crate::session::Session;
 
 /// Bytes of all that is kept, and of one result.
-const BYTES_MAX: u64 = 64 << 20;
+pub(crate) const BYTES_MAX: u64 = 64 << 20;
 const RESULT_BYTES_MAX: usize = 1 << 20;
 /// How long a call waits for an equal one that runs.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -58,10 +57,6 @@ pub(crate) struct Keeping {
     purges: Arc<Purges>,
     epoch: Instant,
 }
-
-/// Set when a call asks its client something: the answer is no part of the key.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct HasAsked(pub(crate) Arc<AtomicBool>);
 
 impl Default for Keeping {
     fn default() -> Keeping {
@@ -129,9 +124,12 @@ impl Keeping {
                 Joined::Found(kept) => return told(&kept, Status::Hit),
                 Joined::Lead(lead) => {
                     keep.tally.miss();
-                    let asked = context.extensions.get::<HasAsked>().cloned().unwrap_or_default();
+                    let clock = given(&context.extensions).map(|given| given.clock.clone());
                     let result = handler.call_tool(call, context).await;
-                    match result.as_ref().ok().and_then(|result| self.worth_keeping(keep, result, &asked)) {
+                    // What a client was asked for is no part of the key.
+                    let has_asked = clock.is_some_and(|clock| clock.has_paused());
+                    let whole = result.as_ref().ok().filter(|_| !has_asked);
+                    match whole.and_then(|result| self.worth_keeping(keep, result)) {
                         Some((form, life)) => _ = lead.keep(form, life, self.now()),
                         // Counted there.
                         None => lead.pass(),
@@ -165,7 +163,7 @@ impl Keeping {
             return None;
         }
         let parts = context.extensions.get::<Parts>()?;
-        let (headers, caller) = (&parts.headers, parts.extensions.get::<Caller>()?.0);
+        let (headers, caller) = (&parts.headers, given(&context.extensions)?.caller.0);
         let session = context.extensions.get::<Session>();
         let scope = match keep.shared {
             Shared::Principal => ScopeValue::Principal(&caller),
@@ -203,20 +201,11 @@ impl Keeping {
         Some((key, about))
     }
 
-    fn worth_keeping(
-        &self,
-        keep: &Keep,
-        result: &CallToolResponse,
-        asked: &HasAsked,
-    ) -> Option<(Form, Life)> {
+    fn worth_keeping(&self, keep: &Keep, result: &CallToolResponse) -> Option<(Form, Life)> {
         let CallToolResponse::Complete(result) = result else { return None };
         let text = json!({"jsonrpc": "2.0", "id": 0, "result": result}).to_string();
         let seen = regatta_mcp::skim(text.as_bytes()).ok()?;
-        let outcome = match asked.0.load(Relaxed) {
-            true => Outcome::Asked,
-            false => outcome(&seen, text.as_bytes()),
-        };
-        match keep.rule.keeping(outcome, text.len()) {
+        match keep.rule.keeping(outcome(&seen, text.as_bytes()), text.len()) {
             Verdict::Kept(life) => Some((Form::of(text.as_bytes(), &seen, Telling::Silent)?, life)),
             Verdict::Passed => None,
         }

@@ -28,13 +28,15 @@ use crate::calls::Listed;
 use crate::clock::Clock;
 use crate::event_id::{self, Ids, Of};
 use crate::fleet::Fleet;
-use crate::keeping::HasAsked;
 use crate::places::Place;
 use crate::post::Letter;
 use crate::questions;
 use crate::session::{Refused, Session, Sessions};
 use crate::streams::{Read, Stream, Streams};
 use crate::transport::{Asking, OneRequest};
+
+/// How long a handler may take over a notification.
+const NOTIFIED_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What a request changes in its session once the handler has said yes.
 enum Change {
@@ -44,21 +46,11 @@ enum Change {
     Unsubscribe(String),
 }
 
-/// What a request holds of its node: a place, and its time. In the extensions of its head.
-#[derive(Clone)]
+/// What a request holds of its node: a place, and its time. Never in its head, which the handler keeps for as long as it
+/// likes.
 pub(crate) struct Stay {
-    pub(crate) _place: Option<Arc<Place>>,
+    pub(crate) place: Arc<Place>,
     pub(crate) clock: Arc<Clock>,
-}
-
-impl Stay {
-    /// Takes it out of the head, which the handler keeps for as long as it likes.
-    fn of(parts: &mut Parts, fleet: &Fleet) -> Stay {
-        parts.extensions.remove::<Stay>().unwrap_or_else(|| Stay {
-            _place: None,
-            clock: Arc::new(Clock::new(Instant::now() + fleet.patience, fleet.patience)),
-        })
-    }
 }
 
 /// Where a message came.
@@ -73,8 +65,8 @@ pub(crate) async fn answer<S: Service<RoleServer>>(
     handler: S,
     at: At<'_>,
     session: Session,
-    parts: Parts,
-    body: Bytes,
+    (parts, body): (Parts, Bytes),
+    stay: Stay,
 ) -> Answer {
     let message: ClientJsonRpcMessage = match serde_json::from_slice(&body) {
         Ok(message) => message,
@@ -84,7 +76,7 @@ pub(crate) async fn answer<S: Service<RoleServer>>(
         }
     };
     match message {
-        ClientJsonRpcMessage::Request(request) => run(handler, at, session, parts, request).await,
+        ClientJsonRpcMessage::Request(request) => run(handler, at, session, (parts, request), stay).await,
         ClientJsonRpcMessage::Notification(notification) => {
             notified(handler, &at, session, parts, notification).await;
             plain(StatusCode::ACCEPTED, "")
@@ -104,10 +96,9 @@ async fn notified<S: Service<RoleServer>>(
     handler: S,
     at: &At<'_>,
     session: Session,
-    mut parts: Parts,
+    parts: Parts,
     mut notification: JsonRpcNotification<ClientNotification>,
 ) {
-    parts.extensions.remove::<Stay>();
     if let ClientNotification::CancelledNotification(cancelled) = &notification.notification {
         let Some(id) = &cancelled.params.request_id else { return };
         let id = serde_json::to_value(id).unwrap_or_default();
@@ -117,12 +108,13 @@ async fn notified<S: Service<RoleServer>>(
         }
         return;
     }
-    let client = session.client.clone();
+    let client = (*session.client).clone();
     notification.notification.extensions_mut().insert(parts);
     notification.notification.extensions_mut().insert(session);
     let message = ClientJsonRpcMessage::Notification(notification);
     let (transport, mut messages) = OneshotTransport::<RoleServer>::new(message);
-    let clock = Stay::of_notification(at.fleet);
+    // A handler of a notification ends by itself; nobody can tell when it did.
+    let clock = Arc::new(Clock::new(Instant::now() + NOTIFIED_MAX, at.fleet.patience));
     tokio::spawn(async move {
         let service = serve_directly(handler, transport, Some(client));
         // What a handler says behind a notification has no stream to go on.
@@ -133,13 +125,6 @@ async fn notified<S: Service<RoleServer>>(
         }
         drop(service);
     });
-}
-
-impl Stay {
-    /// A handler of a notification ends by itself; nobody can tell when it did.
-    fn of_notification(fleet: &Fleet) -> Arc<Clock> {
-        Arc::new(Clock::new(Instant::now() + std::time::Duration::from_secs(5), fleet.patience))
-    }
 }
 
 /// A call that runs. Dropped, it stops the handler.
@@ -187,22 +172,19 @@ async fn run<S: Service<RoleServer>>(
     handler: S,
     at: At<'_>,
     session: Session,
-    mut parts: Parts,
-    mut request: JsonRpcRequest<ClientRequest>,
+    (parts, mut request): (Parts, JsonRpcRequest<ClientRequest>),
+    stay: Stay,
 ) -> Answer {
     let id = serde_json::to_value(&request.id).unwrap_or_default();
     let change = change_of(&request.request);
-    let (client, stay) = (session.client.clone(), Stay::of(&mut parts, at.fleet));
+    let client = (*session.client).clone();
     request.request.extensions_mut().insert(parts);
     let (uuid, primes) = (session.uuid, session.primes());
     let level = session.record.level.clone();
     // What is to be changed of it is looked at again behind the handler.
     let changed = (!matches!(change, Change::None)).then(|| session.clone());
     request.request.extensions_mut().insert(session);
-    let has_asked = HasAsked::default();
-    request.request.extensions_mut().insert(has_asked.clone());
     let asking = Asking {
-        has_asked,
         questions: at.fleet.questions.clone(),
         post: at.fleet.post.clone(),
         session: uuid,

@@ -53,6 +53,7 @@
 //! docs/from-one-process-to-ten.md.
 
 mod answers;
+mod bound;
 mod budget;
 mod caller;
 mod calls;
@@ -61,12 +62,14 @@ mod data;
 mod door;
 mod event_id;
 mod fleet;
+mod given;
 mod journal;
 mod keeping;
 mod legacy;
 mod meters;
 mod news;
 mod node;
+mod opened;
 mod places;
 mod post;
 mod questions;
@@ -83,9 +86,10 @@ mod streams;
 mod transport;
 
 pub use budget::{Budget, Exhausted, Share, TooSmall, Unit};
-pub use data::{Data, DataError, Handles, NAME_MAX, Swap, Version, handles, session_data};
+pub use data::{Data, DataError, Handles, NAME_MAX, Swap, Version};
+pub use given::{announcer, handles, session_data};
 pub use keeping::Shared;
-pub use news::{Announcer, Change, announcer, forward};
+pub use news::{Announcer, Change, forward};
 pub use node::Node;
 pub use session::{Session, SessionRecord};
 pub use settings::{Secret, SessionBinding, Settings, WhenFull};

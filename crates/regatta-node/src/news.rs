@@ -6,12 +6,11 @@
 
 use std::sync::Arc;
 
-use rmcp::model::Extensions;
 use rmcp::service::{SubscriptionContext, SubscriptionSink};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
-use crate::data::{DataError, of_request};
+use crate::data::DataError;
 use crate::post::{Letter, Post};
 
 /// News that a slow listener may be behind.
@@ -101,11 +100,6 @@ impl Desk {
 pub struct Announcer {
     pub(crate) desk: Arc<Desk>,
     pub(crate) post: Arc<Post>,
-}
-
-/// The announcer of the node that serves a request; `None` only outside a node.
-pub fn announcer(extensions: &Extensions) -> Option<Announcer> {
-    of_request(extensions)
 }
 
 impl Announcer {

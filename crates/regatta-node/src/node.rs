@@ -15,17 +15,19 @@ use rmcp::ServerHandler;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
+use crate::bound::BUFFER_MAX;
 use crate::caller::Callers;
 use crate::fleet::{self, Fleet};
 use crate::journal::{Counts, Tools};
 use crate::keeping::Keeping;
 use crate::meters::Meters;
+use crate::opened::Opened;
 use crate::places::Places;
 use crate::questions;
 use crate::registry::{Identity, Registration, Status};
 use crate::sealing::Sealing;
 use crate::serve::{self, Factory, Shared};
-use crate::session::{LIFETIME_MAX, Opened, Sessions};
+use crate::session::{LIFETIME_MAX, Sessions};
 use crate::settings::Settings;
 use crate::shell::{self, Shell, Toolbox};
 use crate::special::{self, On};
@@ -163,7 +165,8 @@ impl Node {
         if let Some(registration) = &registration {
             registration.say(Status::Running);
         }
-        tracing::info!(address = %shared.settings.address, "the node serves");
+        let memory_max_mib = shared.settings.memory_max() >> 20;
+        tracing::info!(address = %shared.settings.address, memory_max_mib, "the node serves");
         let (stop, stopped) = watch::channel(());
         let accepting = tokio::spawn(accept(listener, shared.clone(), stopped));
         let mut tasks = tokio::task::JoinSet::new();
@@ -296,6 +299,7 @@ async fn connection<H: ServerHandler>(
         .timer(TokioTimer::new())
         .keep_alive(keep_alive)
         .header_read_timeout(silence)
+        .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(socket), service);
     let mut served = std::pin::pin!(served);
     tokio::select! {

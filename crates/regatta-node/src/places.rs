@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -24,6 +25,15 @@ pub(crate) struct Places {
 #[derive(Debug)]
 pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// The queue is full too.
+    QueueFull,
+    /// It was waited for as long as is worth it: a request that begins with its last moments fails, and so does the next.
+    NoneInTime,
 }
 
 /// Counts a waiting request for as long as it waits, also if it gives up.
@@ -48,10 +58,30 @@ impl Places {
         }
     }
 
+    /// A place at once, unless others wait for one.
+    pub(crate) fn try_take(&self) -> Option<Place> {
+        self.free.clone().try_acquire_owned().ok().map(|permit| Place { _permit: permit })
+    }
+
+    /// A place, after a wait of at most `patience`.
+    pub(crate) async fn take_within(&self, patience: Duration) -> Result<Place, NoPlace> {
+        // The usual case makes no timer.
+        if let Some(place) = self.try_take() {
+            return Ok(place);
+        }
+        match tokio::time::timeout(patience, self.take()).await {
+            Ok(place) => place.ok_or(NoPlace::QueueFull),
+            Err(_) => {
+                self.refused.fetch_add(1, Relaxed);
+                Err(NoPlace::NoneInTime)
+            }
+        }
+    }
+
     /// A place, after a wait in the order of arrival; `None`: everything is full.
-    pub(crate) async fn take(&self) -> Option<Place> {
-        if let Ok(permit) = self.free.clone().try_acquire_owned() {
-            return Some(Place { _permit: permit });
+    async fn take(&self) -> Option<Place> {
+        if let Some(place) = self.try_take() {
+            return Some(place);
         }
         let before = self.waiting.fetch_add(1, Relaxed);
         let _waiting = Waiting(&self.waiting);
@@ -100,6 +130,17 @@ mod tests {
         drop(first);
         assert!(second.await.is_some());
         assert_eq!((places.in_flight(), places.waiting()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_is_refused_and_leaves_the_queue() {
+        let places = Places::new(1, 1, WhenFull::Refuse);
+        let _first = places.try_take().unwrap();
+        let patience = Duration::from_secs(2);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(places.take_within(patience).await.err(), Some(NoPlace::NoneInTime));
+        assert_eq!(begun.elapsed(), patience);
+        assert_eq!((places.waiting(), places.refused()), (0, 1));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! Modern requests and the legacy handshake go to `rmcp`'s transport without sessions; what has a session token goes to
 //! `legacy`. Health and metrics take no place.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use regatta_mcp::codes;
@@ -19,17 +21,19 @@ use rmcp::transport::streamable_http_server::session::never::NeverSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::answers::{
     Answer, AnswerBody, Apart, Held, LastWord, Reached, events, fault, plain, reached, unknown,
 };
 use crate::caller::{Caller, Callers};
 use crate::clock::Clock;
-use crate::data::{Data, Handles};
 use crate::event_id::{self, Ids, Of};
 use crate::fleet::Fleet;
+use crate::given::Given;
 use crate::legacy::{At, Stay};
-use crate::places::Places;
+use crate::places::{NoPlace, Place, Places};
 use crate::post::Letter;
 use crate::resume::Rest;
 use crate::sealing::now_s;
@@ -65,13 +69,30 @@ pub(crate) struct Shared<H: ServerHandler> {
 }
 
 /// What of a message decides where it goes.
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 pub(crate) struct Peek {
-    #[serde(default)]
     pub(crate) id: Value,
-    #[serde(default)]
     pub(crate) method: String,
-    pub(crate) params: Option<Box<serde_json::value::RawValue>>,
+    /// As they stand in the body.
+    pub(crate) params: Option<Bytes>,
+}
+
+impl Peek {
+    /// Nothing, where the body is no such message: it is refused further on.
+    pub(crate) fn at(body: &Bytes) -> Peek {
+        #[derive(Default, Deserialize)]
+        struct Seen<'a> {
+            #[serde(default)]
+            id: Value,
+            #[serde(borrow, default)]
+            method: Cow<'a, str>,
+            #[serde(borrow)]
+            params: Option<&'a RawValue>,
+        }
+        let seen: Seen = serde_json::from_slice(body).unwrap_or_default();
+        let params = seen.params.map(|params| body.slice_ref(params.get().as_bytes()));
+        Peek { id: seen.id, method: seen.method.into_owned(), params }
+    }
 }
 
 /// `rmcp`'s transport as it is used here.
@@ -83,7 +104,7 @@ pub(crate) fn transport<H: ServerHandler>(
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
-        .with_allowed_hosts(settings.allowed_hosts.clone())
+        .disable_allowed_hosts()
         .with_max_request_body_bytes(settings.request_bytes_max);
     StreamableHttpService::new(
         move || Ok(Shell::new(factory(), toolbox.clone())),
@@ -116,19 +137,17 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     let Ok(caller) = shared.callers.caller(&parts.headers, now_s()) else {
         return plain(StatusCode::FORBIDDEN, "the identity headers are not those of a gateway\n");
     };
-    let timeout = shared.settings.request_timeout();
-    let arrived = tokio::time::Instant::now();
-    let Ok(place) = tokio::time::timeout(timeout, shared.places.take()).await else {
-        return overloaded("no place became free in time");
+    let arrived = Instant::now();
+    let place = match place(&shared).await {
+        Ok(place) => Arc::new(place),
+        Err(why) => return overloaded(why),
     };
-    let Some(place) = place else { return overloaded("every place and the queue are taken") };
-    let body = Limited::new(body, shared.settings.request_bytes_max).collect();
-    let body = match tokio::time::timeout_at(arrived + timeout, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broken off\n"),
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
+    let deadline = arrived + shared.settings.request_timeout();
+    let body = match whole(&shared.settings, body, deadline).await {
+        Ok(body) => body,
+        Err((status, why)) => return plain(status, why),
     };
-    let peek: Peek = serde_json::from_slice(&body).unwrap_or_default();
+    let peek = Peek::at(&body);
     let stands = peek.method == "subscriptions/listen";
     let id = peek.id.clone();
     let stands = if stands || parts.method == Method::GET {
@@ -142,16 +161,14 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     if let Some(room) = stands.as_ref().filter(|_| parts.method == Method::GET) {
         parts.extensions.insert(room.clone());
     }
-    let place = Arc::new(place);
-    let deadline = arrived + timeout;
     let clock = Arc::new(Clock::new(deadline, shared.fleet.patience));
-    parts.extensions.insert(Stay { _place: Some(place.clone()), clock: clock.clone() });
+    let stay = Stay { place: place.clone(), clock: clock.clone() };
     let answering = async {
         match journal::name(&shared, caller, &parts, &peek) {
-            None => route(&shared, caller, parts, body, peek).await,
+            None => route(&shared, caller, (parts, body), peek, stay).await,
             Some(call) => {
                 let request = journal::Request { caller, parts, body, peek };
-                journal::answer(shared.clone(), call, request, place.clone(), deadline).await
+                journal::answer(shared.clone(), call, request, stay, deadline).await
             }
         }
     };
@@ -165,12 +182,35 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     if answer.extensions().get::<Apart>().is_some() {
         return answer;
     }
-    let last_word = LastWord(id, why);
     answer.map(|body| match stands {
         // It has a place of its own, and stays for as long as its client does.
         Some(room) => Held::new(body, room).boxed(),
-        None => Held::new(body, place).until(clock, last_word).boxed(),
+        // Nothing of it is to come from the handler.
+        None if body.size_hint().exact().is_some() => Held::new(body, place).boxed(),
+        None => Held::new(body, place).until(clock, LastWord(id, why)).boxed(),
     })
+}
+
+/// A place, or why there is none.
+async fn place<H: ServerHandler>(shared: &Shared<H>) -> Result<Place, &'static str> {
+    shared.places.take_within(shared.settings.queue_wait_max()).await.map_err(|why| match why {
+        NoPlace::QueueFull => "every place and the queue are taken",
+        NoPlace::NoneInTime => "no place became free in time",
+    })
+}
+
+/// A request's body, if it is not too large and does not come too slowly.
+async fn whole(
+    settings: &Settings,
+    body: Incoming,
+    deadline: Instant,
+) -> Result<Bytes, (StatusCode, &'static str)> {
+    let body = Limited::new(body, settings.request_bytes_max).collect();
+    match tokio::time::timeout_at(deadline, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broken off\n")),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n")),
+    }
 }
 
 fn overloaded(why: &str) -> Answer {
@@ -183,27 +223,28 @@ fn overloaded(why: &str) -> Answer {
 pub(crate) async fn route<H: ServerHandler>(
     shared: &Shared<H>,
     caller: Caller,
-    mut parts: Parts,
-    body: Bytes,
+    (mut parts, body): (Parts, Bytes),
     peek: Peek,
+    stay: Stay,
 ) -> Answer {
-    parts.extensions.insert(caller);
-    parts.extensions.insert(Handles::new(shared.sessions.clone(), caller));
-    parts.extensions.insert(shared.fleet.announcer());
-    let token = parts.headers.get(SESSION).map(|token| token.to_str().unwrap_or_default().to_owned());
-    let Some(token) = token else {
+    let (sessions, fleet, clock) = (shared.sessions.clone(), shared.fleet.clone(), stay.clock.clone());
+    let mut given = Given { sessions, fleet, caller, session: None, clock };
+    let token = parts.headers.get(SESSION).cloned();
+    let Some(token) = token.as_ref().map(|token| token.to_str().unwrap_or_default()) else {
+        parts.extensions.insert(given);
         if peek.method == "initialize" && parts.method == Method::POST {
             return handshake(shared, caller, parts, body, peek).await;
         }
         return through(shared, parts, body).await;
     };
-    let session = match shared.sessions.find(caller, &token).await {
+    let session = match shared.sessions.find(caller, token).await {
         Ok(session) => session,
         Err(refused) => return reached(Reached::Nothing, legacy::refusal(&refused, &peek.id)),
     };
-    parts.extensions.insert(Data::of_session(&shared.sessions, session.uuid));
+    given.session = Some(session.uuid);
+    parts.extensions.insert(given);
     match parts.method {
-        Method::DELETE => match shared.sessions.end(&session, &token).await {
+        Method::DELETE => match shared.sessions.end(&session, token).await {
             Ok(()) => plain(StatusCode::NO_CONTENT, ""),
             Err(refused) => legacy::refusal(&refused, &Value::Null),
         },
@@ -213,8 +254,8 @@ pub(crate) async fn route<H: ServerHandler>(
         }
         Method::POST => {
             let at = At { sessions: &shared.sessions, fleet: &shared.fleet, caller };
-            legacy::answer(Shell::new((shared.factory)(), shared.toolbox.clone()), at, session, parts, body)
-                .await
+            let handler = Shell::new((shared.factory)(), shared.toolbox.clone());
+            legacy::answer(handler, at, session, (parts, body), stay).await
         }
         Method::GET => listen(shared, caller, session, &parts).await,
         _ => plain(StatusCode::METHOD_NOT_ALLOWED, "GET, POST or DELETE\n"),
@@ -266,9 +307,7 @@ fn agrees(parts: &Parts, agreed: &str) -> bool {
     parts.headers.get("mcp-protocol-version").is_none_or(|version| version.as_bytes() == agreed.as_bytes())
 }
 
-async fn through<H: ServerHandler>(shared: &Shared<H>, mut parts: Parts, body: Bytes) -> Answer {
-    // The handler keeps the head for as long as it likes.
-    parts.extensions.remove::<Stay>();
+async fn through<H: ServerHandler>(shared: &Shared<H>, parts: Parts, body: Bytes) -> Answer {
     shared.transport.handle(Request::from_parts(parts, Full::new(body))).await
 }
 
@@ -289,7 +328,7 @@ async fn handshake<H: ServerHandler>(
         });
     let mut answer = http::Response::from_parts(head, Full::new(body).boxed());
     let (Some(result), Some(params)) = (result, peek.params) else { return answer };
-    match shared.sessions.begin(caller, params.get().as_bytes(), &result) {
+    match shared.sessions.begin(caller, &params, &result) {
         Ok(token) => {
             let Ok(token) = HeaderValue::from_str(&token) else { return answer };
             answer.headers_mut().insert(SESSION, token);
@@ -306,6 +345,7 @@ fn metrics<H: ServerHandler>(shared: &Shared<H>) -> String {
         ("queue_depth", "gauge", places.waiting() as u64),
         ("parked", "gauge", shared.fleet.questions.waiting() as u64),
         ("standing_streams", "gauge", shared.fleet.standing.number() as u64),
+        ("memory_max_bytes", "gauge", shared.settings.memory_max()),
         ("refused_total", "counter", places.refused()),
         ("answered_total", "counter", shared.answered.load(Relaxed)),
         ("timed_out_total", "counter", shared.timed_out.load(Relaxed)),
@@ -323,9 +363,9 @@ fn metrics<H: ServerHandler>(shared: &Shared<H>) -> String {
 
 /// Waits, at most `patience`, until no request runs.
 pub(crate) async fn drained(places: &Places, patience: Duration) -> bool {
-    let end = tokio::time::Instant::now() + patience;
+    let end = Instant::now() + patience;
     while places.in_flight() + places.waiting() > 0 {
-        if tokio::time::Instant::now() >= end {
+        if Instant::now() >= end {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -15,6 +15,7 @@ use rmcp::model::InitializeRequestParams;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
+use crate::opened::{Opened, Says};
 use crate::sealing::{Closed, Sealing, now_s};
 
 /// Characters of a token.
@@ -23,8 +24,6 @@ const TOKEN_MAX: usize = 4096;
 pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Resources a session may be subscribed to.
 const SUBSCRIPTIONS_MAX: usize = 256;
-/// Opened tokens that are kept, of about 1 KiB each.
-const OPENED_MAX: usize = 4096;
 /// Attempts to write a record that others write too.
 const ATTEMPTS_MAX: usize = 16;
 
@@ -43,7 +42,7 @@ pub struct Session {
     /// Its random name.
     pub uuid: [u8; 16],
     /// The client's `initialize` params, with the version that was agreed.
-    pub client: InitializeRequestParams,
+    pub client: Arc<InitializeRequestParams>,
     /// What changed since, as of the arrival of this request.
     pub record: SessionRecord,
     pub(crate) issued_s: u32,
@@ -91,23 +90,6 @@ pub(crate) struct Sessions {
     pub(crate) opened: Opened,
 }
 
-/// Opened tokens, a bounded number.
-pub(crate) struct Opened(quick_cache::sync::Cache<[u8; 32], Arc<Says>>);
-
-impl Opened {
-    pub(crate) fn new() -> Opened {
-        Opened(quick_cache::sync::Cache::new(OPENED_MAX))
-    }
-}
-
-/// What a token says.
-struct Says {
-    uuid: [u8; 16],
-    issued_s: u32,
-    can: Capabilities,
-    client: InitializeRequestParams,
-}
-
 impl Sessions {
     /// A token for a session that `caller` begins: `params` as the client sent them, and the result that it gets.
     ///
@@ -142,23 +124,23 @@ impl Sessions {
         if judge(says.issued_s, now_s(), LIFETIME_MAX) == Lifetime::Past {
             return Err(Refused::Gone);
         }
-        let record = self.meet(&says, token).await?;
+        let record = self.meet(&says).await?;
         let etag = record.as_ref().map(|record| record.etag);
         let record = match &record {
             Some(record) => serde_json::from_slice(&record.value).unwrap_or_default(),
             None => SessionRecord::default(),
         };
         self.store.touch(&Uuid16(says.uuid));
-        let Says { uuid, issued_s, can, ref client } = *says;
+        let Says { uuid, issued_s, can, ref client, .. } = *says;
         Ok(Session { uuid, client: client.clone(), record, issued_s, can, etag })
     }
 
     /// What a token of this caller's says.
     async fn open(&self, caller: Caller, token: &str) -> Result<Arc<Says>, Refused> {
-        let key = regatta_seal::digest32(&[b"opened", &caller.0, token.as_bytes()]);
-        if let Some(says) = self.opened.0.get(&key) {
+        if let Some(says) = self.opened.get(caller, token) {
             return Ok(says);
         }
+        let (text, digest) = (token, digest(token));
         let plain = self.sealing.open(&*self.store, &self.associated(&caller), token).await;
         let plain = plain.map_err(|closed| match closed {
             Closed::Foreign => Refused::Gone,
@@ -166,18 +148,19 @@ impl Sessions {
         })?;
         let token = SessionToken::from_bytes(&plain).map_err(|_| Refused::Gone)?;
         let params = token.params.unpack().map_err(|_| Refused::Gone)?;
+        let params_bytes = params.len();
         let mut params: serde_json::Value = serde_json::from_slice(&params).map_err(|_| Refused::Gone)?;
         params["protocolVersion"] = token.version.as_str().into();
         let client = serde_json::from_value(params).map_err(|_| Refused::Gone)?;
         let SessionToken { uuid, issued_s, capabilities: can, .. } = token;
-        let says = Arc::new(Says { uuid, issued_s, can, client });
-        self.opened.0.insert(key, says.clone());
+        let says = Arc::new(Says { uuid, issued_s, can, client: Arc::new(client), digest, params_bytes });
+        self.opened.keep(caller, text, says.clone());
         Ok(says)
     }
 
-    async fn meet(&self, says: &Says, token: &str) -> Result<Option<Arc<Versioned>>, Refused> {
+    async fn meet(&self, says: &Says) -> Result<Option<Arc<Versioned>>, Refused> {
         use regatta_store::{Buried, Grave, Warm};
-        let (day, digest) = (IssueDay::of(says.issued_s).0, digest(token));
+        let (day, digest) = (IssueDay::of(says.issued_s).0, says.digest);
         let uuid = Uuid16(says.uuid);
         match (self.store.buried(day, &digest), self.store.warm(&uuid)) {
             (Buried::Yes, _) => Err(Refused::Gone),

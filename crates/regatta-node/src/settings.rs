@@ -69,6 +69,9 @@ pub struct Settings {
     pub concurrent_max: usize,
     /// Requests that wait for a place.
     pub queue_max: usize,
+    /// How long one waits, and is then refused; 0: half of `request_timeout_ms`. A place that came later would be of little
+    /// use: the rest of its time would not be enough.
+    pub queue_wait_max_ms: u64,
     /// What becomes of one more.
     pub when_full: WhenFull,
     /// Connections at the same time; one more waits in the system's backlog.
@@ -119,6 +122,7 @@ impl Default for Settings {
             worker_threads: 0,
             concurrent_max: 100,
             queue_max: 1000,
+            queue_wait_max_ms: 0,
             when_full: WhenFull::Refuse,
             connections_max: 10_000,
             request_bytes_max: 1 << 20,
@@ -180,6 +184,7 @@ impl Settings {
         take("WORKER_THREADS", &mut number(&mut all.worker_threads));
         take("CONCURRENT_MAX", &mut number(&mut all.concurrent_max));
         take("QUEUE_MAX", &mut number(&mut all.queue_max));
+        take("QUEUE_WAIT_MAX_MS", &mut number(&mut all.queue_wait_max_ms));
         take("CONNECTIONS_MAX", &mut number(&mut all.connections_max));
         take("REQUEST_BYTES_MAX", &mut number(&mut all.request_bytes_max));
         take("REQUEST_TIMEOUT_MS", &mut number(&mut all.request_timeout_ms));
@@ -230,6 +235,11 @@ impl Settings {
                 "request_timeout_ms is 0: no request could be answered".to_owned(),
             ),
             (
+                self.queue_wait_max_ms >= self.request_timeout_ms.max(1),
+                "queue_wait_max_ms is not below request_timeout_ms: what waited so long would have no time left"
+                    .to_owned(),
+            ),
+            (
                 !self.registry_secret.0.is_empty() && self.registry_secret.0.len() < SECRET_MIN,
                 format!("registry_secret is shorter than {SECRET_MIN} bytes: it could be guessed"),
             ),
@@ -251,7 +261,7 @@ impl Settings {
                 "connections_max is below concurrent_max: the places could never be filled".to_owned(),
             ),
             (
-                self.drain_s * 1000 < self.request_timeout_ms,
+                self.drain_s.saturating_mul(1000) < self.request_timeout_ms,
                 "drain_s is shorter than request_timeout_ms: a shutdown would cut off sound requests"
                     .to_owned(),
             ),
@@ -262,6 +272,14 @@ impl Settings {
 
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// How long a request waits for a place.
+    pub(crate) fn queue_wait_max(&self) -> Duration {
+        match self.queue_wait_max_ms {
+            0 => self.request_timeout() / 2,
+            told => Duration::from_millis(told),
+        }
     }
 
     /// How long a call is remembered.
@@ -321,6 +339,84 @@ mod tests {
         let told = settings.check(4).unwrap_err();
         assert_eq!(told.lines().count(), 3, "{told}");
         assert!(told.contains("worker_threads is over 8"), "{told}");
+    }
+
+    /// Every setting: in the file, and in the environment.
+    const EVERY: [(&str, &str, &str); 28] = [
+        ("address", "\"0.0.0.0:1\"", "0.0.0.0:1"),
+        ("url", "\"http://a/mcp\"", "http://a/mcp"),
+        ("node_id", "\"n-1\"", "n-1"),
+        ("labels", "[\"gpu=yes\", \"b=c\"]", "gpu=yes, b=c"),
+        ("tools", "[\"rare\"]", "rare"),
+        ("allowed_hosts", "[\"a\"]", "a"),
+        ("allowed_origins", "[\"https://a\"]", "https://a"),
+        ("session_binding", "\"nobody\"", "nobody"),
+        ("worker_threads", "3", "3"),
+        ("concurrent_max", "7", "7"),
+        ("queue_max", "7", "7"),
+        ("queue_wait_max_ms", "7", "7"),
+        ("when_full", "\"caller-runs\"", "caller-runs"),
+        ("connections_max", "777", "777"),
+        ("request_bytes_max", "7", "7"),
+        ("request_timeout_ms", "7", "7"),
+        ("answer_timeout_s", "7", "7"),
+        ("parked_max", "7", "7"),
+        ("streams_max", "7", "7"),
+        ("keep_alive_s", "7", "7"),
+        ("session_ttl_s", "7", "7"),
+        ("journal_ttl_s", "77", "77"),
+        ("store_url", "\"redis://a\"", "redis://a"),
+        ("store_prefix", "\"a:\"", "a:"),
+        ("registry_secret", "\"0123456789abcdef\"", "0123456789abcdef"),
+        ("identity_secrets", "[\"a\", \"b\"]", "a, b"),
+        ("heartbeat_ms", "7", "7"),
+        ("drain_s", "7", "7"),
+    ];
+
+    /// All of them, secrets too.
+    fn shown(settings: &Settings) -> String {
+        let secrets: Vec<&str> = settings.identity_secrets.iter().map(|secret| secret.0.as_str()).collect();
+        format!("{settings:#?} {} {secrets:?}", settings.registry_secret.0)
+    }
+
+    #[test]
+    fn every_setting_can_be_told_by_code_file_and_environment_alike() {
+        let default = shown(&Settings::default());
+        for (name, in_file, in_environment) in EVERY {
+            let file: Settings = toml::from_str(&format!("{name} = {in_file}")).unwrap();
+            let told = format!("REGATTA_NODE_{}", name.to_uppercase());
+            let look_up = |name: &str| (name == told).then(|| in_environment.to_owned());
+            let environment = Settings::default().with_environment(look_up).unwrap();
+            assert_eq!(shown(&file), shown(&environment), "{name}");
+            assert_ne!(shown(&file), default, "{name}");
+        }
+        let is_field = |line: &&str| line.starts_with("    ") && line[4..].starts_with(char::is_alphabetic);
+        assert_eq!(default.lines().filter(is_field).count(), EVERY.len(), "one is missing here: {default}");
+    }
+
+    #[test]
+    fn each_piece_of_nonsense_is_refused_with_its_name() {
+        let good = Settings::default;
+        for (settings, name) in [
+            (Settings { worker_threads: 9, ..good() }, "worker_threads"),
+            (Settings { concurrent_max: 0, ..good() }, "concurrent_max"),
+            (Settings { request_bytes_max: 0, ..good() }, "request_bytes_max"),
+            (Settings { request_timeout_ms: 0, ..good() }, "request_timeout_ms"),
+            (Settings { queue_wait_max_ms: 5000, ..good() }, "queue_wait_max_ms"),
+            (Settings { registry_secret: Secret("short".to_owned()), ..good() }, "registry_secret"),
+            (Settings { identity_secrets: vec![Secret("short".to_owned())], ..good() }, "identity_secrets"),
+            (Settings { heartbeat_ms: 60_001, ..good() }, "heartbeat_ms"),
+            (Settings { heartbeat_ms: 0, ..good() }, "heartbeat_ms"),
+            (Settings { journal_ttl_s: 59, ..good() }, "journal_ttl_s"),
+            (Settings { session_ttl_s: 0, ..good() }, "session_ttl_s"),
+            (Settings { connections_max: 99, ..good() }, "connections_max"),
+            (Settings { drain_s: 4, ..good() }, "drain_s"),
+        ] {
+            let told = settings.check(4).unwrap_err();
+            assert!(told.contains(name), "{name} in {told}");
+        }
+        // Two threads for each core are no nonsense yet, and no wait is better than too long a one.
+        assert_eq!(Settings { worker_threads: 8, queue_wait_max_ms: 4999, ..good() }.check(4), Ok(()));
     }
 
     #[test]

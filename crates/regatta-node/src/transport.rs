@@ -3,7 +3,6 @@
 //! Ids of questions are made unlike any other in the fleet on their way out; log lines below the session's level go nowhere.
 #![expect(deprecated, reason = "legacy clients set a log level still")]
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rmcp::RoleServer;
@@ -15,7 +14,6 @@ use rmcp::transport::Transport;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::Clock;
-use crate::keeping::HasAsked;
 use crate::post::Post;
 use crate::questions::{Questions, wire_id};
 
@@ -29,8 +27,6 @@ pub(crate) struct Asking {
     pub(crate) post: Arc<Post>,
     pub(crate) session: [u8; 16],
     pub(crate) clock: Arc<Clock>,
-    /// Set with the first question.
-    pub(crate) has_asked: HasAsked,
     /// The session's log level, if it set one.
     pub(crate) level: Option<String>,
 }
@@ -38,13 +34,18 @@ pub(crate) struct Asking {
 /// The transport of one request.
 pub(crate) struct OneRequest {
     first: Option<ClientJsonRpcMessage>,
-    inbox: mpsc::Receiver<ClientJsonRpcMessage>,
-    answers: mpsc::Sender<ClientJsonRpcMessage>,
+    /// Where answers come in, from the first question on: most calls ask nothing.
+    inbox: Option<Inbox>,
     out: mpsc::Sender<ServerJsonRpcMessage>,
     /// Gets a permit with the response.
     done: Arc<Semaphore>,
     asking: Asking,
     asked: Arc<Asked>,
+}
+
+struct Inbox {
+    answers: mpsc::Sender<ClientJsonRpcMessage>,
+    coming: mpsc::Receiver<ClientJsonRpcMessage>,
 }
 
 /// The questions of one call: their ids as the handler's service has them, and their numbers.
@@ -73,29 +74,35 @@ impl Drop for Asked {
     }
 }
 
+impl Inbox {
+    fn new() -> Inbox {
+        let (answers, coming) = mpsc::channel(IN_MAX);
+        Inbox { answers, coming }
+    }
+}
+
 impl OneRequest {
     pub(crate) fn new(
         first: ClientJsonRpcMessage,
         asking: Asking,
     ) -> (OneRequest, mpsc::Receiver<ServerJsonRpcMessage>) {
         let (out, messages) = mpsc::channel(OUT_MAX);
-        let (answers, inbox) = mpsc::channel(IN_MAX);
         let asked = Arc::new(Asked { questions: asking.questions.clone(), numbers: Mutex::default() });
         let done = Arc::new(Semaphore::new(0));
-        (OneRequest { first: Some(first), inbox, answers, out, done, asking, asked }, messages)
+        (OneRequest { first: Some(first), inbox: None, out, done, asking, asked }, messages)
     }
 
     /// What goes out in place of `message`, if anything does.
-    fn outward(&self, mut message: ServerJsonRpcMessage) -> Option<ServerJsonRpcMessage> {
+    fn outward(&mut self, mut message: ServerJsonRpcMessage) -> Option<ServerJsonRpcMessage> {
         match &mut message {
             JsonRpcMessage::Request(request) => {
                 let Asking { questions, post, session, clock, .. } = &self.asking;
                 let raw = request.id.clone();
-                self.asking.has_asked.0.store(true, Relaxed);
-                let Some(number) = questions.ask(*session, raw.clone(), self.answers.clone(), clock.pause())
+                let answers = &self.inbox.get_or_insert_with(Inbox::new).answers;
+                let Some(number) = questions.ask(*session, raw.clone(), answers.clone(), clock.pause())
                 else {
                     let full = ErrorData::internal_error("too many calls wait for their clients", None);
-                    let _ = self.answers.try_send(JsonRpcMessage::error(full, Some(raw)));
+                    let _ = answers.try_send(JsonRpcMessage::error(full, Some(raw)));
                     return None;
                 };
                 self.asked.note(raw, number);
@@ -169,9 +176,16 @@ impl Transport<RoleServer> for OneRequest {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
+        // The service asks again after each message it sends, so that an inbox made by one is looked into.
+        let answer = async {
+            match &mut self.inbox {
+                Some(inbox) => inbox.coming.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.done.acquire() => None,
-            answer = self.inbox.recv() => answer,
+            answer = answer => answer,
         }
     }
 

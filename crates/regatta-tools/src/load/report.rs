@@ -58,7 +58,7 @@ pub struct Report {
     pub cut: u64,
     /// Of right answers after the warm-up.
     pub latency: Latency,
-    /// Of JSON-RPC errors after the warm-up.
+    /// Of errors, in JSON-RPC or by their HTTP status, after the warm-up.
     pub refusals: Latency,
 }
 

@@ -15,7 +15,7 @@ use super::message::ID_FIRST;
 pub struct Tally {
     /// Latencies in nanoseconds, of answers after the warm-up only.
     pub latency_ns: Histogram<u64>,
-    /// The same of answers that are JSON-RPC errors.
+    /// The same of answers that are errors, in JSON-RPC or by their HTTP status.
     pub refusal_ns: Histogram<u64>,
     /// Right answers.
     pub right: u64,
@@ -67,8 +67,10 @@ impl Tally {
         let ns = |latency: Duration| u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         match (verdict, latency) {
             (Verdict::Right, Some(latency)) => self.latency_ns.saturating_record(ns(latency)),
-            (Verdict::Fault(_), Some(latency)) => self.refusal_ns.saturating_record(ns(latency)),
-            (Verdict::Wrong | Verdict::Status(_), _) | (_, None) => {}
+            (Verdict::Fault(_) | Verdict::Status(_), Some(latency)) => {
+                self.refusal_ns.saturating_record(ns(latency));
+            }
+            (Verdict::Wrong, _) | (_, None) => {}
         }
     }
 

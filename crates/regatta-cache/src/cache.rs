@@ -19,7 +19,7 @@ use crate::fleet::{Claim, Found, Shelf};
 use crate::flight::{Flight, Landing, Waiter};
 use crate::form::{Form, Status, marked};
 use crate::kept::{ByBytes, Kept, Made};
-use crate::key::Key;
+use crate::key::{AsItIs, Fields, Key, LocalKey, Secret};
 use crate::purges::{Belongs, Purges};
 use crate::tally::Tally;
 
@@ -28,8 +28,8 @@ use crate::tally::Tally;
 pub struct About {
     /// The purges of its server.
     pub purges: Arc<Purges>,
-    /// What the fleet shares of its server.
-    pub shelf: Option<Arc<Shelf>>,
+    /// Where the fleet has it, if there is one.
+    pub shared: Option<OnShelf>,
     /// The counts of its rule.
     pub tally: Arc<Tally>,
     /// Its tool, or its method where there is no tool.
@@ -40,10 +40,20 @@ pub struct About {
     pub call: [u8; 16],
 }
 
+/// A place in what a fleet shares.
+#[derive(Clone, Debug)]
+pub struct OnShelf {
+    /// What the fleet shares of a server.
+    pub shelf: Arc<Shelf>,
+    /// The result's name there.
+    pub key: Key,
+}
+
 /// Kept results and fetches under way.
 pub struct ResultCache {
-    kept: Cache<Key, Arc<Kept>, ByBytes>,
-    flights: Mutex<HashMap<Key, Arc<Flight>>>,
+    secret: Secret,
+    kept: Cache<LocalKey, Arc<Kept>, ByBytes, AsItIs>,
+    flights: Mutex<HashMap<LocalKey, Arc<Flight>, AsItIs>>,
 }
 
 /// What a look at the table gave.
@@ -79,7 +89,7 @@ pub enum Joined {
 /// The right, and the duty, to fetch one result. Dropped without a landing, it lets the waiters go.
 pub struct Lead {
     cache: Arc<ResultCache>,
-    key: Key,
+    key: LocalKey,
     about: About,
     flight: Arc<Flight>,
     began: Micros,
@@ -125,11 +135,11 @@ impl ResultCache {
             .build();
         let kept = match options {
             Ok(options) => {
-                Cache::with_options(options, ByBytes, Default::default(), DefaultLifecycle::default())
+                Cache::with_options(options, ByBytes, AsItIs::default(), DefaultLifecycle::default())
             }
-            Err(_) => Cache::with_weighter(items, bytes_max, ByBytes),
+            Err(_) => Cache::with(items, bytes_max, ByBytes, AsItIs::default(), DefaultLifecycle::default()),
         };
-        Arc::new(ResultCache { kept, flights: Mutex::default() })
+        Arc::new(ResultCache { secret: Secret::new(), kept, flights: Mutex::default() })
     }
 
     /// Keeps at most `bytes_max` from now on.
@@ -154,17 +164,28 @@ impl ResultCache {
         self.kept.is_empty()
     }
 
-    /// What is kept under `key`. `dice` are 64 random bits.
-    pub fn look(self: &Arc<Self>, key: &Key, now: Micros, dice: u64) -> Looked {
+    /// The name here of what has these fields.
+    pub fn name(&self, fields: &Fields<'_>) -> LocalKey {
+        self.secret.name(fields)
+    }
+
+    /// What is kept under `key`. `dice` are 64 random bits; what it is `about` is asked for if it is to be fetched anew.
+    pub fn look(
+        self: &Arc<Self>,
+        key: &LocalKey,
+        now: Micros,
+        dice: u64,
+        about: impl FnOnce() -> About,
+    ) -> Looked {
         let Some(kept) = self.kept.get(key) else { return Looked::Nothing { spare: None } };
         match kept.worth(now, dice) {
             Worth::Fresh => Looked::Found { kept, status: Status::Hit, refresh: None },
             Worth::Ripe => {
-                let refresh = self.refresh(*key, &kept, now);
+                let refresh = self.refresh(*key, (&kept, about), now);
                 Looked::Found { kept, status: Status::Hit, refresh }
             }
             Worth::Stale => {
-                let refresh = self.refresh(*key, &kept, now);
+                let refresh = self.refresh(*key, (&kept, about), now);
                 Looked::Found { kept, status: Status::Stale, refresh }
             }
             Worth::Spare => Looked::Nothing { spare: Some(kept) },
@@ -177,7 +198,13 @@ impl ResultCache {
     }
 
     /// Leads the fetch of `key`, or waits for who does.
-    pub fn join(self: &Arc<Self>, key: Key, about: About, spare: Option<Arc<Kept>>, now: Micros) -> Joined {
+    pub fn join(
+        self: &Arc<Self>,
+        key: LocalKey,
+        about: About,
+        spare: Option<Arc<Kept>>,
+        now: Micros,
+    ) -> Joined {
         let mut flights = self.flights();
         if let Some(flight) = flights.get(&key)
             && !about.is_struck(flight.since)
@@ -198,13 +225,19 @@ impl ResultCache {
     }
 
     /// The right to fetch a kept result anew, unless somebody does.
-    fn refresh(self: &Arc<Self>, key: Key, kept: &Arc<Kept>, now: Micros) -> Option<Box<Lead>> {
-        let about = kept.about.clone();
+    fn refresh(
+        self: &Arc<Self>,
+        key: LocalKey,
+        (kept, about): (&Arc<Kept>, impl FnOnce() -> About),
+        now: Micros,
+    ) -> Option<Box<Lead>> {
         let mut flights = self.flights();
         let Entry::Vacant(place) = flights.entry(key) else { return None };
-        let flight = Arc::new(Flight::new(about.purges.newest()));
+        let flight = Arc::new(Flight::new(kept.about.purges.newest()));
         place.insert(flight.clone());
         drop(flights);
+        // The same as of the kept one, but for the key in the fleet: what is public was fetched under one caller's.
+        let about = about();
         about.tally.refresh();
         let spare = Some(kept.clone());
         let mut lead = self.lead(key, about, (flight, now), spare);
@@ -214,7 +247,7 @@ impl ResultCache {
 
     fn lead(
         self: &Arc<Self>,
-        key: Key,
+        key: LocalKey,
         about: About,
         (flight, began): (Arc<Flight>, Micros),
         spare: Option<Arc<Kept>>,
@@ -223,7 +256,7 @@ impl ResultCache {
         Lead { cache, key, about, flight, began, spare, renews, claim, landed: false }
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<LocalKey, Arc<Flight>, AsItIs>> {
         // Every change under this lock is a single step.
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -259,9 +292,9 @@ impl Lead {
         self.renews.is_none_or(|made| age * 2 < now.since(made))
     }
 
-    /// The key, for the fleet.
-    pub(crate) fn key(&self) -> Key {
-        self.key
+    /// Whether it is the fetch of what is kept under `key`.
+    pub fn is_of(&self, key: LocalKey) -> bool {
+        self.key == key
     }
 
     /// This fetch is the fleet's.
@@ -270,7 +303,7 @@ impl Lead {
     }
 
     /// The same, found under one more key from now on.
-    pub fn keep_for_all(self, public: Key, form: Form, life: Life, now: Micros) {
+    pub fn keep_for_all(self, public: LocalKey, form: Form, life: Life, now: Micros) {
         let cache = self.cache.clone();
         cache.kept.insert(public, self.keep(form, life, now));
     }

@@ -20,7 +20,7 @@ use regatta_seal::KeyRing;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::cache::{About, Lead};
+use crate::cache::{About, Lead, OnShelf};
 use crate::flight::Patience;
 use crate::form::Form;
 use crate::kept::Kept;
@@ -304,10 +304,11 @@ impl Shelf {
 
 /// Finds out whether another gateway has what is to be fetched, or is fetching it. `clock` gives the time of `Kept`.
 pub async fn seek(mut lead: Box<Lead>, patience: Patience, clock: impl Fn() -> Micros) -> Sought {
-    let Some(shelf) = lead.about().shelf.clone().filter(|shelf| shelf.is_trusted()) else {
+    let about = lead.about().clone();
+    let Some(OnShelf { shelf, key }) = about.shared.clone().filter(|at| at.shelf.is_trusted()) else {
         return Sought::Lead(lead);
     };
-    let (began, key, about) = (Instant::now(), lead.key(), lead.about().clone());
+    let began = Instant::now();
     let mut wait = LOOK_FIRST;
     loop {
         let since = about.purges.newest();

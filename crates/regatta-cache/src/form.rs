@@ -4,7 +4,6 @@
 //! differ by answer: `_meta["io.regatta/cache"]`, and the `ttlMs` that a list has left (2026-07-28
 //! server/utilities/caching, *Freshness Calculation*: the client counts from when it got the answer).
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -144,11 +143,10 @@ impl Form {
         for (place, word) in places {
             let Some(place) = place.map(|place| place as usize) else { continue };
             out.extend_from_slice(&self.text[from..place]);
-            // Writing to a vector cannot fail.
-            let _ = match word {
+            match word {
                 Word::Mark => write_mark(status, age, out),
-                Word::Ttl => write!(out, "{}", millis(left)),
-            };
+                Word::Ttl => write_number(millis(left), out),
+            }
             from = place;
         }
         out.extend_from_slice(&self.text[from..]);
@@ -163,21 +161,37 @@ pub(crate) fn marked(text: &Bytes, seen: &Skim) -> Bytes {
     let mut out = Vec::with_capacity(text.len() + 80);
     out.extend_from_slice(&text[..cut.span.start as usize]);
     out.extend_from_slice(cut.before.as_bytes());
-    // Writing to a vector cannot fail.
-    let _ = write_mark(Status::Miss, Duration::ZERO, &mut out);
+    write_mark(Status::Miss, Duration::ZERO, &mut out);
     out.extend_from_slice(cut.after.as_bytes());
     out.extend_from_slice(&text[cut.span.end as usize..]);
     out.into()
 }
 
-fn write_mark(status: Status, age: Duration, out: &mut Vec<u8>) -> std::io::Result<()> {
-    let status = match status {
-        Status::Hit => "hit",
-        Status::Stale => "stale",
-        Status::Miss => "miss",
+fn write_mark(status: Status, age: Duration, out: &mut Vec<u8>) {
+    let status: &[u8] = match status {
+        Status::Hit => br#"{"status":"hit","ageMs":"#,
+        Status::Stale => br#"{"status":"stale","ageMs":"#,
+        Status::Miss => br#"{"status":"miss","ageMs":"#,
     };
+    out.extend_from_slice(status);
     // As 64 bits: half a million years, and much less work than 128.
-    write!(out, r#"{{"status":"{status}","ageMs":{}}}"#, millis(age))
+    write_number(millis(age), out);
+    out.push(b'}');
+}
+
+/// By hand: with each hit, and a fifth of what formatting costs.
+fn write_number(mut number: u64, out: &mut Vec<u8>) {
+    const DIGITS_MAX: usize = 20;
+    let (mut digits, mut first) = ([0; DIGITS_MAX], DIGITS_MAX);
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[first..]);
 }
 
 fn millis(time: Duration) -> u64 {
@@ -267,6 +281,15 @@ mod tests {
             marked,
             response(r#"{"_meta":{"io.regatta/cache":{"status":"miss","ageMs":0}},"content":[]}"#)
         );
+    }
+
+    #[test]
+    fn a_number_is_written_as_everybody_writes_it() {
+        for number in [0, 9, 10, 1_000, 12_345_678, u64::MAX] {
+            let mut out = Vec::new();
+            write_number(number, &mut out);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
     }
 
     #[test]

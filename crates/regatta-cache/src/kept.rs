@@ -13,7 +13,7 @@ use regatta_policy::cache::{Life, Worth};
 
 use crate::cache::About;
 use crate::form::{Form, Status};
-use crate::key::Key;
+use crate::key::LocalKey;
 
 /// What an entry costs besides its text: itself, its key in the table, and the allocator's rounding.
 const OVERHEAD: usize = 320;
@@ -91,8 +91,8 @@ impl Drop for Kept {
     }
 }
 
-impl Weighter<Key, Arc<Kept>> for ByBytes {
-    fn weight(&self, _: &Key, kept: &Arc<Kept>) -> u64 {
+impl Weighter<LocalKey, Arc<Kept>> for ByBytes {
+    fn weight(&self, _: &LocalKey, kept: &Arc<Kept>) -> u64 {
         kept.weight
     }
 }

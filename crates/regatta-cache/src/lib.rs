@@ -15,7 +15,7 @@ mod purges;
 mod stored;
 mod tally;
 
-pub use cache::{About, Audience, Joined, Lead, Looked, ResultCache};
+pub use cache::{About, Audience, Joined, Lead, Looked, OnShelf, ResultCache};
 pub use fleet::{
     Away, BoxFuture, Claimed, FOLLOW_EVERY, Fleet, Holder, Interest, OverStore, PurgeLog, Rings, Shelf,
     Sought, Stored, seek,
@@ -23,6 +23,6 @@ pub use fleet::{
 pub use flight::{Landing, Patience, Waiter};
 pub use form::{Form, Status, hint, outcome};
 pub use kept::Kept;
-pub use key::{Fields, Key, ScopeValue, call_digest};
+pub use key::{Fields, Key, LocalKey, ScopeValue, call_digest};
 pub use purges::{Purge, Purges};
 pub use tally::{Tallied, Tally};

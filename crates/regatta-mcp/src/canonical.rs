@@ -96,8 +96,11 @@ fn object(scan: &mut Scan<'_>, text: &[u8], (depth, count): (u32, Count), out: &
             scan.skip(depth + 1)?;
             continue;
         }
-        let key = std::str::from_utf8(scan.key()).map_err(|_| Flaw::NotUtf8)?;
-        escape::escape_into(key, out);
+        match scan.key_as_written() {
+            // Like any string without escapes.
+            Some(key) => out.extend_from_slice(key),
+            None => escape::escape_into(std::str::from_utf8(scan.key()).map_err(|_| Flaw::NotUtf8)?, out),
+        }
         out.push(b':');
         let inner = out.len();
         write(scan, text, (depth + 1, if is_meta { Count::Meta } else { Count::All }), out)?;

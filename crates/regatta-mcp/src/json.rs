@@ -230,6 +230,12 @@ impl<'a> Scan<'a> {
         self.keys.last(self.text)
     }
 
+    /// The same as it is written, quotes included; none if it has escapes.
+    #[inline]
+    pub(crate) fn key_as_written(&self) -> Option<&'a [u8]> {
+        self.keys.last_as_written(self.text)
+    }
+
     /// Enters the array at the bracket here, which must not be deeper than allowed.
     pub(crate) fn open_array(&mut self, depth: u32) -> Walk<()> {
         deeper(depth)?;

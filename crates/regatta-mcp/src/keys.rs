@@ -103,6 +103,15 @@ impl Keys {
         self.bytes(text, &self.last)
     }
 
+    /// The same with its quotes, as it stands in `text`; none if it has escapes.
+    #[inline]
+    pub(crate) fn last_as_written<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+        let Slot { start, len, .. } = self.last;
+        let (start, len) = (start as usize, len as usize);
+        // The marked length of a key with escapes reaches beyond any text.
+        text.get(start.checked_sub(1)?..(start + len).checked_add(1)?)
+    }
+
     #[inline(never)]
     fn add_unescaped(&mut self, frame: &mut Frame, text: &[u8], start: usize, end: usize) -> bool {
         let from = self.arena.len();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::request::Parts;
 use regatta_cache::{
-    About, Fields, Form, Joined, Kept, Key, Landing, Looked, Patience, Purges, ResultCache, ScopeValue,
+    About, Fields, Form, Joined, Kept, Landing, LocalKey, Looked, Patience, Purges, ResultCache, ScopeValue,
     Status, Tallied, Tally, call_digest, outcome,
 };
 use regatta_policy::Micros;
@@ -116,7 +116,7 @@ impl Keeping {
         let begun = Instant::now();
         loop {
             if let Looked::Found { kept, status, .. } =
-                self.cache.look(&key, self.now(), regatta_seal::random_u64())
+                self.cache.look(&key, self.now(), regatta_seal::random_u64(), || about.clone())
             {
                 return told(&kept, status);
             }
@@ -157,7 +157,7 @@ impl Keeping {
         keep: &Keep,
         call: &CallToolRequestParams,
         context: &RequestContext<RoleServer>,
-    ) -> Option<(Key, About)> {
+    ) -> Option<(LocalKey, About)> {
         let params = call;
         if params.input_responses.is_some() || params.request_state.is_some() {
             return None;
@@ -176,7 +176,7 @@ impl Keeping {
         let arguments = serde_json::to_vec(&params.arguments).ok()?;
         let arguments = regatta_mcp::canonical(&arguments)?;
         let version = context.protocol_version();
-        let key = Key::of(&Fields {
+        let key = self.cache.name(&Fields {
             fleet: b"node",
             server: &self.server,
             method: "tools/call",
@@ -192,7 +192,7 @@ impl Keeping {
         });
         let about = About {
             purges: self.purges.clone(),
-            shelf: None,
+            shared: None,
             tally: keep.tally.clone(),
             tool: params.name.as_ref().into(),
             principal: (keep.shared != Shared::Public).then_some(caller),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use regatta_cache::{About, Audience, Form, Kept, Key, Lead, Purge, hint, outcome};
+use regatta_cache::{About, Audience, Form, Kept, Lead, LocalKey, Purge, hint, outcome};
 use regatta_mcp::{Method, Skim, skim};
 use regatta_policy::Micros;
 use regatta_policy::cache::{Keeping, Outcome, Page, Said, Telling};
@@ -36,7 +36,7 @@ pub(crate) struct Asking {
     pub rules: Arc<ServerRules>,
     /// By which of the rules.
     pub by: By,
-    pub key: Key,
+    pub key: LocalKey,
     pub about: About,
     /// What is left of an older result.
     pub spare: Option<Arc<Kept>>,
@@ -55,7 +55,7 @@ pub(crate) enum By {
     /// This one of the server's rules.
     Rule(usize),
     /// The server's own word, as far as it counts.
-    Hint { method: Method, page: Page, public: Option<Key>, asked: u64 },
+    Hint { method: Method, page: Page, public: Option<LocalKey>, asked: u64 },
     /// The operator's time for a legacy server's lists.
     Time { ttl: Duration },
 }
@@ -206,6 +206,10 @@ impl Fill {
             }
             By::Hint { method, page, public, asked } => {
                 let (keeping, who) = self.hinted((said, seen), (method, page, asked), outcome, now);
+                // What was for everybody, and is fetched anew for one of them, may be for nobody else by now.
+                let is_misplaced =
+                    who != Said::Public && public.is_some_and(|public| self.lead.is_of(public));
+                let keeping = if is_misplaced { Keeping::Passed } else { keeping };
                 (keeping, Telling::Silent, public.filter(|_| who == Said::Public))
             }
             By::Time { ttl } if bytes <= LIST_MAX => {

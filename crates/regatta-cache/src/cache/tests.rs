@@ -9,7 +9,6 @@ use super::*;
 use crate::flight::Patience;
 use crate::purges::Purge;
 
-const KEY: Key = Key([1; 32]);
 const LATER: u64 = u64::MAX;
 const PATIENCE: Patience = Patience { silence: Duration::from_secs(30), whole: Duration::from_secs(600) };
 
@@ -29,7 +28,7 @@ fn at(seconds: u64) -> Micros {
 fn about(purges: &Arc<Purges>) -> About {
     About {
         purges: purges.clone(),
-        shelf: None,
+        shared: None,
         tally: Arc::default(),
         tool: "get".into(),
         principal: Some([1; 16]),
@@ -57,21 +56,21 @@ impl Scene {
     }
 
     fn lead(&self, now: Micros) -> Box<Lead> {
-        match self.cache.join(KEY, about(&self.purges), None, now) {
+        match self.cache.join(LocalKey::of(1), about(&self.purges), None, now) {
             Joined::Lead(lead) => lead,
             Joined::Wait(_) | Joined::Found(_) => panic!("somebody else leads"),
         }
     }
 
     fn waiter(&self, now: Micros) -> Waiter {
-        match self.cache.join(KEY, about(&self.purges), None, now) {
+        match self.cache.join(LocalKey::of(1), about(&self.purges), None, now) {
             Joined::Wait(waiter) => waiter,
             Joined::Lead(_) | Joined::Found(_) => panic!("nobody leads"),
         }
     }
 
     fn found(&self, now: Micros) -> Option<(String, Status)> {
-        match self.cache.look(&KEY, now, LATER) {
+        match self.cache.look(&LocalKey::of(1), now, LATER, || about(&self.purges)) {
             Looked::Found { kept, status, .. } => Some((text(&kept), status)),
             Looked::Nothing { .. } => None,
         }
@@ -136,7 +135,7 @@ fn who_looked_before_the_landing_and_joins_after_it_is_no_second_leader() {
     let scene = Scene::new();
     assert!(scene.found(at(0)).is_none());
     scene.lead(at(0)).keep(form("a"), life(), at(1));
-    assert!(matches!(scene.cache.join(KEY, about(&scene.purges), None, at(2)), Joined::Found(_)));
+    assert!(matches!(scene.cache.join(LocalKey::of(1), about(&scene.purges), None, at(2)), Joined::Found(_)));
 }
 
 #[test]
@@ -144,7 +143,7 @@ fn one_stale_answer_leads_to_one_refresh() {
     let scene = Scene::new();
     scene.lead(at(0)).keep(form("a"), life(), at(0));
     let refreshes: Vec<Box<Lead>> = (0..10)
-        .filter_map(|_| match scene.cache.look(&KEY, at(65), LATER) {
+        .filter_map(|_| match scene.cache.look(&LocalKey::of(1), at(65), LATER, || about(&scene.purges)) {
             Looked::Found { refresh, .. } => refresh,
             Looked::Nothing { .. } => panic!("it is stale, not gone"),
         })
@@ -159,8 +158,12 @@ fn an_old_result_answers_when_the_server_cannot() {
     let scene = Scene::new();
     scene.lead(at(0)).keep(form("a"), life(), at(0));
     let spare = |now: Micros| {
-        let Looked::Nothing { spare } = scene.cache.look(&KEY, now, LATER) else { panic!("too fresh") };
-        let Joined::Lead(lead) = scene.cache.join(KEY, about(&scene.purges), spare, now) else {
+        let Looked::Nothing { spare } =
+            scene.cache.look(&LocalKey::of(1), now, LATER, || about(&scene.purges))
+        else {
+            panic!("too fresh")
+        };
+        let Joined::Lead(lead) = scene.cache.join(LocalKey::of(1), about(&scene.purges), spare, now) else {
             panic!("nobody else leads")
         };
         lead.spare(now).ok().map(|kept| text(&kept))
@@ -206,9 +209,8 @@ fn memory_stays_within_the_bound_however_much_comes() {
     let purges: Arc<Purges> = Arc::default();
     let about = about(&purges);
     for number in 0..40_000u32 {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&regatta_policy::ids::mix(u64::from(number)).to_be_bytes());
-        let Joined::Lead(lead) = cache.join(Key(key), about.clone(), None, at(0)) else { panic!("new") };
+        let key = LocalKey::of(u64::from(number));
+        let Joined::Lead(lead) = cache.join(key, about.clone(), None, at(0)) else { panic!("new") };
         lead.keep(form(&"x".repeat(number as usize % 2000)), life(), at(0));
         assert!(cache.bytes() <= MAX, "{}", cache.bytes());
     }
@@ -222,13 +224,9 @@ fn memory_stays_within_the_bound_however_much_comes() {
 fn what_is_asked_for_often_outlives_what_is_asked_for_once() {
     let cache = ResultCache::new(1 << 20);
     let purges: Arc<Purges> = Arc::default();
-    let key = |number: u64| {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&regatta_policy::ids::mix(number).to_be_bytes());
-        Key(key)
-    };
+    let look = |number: u64| cache.look(&LocalKey::of(number), at(0), LATER, || about(&purges));
     let keep = |number: u64| {
-        if let Joined::Lead(lead) = cache.join(key(number), about(&purges), None, at(0)) {
+        if let Joined::Lead(lead) = cache.join(LocalKey::of(number), about(&purges), None, at(0)) {
             lead.keep(form(&"x".repeat(700)), life(), at(0));
         }
     };
@@ -236,11 +234,10 @@ fn what_is_asked_for_often_outlives_what_is_asked_for_once() {
     for number in 1_000..20_000 {
         keep(number);
         let hot = number % 100;
-        if matches!(cache.look(&key(hot), at(0), LATER), Looked::Nothing { .. }) {
+        if matches!(look(hot), Looked::Nothing { .. }) {
             keep(hot);
         }
     }
-    let still =
-        (0..100).filter(|hot| matches!(cache.look(&key(*hot), at(0), LATER), Looked::Found { .. })).count();
+    let still = (0..100).filter(|hot| matches!(look(*hot), Looked::Found { .. })).count();
     assert!(still > 90, "{still}");
 }

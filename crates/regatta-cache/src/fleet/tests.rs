@@ -7,6 +7,7 @@ use regatta_seal::MasterKey;
 use super::fake::{Fake, Trouble};
 use super::*;
 use crate::cache::{Joined, Looked, ResultCache};
+use crate::key::LocalKey;
 use crate::tally::Tally;
 
 const KEY: Key = Key([1; 32]);
@@ -50,7 +51,7 @@ impl Gateway {
     fn about(&self) -> About {
         About {
             purges: self.purges.clone(),
-            shelf: Some(self.shelf.clone()),
+            shared: Some(OnShelf { shelf: self.shelf.clone(), key: KEY }),
             tally: self.tally.clone(),
             tool: "get".into(),
             principal: None,
@@ -59,7 +60,7 @@ impl Gateway {
     }
 
     fn lead(&self) -> Box<Lead> {
-        match self.cache.join(KEY, self.about(), None, NOW) {
+        match self.cache.join(LocalKey::of(1), self.about(), None, NOW) {
             Joined::Lead(lead) => lead,
             Joined::Wait(_) | Joined::Found(_) => panic!("nothing is kept or under way"),
         }
@@ -71,7 +72,8 @@ impl Gateway {
 
     /// What this gateway gives a caller: kept or found text, or that it fetches itself.
     async fn ask(&self, fetched: &str) -> String {
-        if let Looked::Found { kept, .. } = self.cache.look(&KEY, NOW, u64::MAX) {
+        if let Looked::Found { kept, .. } = self.cache.look(&LocalKey::of(1), NOW, u64::MAX, || self.about())
+        {
             return text(&kept);
         }
         match self.seek().await {

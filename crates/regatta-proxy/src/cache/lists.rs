@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use regatta_cache::{About, Fields, Key, ScopeValue, call_digest};
+use regatta_cache::{About, Fields, OnShelf, ScopeValue, call_digest};
 use regatta_mcp::era::Era;
 use regatta_mcp::{Message, Method, canonical_params};
 use regatta_policy::cache::{Hints, Page, Scope};
@@ -32,7 +32,6 @@ pub(super) fn look(
         return Look::Aside;
     }
     let page = if message.params.cursor.is_some() { Page::Later } else { Page::First };
-    let key = |scope: &Scope| key(call, (message, method), bound, scope);
     let by = match (call.era, lists.hints) {
         (Era::Legacy, _) => match ttl(call, method) {
             Some(ttl) => By::Time { ttl },
@@ -43,21 +42,42 @@ pub(super) fn look(
         (Era::Modern, _) if call.server.server.cursors == Cursors::Replica => return Look::Aside,
         // What a server says of itself may depend on who asks (SESSIONS 7).
         (Era::Modern, Hints::Private) if method == Method::ServerDiscover => return Look::Aside,
-        (Era::Modern, Hints::Private | Hints::Trusted) => {
-            let public = if lists.shares(page) { key(&Scope::Public) } else { None };
-            By::Hint { method, page, public, asked }
-        }
+        (Era::Modern, Hints::Private | Hints::Trusted) => By::Hint { method, page, public: None, asked },
     };
-    if let By::Hint { public: Some(public), .. } = by
-        && let found @ Look::Found { .. } =
-            look_under(gateway, call, (public, by), || about(call, message, method, read))
-    {
-        return found;
+    let Some(params) = params(call, message) else { return Look::Aside };
+    let surroundings = [Scope::Public, Scope::Principal].map(|scope| surroundings::of(call, &scope));
+    let version = version(call, message, bound);
+    let own = Fields {
+        fleet: &call.server.fleet,
+        server: &call.server.server.name,
+        method: method.as_str(),
+        tool: "",
+        schema: 0,
+        scope: ScopeValue::Principal(&call.caller.context),
+        surroundings: &surroundings[1],
+        policy: call.server.results.lists_version,
+        version: &version,
+        place: place(bound),
+        params: &params,
+    };
+    let about = |shared| about(call, (message, method), read, shared);
+    match by {
+        By::Hint { .. } if lists.shares(page) => {
+            let for_all = Fields { scope: ScopeValue::Public, surroundings: &surroundings[0], ..own };
+            let public = Some(gateway.results.cache.name(&for_all));
+            let by = By::Hint { method, page, public, asked };
+            match look_under(gateway, call, (&for_all, by), about) {
+                found @ Look::Found { .. } => found,
+                Look::Asks(_) | Look::Aside => look_under(gateway, call, (&own, by), about),
+            }
+        }
+        By::Hint { .. } | By::Time { .. } | By::Rule(_) => look_under(gateway, call, (&own, by), about),
     }
-    match key(&Scope::Principal) {
-        Some(key) => look_under(gateway, call, (key, by), || about(call, message, method, read)),
-        None => Look::Aside,
-    }
+}
+
+/// What counts of the request's parameters.
+fn params(call: &Call, message: &Message) -> Option<Vec<u8>> {
+    message.params.span.map_or(Some(Vec::new()), |span| canonical_params(span.of(&call.text)))
 }
 
 /// Which list, page or resource is asked for: each may have a time of its own.
@@ -89,40 +109,11 @@ fn ttl(call: &Call, method: Method) -> Option<Duration> {
     Some(ttl).filter(|ttl| !ttl.is_zero())
 }
 
-fn key(
-    call: &Call,
-    (message, method): (&Message, Method),
-    bound: Option<&Bound>,
-    scope: &Scope,
-) -> Option<Key> {
-    let params = match message.params.span {
-        Some(span) => canonical_params(span.of(&call.text))?,
-        None => Vec::new(),
-    };
-    let value = match scope {
-        Scope::Public => ScopeValue::Public,
-        Scope::Principal | Scope::Session | Scope::Claim(_) => ScopeValue::Principal(&call.caller.context),
-    };
-    Some(Key::of(&Fields {
-        fleet: &call.server.fleet,
-        server: &call.server.server.name,
-        method: method.as_str(),
-        tool: "",
-        schema: 0,
-        scope: value,
-        surroundings: &surroundings::of(call, scope),
-        policy: call.server.results.lists_version,
-        version: &version(call, message, bound),
-        place: place(bound),
-        params: &params,
-    }))
-}
-
-fn about(call: &Call, message: &Message, method: Method, read: &Read) -> About {
+fn about(call: &Call, (message, method): (&Message, Method), read: &Read, shared: Option<OnShelf>) -> About {
     let uri = message.params.uri.map(|uri| uri.get(&call.text)).unwrap_or_default();
     About {
         purges: call.server.results.purges.clone(),
-        shelf: call.server.results.shelf.clone().inspect(|shelf| shelf.note_use()),
+        shared: shared.inspect(|at| at.shelf.note_use()),
         tally: read.tally.clone(),
         tool: method.as_str().into(),
         principal: Some(call.caller.context),

@@ -11,7 +11,7 @@ mod tools;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use regatta_cache::{About, Kept, Key, Looked, Status};
+use regatta_cache::{About, Fields, Kept, Key, Looked, OnShelf, Status};
 use regatta_mcp::era::Era;
 use regatta_mcp::headers::MCP_PROTOCOL_VERSION;
 use regatta_mcp::{Kind, Message, Method};
@@ -96,10 +96,21 @@ fn place(bound: Option<&Bound>) -> &'static str {
     }
 }
 
-/// Looks under `key`; `about` is worked out only where there is nothing.
-fn look_under(gateway: &Gateway, call: &Call, (key, by): (Key, By), about: impl FnOnce() -> About) -> Look {
+/// Looks for what has these fields. What a server or other gateways are to be asked for is worked out only if they are:
+/// the key that the fleet knows costs as much as all the rest.
+fn look_under(
+    gateway: &Gateway,
+    call: &Call,
+    (fields, by): (&Fields<'_>, By),
+    about: impl Fn(Option<OnShelf>) -> About,
+) -> Look {
     let rules = &call.server.results;
-    match gateway.results.cache.look(&key, gateway.clock.now(), gateway.dice()) {
+    let about = || {
+        let shelf = rules.shelf.clone();
+        about(shelf.map(|shelf| OnShelf { shelf, key: Key::of(fields) }))
+    };
+    let key = gateway.results.cache.name(fields);
+    match gateway.results.cache.look(&key, gateway.clock.now(), gateway.dice(), about) {
         Looked::Found { kept, status, refresh } => {
             let refresh = refresh.map(|lead| Fill { rules: rules.clone(), by, lead });
             Look::Found { kept, status, refresh }

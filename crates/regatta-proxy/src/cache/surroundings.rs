@@ -7,14 +7,13 @@
 
 use http::HeaderName;
 use regatta_policy::cache::Scope;
-use regatta_seal::digest16;
 
 use crate::handover::Call;
 use crate::headers::travels_up;
 
-/// A digest of such headers, and of the scopes of a caller that was checked: a server may answer by them, and what one set
-/// of them saw, another must not be shown (RELIABILITY T22). Zero without any.
-pub(crate) fn of(call: &Call, scope: &Scope) -> [u8; 16] {
+/// Such headers, and the scopes of a caller that was checked: a server may answer by them, and what one set of them saw,
+/// another must not be shown (RELIABILITY T22). Every part is preceded by its length. Nothing without any.
+pub(crate) fn of(call: &Call, scope: &Scope) -> Vec<u8> {
     let counts = |name: &HeaderName| match scope {
         Scope::Public => repeats_an_argument(name),
         Scope::Principal | Scope::Session | Scope::Claim(_) => may_matter(name),
@@ -25,20 +24,19 @@ pub(crate) fn of(call: &Call, scope: &Scope) -> [u8; 16] {
             found.push((name.as_str(), value.as_bytes()));
         }
     }
-    let scopes = match scope {
-        Scope::Public => None,
-        Scope::Principal | Scope::Session | Scope::Claim(_) => {
-            call.caller.principal.as_ref().map(|principal| &principal.scopes_digest)
-        }
-    };
-    if found.is_empty() && scopes.is_none() {
-        return [0; 16];
-    }
     // Values of one name keep their order, which may mean something.
     found.sort_by_key(|(name, _)| *name);
-    let mut parts: Vec<&[u8]> = found.iter().flat_map(|(name, value)| [name.as_bytes(), *value]).collect();
-    parts.extend(scopes.iter().flat_map(|digest| [&b""[..], digest.as_slice()]));
-    digest16(&parts)
+    if let (Scope::Principal | Scope::Session | Scope::Claim(_), Some(principal)) =
+        (scope, &call.caller.principal)
+    {
+        found.push(("", &principal.scopes_digest));
+    }
+    let mut all = Vec::new();
+    for part in found.iter().flat_map(|(name, value)| [name.as_bytes(), *value]) {
+        all.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        all.extend_from_slice(part);
+    }
+    all
 }
 
 fn repeats_an_argument(name: &HeaderName) -> bool {

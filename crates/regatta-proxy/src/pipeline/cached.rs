@@ -74,7 +74,7 @@ const LATE: Fault = Fault::OutcomeUnknown { why: "the server did not answer in t
 
 /// Asks the other gateways, if there are any.
 async fn sought(gateway: &Gateway, lead: Box<Lead>, patience: Patience) -> Sought {
-    match lead.about().shelf {
+    match lead.about().shared {
         None => Sought::Lead(lead),
         Some(_) => Box::pin(seek(lead, patience, || gateway.clock.now())).await,
     }

@@ -1,8 +1,9 @@
 //! RELIABILITY B.6 and 3: servers that answer badly. Each tool of the stub is one way to do so; the call runs at most once,
 //! the client is told in its own id, and the next request on the same pooled connection gets its own answer.
 //!
-//! Left out: I122 (cache), I126's namespacing (one server a path). I121 differs: an unknown `resultType` passes unchanged,
-//! because extensions may add values and it is the client that knows which (2026-07-28 basic, *ResultType*).
+//! Left out: I122 (cache_lists.rs), I126's namespacing (one server a path). I121 differs: an unknown `resultType` passes
+//! unchanged, because extensions may add values and it is the client that knows which (2026-07-28 basic, *ResultType*;
+//! docs/adr/2026-11-26-results-pass-as-servers-write-them.md).
 
 use crate::table::{Ask, Bench, Row, Want, error, row, served, status};
 use regatta_testkit::gateway::Plan;

@@ -2,11 +2,13 @@
 //! changed.
 
 use crate::REGATTA;
-use regatta_testkit::client::{Client, Events};
+use regatta_testkit::client::{Client, Events, Modern};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::{Seen, answers};
 use regatta_testkit::{Gateway, Reply, Result, Stub, eventually};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::peers::SOON;
 
@@ -116,6 +118,86 @@ async fn a_servers_word_counts_as_far_as_the_operator_says() -> Result<()> {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// RELIABILITY I122: what a hint that is missing or wrong means is the client's to know, as if there were no gateway
+/// (docs/adr/2026-11-26-results-pass-as-servers-write-them.md).
+#[tokio::test]
+async fn a_list_whose_hints_are_missing_or_wrong_passes_as_its_server_wrote_it_and_is_not_kept() -> Result<()>
+{
+    let base = answers::dual();
+    let stub = Stub::start(move |seen| hinted(seen).unwrap_or_else(|| base(seen))).await;
+    let plan = Plan::over([stub.url()]).on_server("cache_hints = \"trust\"");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    for (number, hints) in [
+        json!({}),
+        json!({"cacheScope": "public"}),
+        json!({"ttlMs": -5, "cacheScope": "public"}),
+        json!({"ttlMs": "60000", "cacheScope": "public"}),
+        json!({"ttlMs": 1.5, "cacheScope": "everybody"}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let op = format!("odd-{number}");
+        let modern =
+            gateway.client().modern().with_meta("test/op", json!(op)).with_meta("test/hints", hints.clone());
+        let mut said = json!({"resultType": "complete", "content": []});
+        hints.as_object().expect("an object").iter().for_each(|(key, value)| said[key] = value.clone());
+        for _ in 0..2 {
+            let outcome = modern.request("resources/list", json!({})).await?.outcome().await?;
+            assert_eq!(outcome.message["result"], said);
+        }
+        assert_eq!(fetched(&stub, &op).await, 2, "{hints}");
+    }
+    Ok(())
+}
+
+/// What was for everybody is fetched anew with the credentials of one, and its server may have changed its mind.
+#[tokio::test]
+async fn a_public_list_that_is_private_when_it_is_fetched_anew_is_shown_to_nobody_else() -> Result<()> {
+    let (base, lists) = (answers::dual(), AtomicUsize::new(0));
+    let stub = Stub::start(move |seen| {
+        let list = |ttl_ms: u64, scope: &str| {
+            let prompt = json!({"name": format!("of {}", seen.header("authorization"))});
+            let hints = json!({"resultType": "complete", "ttlMs": ttl_ms, "cacheScope": scope});
+            let mut result = hints;
+            result["prompts"] = json!([prompt]);
+            Reply::result(seen, result)
+        };
+        match (seen.rpc(), lists.load(Ordering::Relaxed)) {
+            // So long that it is fetched anew at nearly every look while it is fresh.
+            ("prompts/list", 0) => {
+                lists.store(1, Ordering::Relaxed);
+                list(4000, "public").after(Duration::from_secs(3))
+            }
+            ("prompts/list", _) => list(60_000, "private"),
+            _ => base(seen),
+        }
+    })
+    .await;
+    let gateway =
+        Gateway::start(REGATTA, Plan::over([stub.url()]).on_server("cache_hints = \"trust\"")).await;
+    let [ada, bob] =
+        ["Bearer ada", "Bearer bob"].map(|who| gateway.client().header("authorization", who).modern());
+    let first_prompt = async |modern: &Modern| {
+        let outcome = modern.request("prompts/list", json!({})).await?.outcome().await?;
+        let name = &outcome.message["result"]["prompts"][0]["name"];
+        Ok::<_, regatta_testkit::Failure>(name.as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(first_prompt(&ada).await?, "of Bearer ada");
+    eventually("it is fetched anew for the other", SOON, async || {
+        first_prompt(&bob).await.ok()?;
+        (stub.seen_rpc("prompts/list").len() > 1).then_some(())
+    })
+    .await;
+    let is_over = async || {
+        let shown = first_prompt(&ada).await.ok()?;
+        assert_eq!(shown, "of Bearer ada");
+        (stub.seen_rpc("prompts/list").last()?.header("authorization") == "Bearer ada").then_some(())
+    };
+    eventually("the first has a list of its own", SOON, is_over).await;
     Ok(())
 }
 
@@ -323,7 +405,7 @@ async fn where_a_server_bears_one_connection_the_gateway_does_not_take_it_to_lis
     modern.call("work", json!({"op": "kept"})).await?.result()?;
     // Some four times as long as it takes until a server of which something is kept is listened to.
     let began = std::time::Instant::now();
-    while began.elapsed() < std::time::Duration::from_secs(1) {
+    while began.elapsed() < Duration::from_secs(1) {
         modern.call("other", json!({"op": "o"})).await?.result()?;
     }
     assert!(stub.seen_rpc("subscriptions/listen").is_empty());

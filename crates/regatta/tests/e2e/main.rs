@@ -23,6 +23,7 @@ mod cache_fleet;
 mod cache_lists;
 mod cache_matrix;
 mod cache_schema;
+mod cache_stale;
 mod caching_guide;
 mod cancel;
 mod crash_loop;

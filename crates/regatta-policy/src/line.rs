@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use crate::ids::Micros;
 
+mod account;
+
+use account::{Account, Greed, MEMORY};
+
 /// Who may go before whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
@@ -47,8 +51,12 @@ pub struct Line<T> {
     /// Who stands in it, in the order they came, by the numbers of their tickets.
     arrivals: BTreeMap<u64, Ticket>,
     accounts: BTreeMap<([u8; 16], Rank), Account>,
+    /// When those were last forgotten who ask no more.
+    forgot: Micros,
     /// The turn of whoever went last.
     turn: u64,
+    /// The last turn that was ever given out.
+    latest: u64,
     number: u64,
     /// Since when somebody has been waiting, breaks shorter than the patience of a standing line aside.
     busy_since: Option<Micros>,
@@ -79,18 +87,9 @@ struct Pace {
 struct Waiter<T> {
     account: [u8; 16],
     since: Micros,
-    /// Its account had no turn to come: it asks for no more than its share.
+    /// Its account had no turn to come, or has asked for little of late: it asks for no more than its share.
     within_share: bool,
     thing: T,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Account {
-    /// The turn after its last request.
-    next: u64,
-    /// Between two of its turns.
-    step: u64,
-    waiting: usize,
 }
 
 /// What becomes of one who comes.
@@ -104,11 +103,14 @@ pub enum Entry<T> {
     Full(T),
 }
 
-/// The distance between two turns of an account with weight one.
-const STEP: u64 = 1 << 20;
 /// A standing line takes in who will be served within this part of the longest wait; and gives up who was not within twice
 /// that.
 const STANDING_PART: u32 = 10;
+/// The same for who asks for no more than their share: their turn comes soon, and they came in vain if all that was left were
+/// places for those who ask for more.
+const WITHIN_SHARE_PART: u32 = 2;
+/// Accounts whose past is known though they wait for nothing.
+const ACCOUNTS_MAX: usize = 1024;
 /// Microseconds after which what was seen of the pace counts a third.
 const PACE_MEMORY: f64 = 1e6;
 
@@ -118,7 +120,9 @@ impl<T> Default for Line<T> {
             waiting: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             accounts: BTreeMap::new(),
+            forgot: Micros(0),
             turn: 0,
+            latest: 0,
             number: 0,
             busy_since: None,
             empty_since: Micros(0),
@@ -145,10 +149,6 @@ impl Pace {
     }
 }
 
-fn step(weight: NonZeroU32) -> u64 {
-    STEP / u64::from(weight.get()).clamp(1, STEP)
-}
-
 impl<T> Line<T> {
     /// How many stand in it.
     pub fn len(&self) -> usize {
@@ -162,10 +162,13 @@ impl<T> Line<T> {
 
     /// `thing` comes at `now`. It is refused at once if nobody could serve it in time: once the line has stood for longer
     /// than the longest wait, it takes no more than go on within a tenth of that (after CoDel: a short line is as good at
-    /// keeping servers busy, and those are served who still want it).
+    /// keeping servers busy, and those are served who still want it), or within half of it if they ask for no more than
+    /// their share.
     pub fn enter(&mut self, who: Who, thing: T, room: Room, now: Micros) -> Entry<T> {
         self.pace.go_on(self.is_empty(), now);
-        let displaced = match self.waiting.len() < self.most(room, now) {
+        let within_share = self.ask(who, now);
+        let part = if within_share { WITHIN_SHARE_PART } else { STANDING_PART };
+        let displaced = match self.waiting.len() < self.most(room, part, now) {
             true => None,
             false => match self.victim(who) {
                 Some(ticket) => self.leave(ticket, now),
@@ -173,12 +176,11 @@ impl<T> Line<T> {
             },
         };
         let account = self.accounts.entry((who.account, who.rank)).or_default();
-        account.step = step(who.weight);
         // The turn is where the account will stand once it was served (self-clocked fair queueing, Golestani 1994): so
         // time goes on with each who is served, and newcomers without end do not stand before those who came again.
-        let within_share = account.next <= self.turn;
         let turn = account.next.max(self.turn) + account.step;
         account.next = turn;
+        self.latest = self.latest.max(turn);
         account.waiting += 1;
         self.number += 1;
         let ticket = Ticket { rank: who.rank, turn, number: self.number };
@@ -191,15 +193,37 @@ impl<T> Line<T> {
         }
     }
 
-    /// How many may stand in it at `now`.
-    fn most(&mut self, room: Room, now: Micros) -> usize {
-        let patience = room.wait_max / STANDING_PART;
-        if self.is_empty() && patience < now.since(self.empty_since) {
+    /// Notes that an account asks; whether it asks for no more than its share.
+    fn ask(&mut self, who: Who, now: Micros) -> bool {
+        if MEMORY < now.since(self.forgot) || self.has_too_many() {
+            let turn = self.turn;
+            let is_needed =
+                |account: &Account| account.waiting > 0 || turn < account.next || 0.5 < account.lately(now);
+            self.accounts.retain(|_, account| is_needed(account));
+            self.forgot = now;
+        }
+        if self.has_too_many() {
+            self.accounts.retain(|_, account| account.waiting > 0);
+        }
+        let part = self.pace.within(MEMORY) as f64 / self.accounts.len().max(1) as f64;
+        let account = self.accounts.entry((who.account, who.rank)).or_default();
+        let had_no_turn = account.next <= self.turn;
+        account.ask(who.weight, part, now);
+        had_no_turn || account.is_modest
+    }
+
+    fn has_too_many(&self) -> bool {
+        self.waiting.len() + ACCOUNTS_MAX < self.accounts.len()
+    }
+
+    /// How many may stand in it at `now`, of whom a standing line takes those that go on within a `part` of the longest wait.
+    fn most(&mut self, room: Room, part: u32, now: Micros) -> usize {
+        if self.is_empty() && room.wait_max / STANDING_PART < now.since(self.empty_since) {
             self.busy_since = None;
         }
         match self.is_standing(room.wait_max, now) {
             // One always may: else nobody would learn that it goes on again.
-            true => room.max.min(self.pace.within(patience).max(1)),
+            true => room.max.min(self.pace.within(room.wait_max / part).max(1)),
             false => room.max,
         }
     }
@@ -208,8 +232,8 @@ impl<T> Line<T> {
         self.busy_since.is_some_and(|since| wait_max < now.since(since))
     }
 
-    /// Who makes room for a newcomer: the last of a lower rank; else the last of whoever has most in line for its share, if
-    /// that is more than the newcomer's account would have.
+    /// Who makes room for a newcomer: the last of a lower rank; else the last of the greediest, if that one is greedier than
+    /// the newcomer would be.
     fn victim(&self, who: Who) -> Option<Ticket> {
         let (&last, _) = self.waiting.last_key_value()?;
         if who.rank < last.rank {
@@ -218,16 +242,19 @@ impl<T> Line<T> {
         if last.rank < who.rank {
             return None;
         }
-        let own = self.accounts.get(&(who.account, who.rank)).map_or(0, |account| account.waiting);
-        let of_rank = self.accounts.iter().filter(|((_, rank), _)| *rank == who.rank);
-        let ((greediest, _), most) =
-            of_rank.max_by_key(|(_, account)| account.waiting as u64 * account.step)?;
-        // By their shares: how long the last of each would have to wait for its turn.
-        if most.waiting as u64 * most.step <= (own as u64 + 1) * step(who.weight) {
+        let own = self.accounts.get(&(who.account, who.rank)).map(|account| account.greed(1));
+        let (greediest, most) = self.greediest(who.rank)?;
+        if own.is_some_and(|own| most <= own) {
             return None;
         }
         let mut from_behind = self.waiting.iter().rev();
-        from_behind.find(|(_, waiter)| waiter.account == *greediest).map(|(ticket, _)| *ticket)
+        from_behind.find(|(_, waiter)| waiter.account == greediest).map(|(ticket, _)| *ticket)
+    }
+
+    /// Of those of a rank who stand in line, whoever asks for more than their share, and has most in line for it.
+    fn greediest(&self, rank: Rank) -> Option<([u8; 16], Greed)> {
+        let of_rank = self.accounts.iter().filter(|((_, other), held)| *other == rank && held.waiting > 0);
+        of_rank.map(|((account, _), held)| (*account, held.greed(0))).max_by_key(|(_, greed)| *greed)
     }
 
     /// Whose turn it is at `now`.
@@ -251,13 +278,10 @@ impl<T> Line<T> {
         if let Some(account) = self.accounts.get_mut(&key) {
             account.waiting -= 1;
             account.next = account.next.saturating_sub(account.step * turns_back);
-            if account.waiting == 0 && account.next <= self.turn {
-                self.accounts.remove(&key);
-            }
         }
         if self.waiting.is_empty() {
             // Nobody waits, so nobody is owed anything: what was taken in busy times is forgotten.
-            self.accounts.clear();
+            self.turn = self.latest;
             self.pace.go_on(false, now);
             self.empty_since = now;
         }
@@ -266,22 +290,36 @@ impl<T> Line<T> {
 
     /// Takes out who has waited for too long by `now`, wherever they stand: normally `wait_max`; once the line has stood
     /// for longer than that, a fifth of it for whoever asks for more than their share: it went on more slowly than was to
-    /// be expected, and nobody keeps a place in vain. Who asks for less is next as soon as it goes on.
+    /// be expected, and nobody keeps a place in vain. Who asks for less is next as soon as it goes on: nobody leaves early
+    /// while somebody greedier stands in line.
     pub fn expired(&mut self, wait_max: Duration, now: Micros) -> Vec<T> {
         let short = match self.is_standing(wait_max, now) {
             true => 2 * wait_max / STANDING_PART,
             false => wait_max,
         };
-        let patience = |waiter: &Waiter<T>| if waiter.within_share { wait_max } else { short };
-        let over: Vec<Ticket> = self
+        let late: Vec<Ticket> = self
             .arrivals
             .values()
-            .filter_map(|ticket| Some((ticket, self.waiting.get(ticket)?)))
-            .take_while(|(_, waiter)| short < now.since(waiter.since))
-            .filter(|(_, waiter)| patience(waiter) < now.since(waiter.since))
-            .map(|(ticket, _)| *ticket)
+            .take_while(|ticket| {
+                self.waiting.get(ticket).is_some_and(|waiter| short < now.since(waiter.since))
+            })
+            .copied()
             .collect();
+        let is_over = |ticket: &Ticket| {
+            let waiter = self.waiting.get(ticket);
+            waiter.is_some_and(|waiter| {
+                wait_max < now.since(waiter.since) || self.asks_for_most(*ticket, waiter)
+            })
+        };
+        let over: Vec<Ticket> = late.into_iter().filter(is_over).collect();
         over.into_iter().filter_map(|ticket| self.leave(ticket, now)).collect()
+    }
+
+    /// Whether one who waits asks for more than their share, and nobody of their rank is greedier.
+    fn asks_for_most(&self, ticket: Ticket, waiter: &Waiter<T>) -> bool {
+        let own = self.accounts.get(&(waiter.account, ticket.rank)).map(|account| account.greed(0));
+        !waiter.within_share
+            && self.greediest(ticket.rank).is_none_or(|(_, most)| own.is_some_and(|own| most <= own))
     }
 }
 
@@ -404,6 +442,35 @@ mod tests {
         assert_eq!([come(50, ms(1_999)), come(0, ms(2_900)), come(50, ms(20_000))], [0, 0, 50], "a new line");
         let stuck: Vec<usize> = (1..100).map(|turn| come(5, ms(21_010 + turn * 10))).collect();
         assert_eq!(stuck.iter().sum::<usize>(), 1, "one at a time: {stuck:?}");
+    }
+
+    #[test]
+    fn nobody_leaves_early_while_somebody_else_has_more_in_line() {
+        let (mut line, second) = (Line::default(), Duration::from_secs(1));
+        line.enter(plain(9), 90, room(99), ms(0));
+        (0..3).for_each(|thing| _ = line.enter(plain(1), thing, room(99), ms(900)));
+        (10..12).for_each(|thing| _ = line.enter(plain(2), thing, room(99), ms(900)));
+        assert_eq!(line.expired(second, ms(1_101)), [90, 1, 2], "the first of each was within their share");
+        assert_eq!(line.expired(second, ms(1_102)), [11], "now that account has more");
+        assert!(line.expired(second, ms(1_103)).is_empty(), "one each");
+    }
+
+    #[test]
+    fn in_a_standing_line_there_is_room_for_who_asks_for_no_more_than_their_share() {
+        let (mut line, second) = (Line::default(), Duration::from_secs(1));
+        for turn in 0..140 {
+            let now = ms(turn * 10);
+            (0..2).for_each(|_| _ = line.enter(plain(1), 0, room(99), now));
+            line.expired(second, now);
+            line.serve(now);
+        }
+        let now = ms(1_400);
+        while line.enter(plain(1), 0, room(99), now) != Entry::Full(0) {}
+        let standing = line.len();
+        assert!((9..=11).contains(&standing), "{standing}: a tenth of a second's worth");
+        let enters = |line: &mut Line<u32>, account: u8| line.enter(plain(account), 0, room(99), now);
+        let many = (2..99).filter(|&account| !matches!(enters(&mut line, account), Entry::Full(_))).count();
+        assert!((45..=60).contains(&many), "{many}: half a second's worth, and the greedy one makes room");
     }
 
     #[test]

@@ -261,7 +261,7 @@ fn the_same_seed_plays_the_same_run() {
 /// One server that answers 320 calls a second, a longest wait of half a second.
 fn overload(seed: u64, rates: Vec<u64>) -> queue::Plan {
     let stall = (at_ms(0), at_ms(0));
-    queue::Plan { seed, places: 16, rates, wait_max: Duration::from_millis(500), stall }
+    queue::Plan { seed, places: 16, rates, wait_max: Duration::from_millis(500), stall, from: at_ms(2_000) }
 }
 
 #[test]
@@ -271,26 +271,47 @@ fn in_a_lasting_overload_refusals_come_at_once_and_every_place_is_used() {
             let report = queue::run(&overload(seed, vec![320 * times]));
             let late = queue::Report::percentile(&report.refusals, 99);
             assert!(late <= Duration::from_millis(20), "seed={seed}, {times} times: refused after {late:?}");
-            let wait = queue::Report::percentile(&report.waits, 99);
+            let wait = queue::Report::percentile(&report.waits[0], 99);
             assert!(wait <= Duration::from_millis(100), "seed={seed}, {times} times: served after {wait:?}");
             assert!(report.served[0] >= 2_740, "seed={seed}, {times} times: {:?} of 2,880", report.served);
         }
     }
 }
 
+/// Nine callers who ask for a twentieth of what the server can do, and one for ten times that.
+fn beside_a_greedy_one(seed: u64) -> queue::Plan {
+    let mut rates = vec![16; 9];
+    rates.push(3_200);
+    overload(seed, rates)
+}
+
 #[test]
 fn a_greedy_caller_is_refused_and_the_others_are_served() {
     for seed in seeds(8) {
-        let mut rates = vec![16; 9];
-        rates.push(3_200);
-        let report = queue::run(&overload(seed, rates));
+        let report = queue::run(&beside_a_greedy_one(seed));
         for modest in 0..9 {
             let (served, asked) = (report.served[modest], report.asked[modest]);
             assert!(served * 100 >= asked * 99, "seed={seed}: {served} of {asked}");
+            let wait = queue::Report::percentile(&report.waits[modest], 99);
+            assert!(wait <= Duration::from_millis(50), "seed={seed}: {wait:?} behind a greedy caller");
         }
         let late = queue::Report::percentile(&report.refusals, 99);
         assert!(late <= Duration::from_millis(20), "seed={seed}: refused after {late:?}");
         assert!(report.served.iter().sum::<u64>() >= 2_740, "seed={seed}: {report:?}");
+    }
+}
+
+#[test]
+fn a_stall_costs_the_greedy_caller_and_nobody_else() {
+    for seed in seeds(8) {
+        // From the first moment on, when the greedy one fills the line.
+        for ms in [0, 100, 200, 300] {
+            let stall = (at_ms(5_000), at_ms(5_000 + ms));
+            let report = queue::run(&queue::Plan { stall, from: at_ms(0), ..beside_a_greedy_one(seed) });
+            let sum = |counts: &[u64]| counts[..9].iter().sum::<u64>();
+            let (served, asked) = (sum(&report.served), sum(&report.asked));
+            assert!(served * 1_000 >= asked * 995, "seed={seed}, {ms} ms: {served} of {asked}");
+        }
     }
 }
 

@@ -20,14 +20,18 @@ pub struct Plan {
     pub wait_max: Duration,
     /// Nothing is answered between these moments.
     pub stall: (Micros, Micros),
+    /// Since when is counted.
+    pub from: Micros,
 }
 
-/// What became of the calls of nine seconds, in microseconds of waiting.
-#[derive(Debug, Default)]
+/// What became of the calls that were counted, in microseconds of waiting.
+#[derive(Debug)]
 pub struct Report {
+    counted: Range<Micros>,
     pub served: Vec<u64>,
     pub asked: Vec<u64>,
-    pub waits: Vec<u64>,
+    /// Of who was served, by caller.
+    pub waits: Vec<Vec<u64>>,
     pub refusals: Vec<u64>,
 }
 
@@ -49,14 +53,21 @@ struct Caller {
 }
 
 const END: Micros = Micros(12_000_000);
-const MEASURED: Range<Micros> = Micros(2_000_000)..Micros(11_000_000);
+/// Until when is counted; who comes later may still wait at the end.
+const COUNTED: Micros = Micros(11_000_000);
 const ROOM: usize = 200;
 
 /// Twelve seconds of it, in steps of a millisecond.
 pub fn run(plan: &Plan) -> Report {
     let mut dice = Dice(plan.seed);
     let callers = plan.rates.len();
-    let mut report = Report { served: vec![0; callers], asked: vec![0; callers], ..Report::default() };
+    let mut report = Report {
+        counted: plan.from..COUNTED,
+        served: vec![0; callers],
+        asked: vec![0; callers],
+        waits: vec![Vec::new(); callers],
+        refusals: Vec::new(),
+    };
     let mut line: Line<Caller> = Line::default();
     let mut tickets: Vec<(Ticket, Caller)> = Vec::new();
     // When each call that is under way ends.
@@ -122,18 +133,18 @@ fn begin(dice: &mut Dice, now: Micros) -> Micros {
 
 impl Report {
     fn ask(&mut self, caller: Caller) {
-        self.asked[caller.number] += u64::from(MEASURED.contains(&caller.since));
+        self.asked[caller.number] += u64::from(self.counted.contains(&caller.since));
     }
 
     fn serve(&mut self, caller: Caller, now: Micros) {
-        if MEASURED.contains(&caller.since) {
+        if self.counted.contains(&caller.since) {
             self.served[caller.number] += 1;
-            self.waits.push(now.since(caller.since).as_micros() as u64);
+            self.waits[caller.number].push(now.since(caller.since).as_micros() as u64);
         }
     }
 
     fn refuse(&mut self, caller: Caller, now: Micros) {
-        if MEASURED.contains(&caller.since) {
+        if self.counted.contains(&caller.since) {
             self.refusals.push(now.since(caller.since).as_micros() as u64);
         }
     }

@@ -260,6 +260,33 @@ fn manifests_keep_behind_the_walls_too() {
     }
 }
 
+/// What a flaw in HTTP/2 would need is not there, and HTTP/1 is read by a hyper whose known flaws are mended (T39).
+#[test]
+fn no_second_reader_of_http_is_built_in() {
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is there");
+    let packages: Vec<(&str, &str)> = lock
+        .split("[[package]]")
+        .filter_map(|package| {
+            let value = |key: &str| package.split_once(&format!("\n{key} = \""))?.1.split('"').next();
+            Some((value("name")?, value("version")?))
+        })
+        .collect();
+    assert!(packages.len() > 50, "only {} packages: is this the right file?", packages.len());
+    let of = |name: &str| {
+        packages.iter().filter(|(other, _)| *other == name).map(|(_, version)| *version).collect()
+    };
+    let (h2, hyper): (Vec<&str>, Vec<&str>) = (of("h2"), of("hyper"));
+    assert!(
+        h2.is_empty(),
+        "h2 {h2:?} came in: switch the feature off that wants it, HTTP/2 is the edge proxy's"
+    );
+    let minor = |version: &&str| {
+        version.strip_prefix("1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok())
+    };
+    assert!(hyper.iter().all(|version| minor(version) >= Some(11)), "hyper {hyper:?}: 1.11 at least");
+    assert_eq!(hyper.len(), 1, "one reader of HTTP");
+}
+
 #[test]
 fn only_the_wiring_knows_both_planes() {
     over_all(|source, complaints| {

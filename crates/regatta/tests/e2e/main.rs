@@ -28,6 +28,7 @@ mod caching_guide;
 mod cancel;
 mod crash_loop;
 mod demo_eras;
+mod distrust;
 mod documents;
 mod drain;
 mod ends;

@@ -5,7 +5,7 @@ from pathlib import Path
 from . import host
 
 PEERS = Path(__file__).resolve().parents[1] / "peers"
-CONFIGS = {"gateway": "regatta.toml", "nginx": "nginx.conf", "haproxy": "haproxy.cfg", "cached": "regatta-cached.toml", "instant": "instant.conf"}
+CONFIGS = {"gateway": "regatta.toml", "nginx": "nginx.conf", "haproxy": "haproxy.cfg", "cached": "regatta-cached.toml", "polling": "regatta-polling.toml", "instant": "instant.conf"}
 NAMES = ["gateway", "nginx", "haproxy"]
 
 
@@ -15,7 +15,8 @@ def config(name: str, **words) -> str:
         return ""
     files = host.FILES_WANTED if words["dir"] == "/tmp" else host.files_max()
     bounds = {"files_max": files, "connections_max": files // 2 - 100}
-    text = (PEERS / CONFIGS["gateway" if name == "cached" else name]).read_text()
+    bounds["busy_poll_max"] = "5ms" if name == "polling" else "0s"
+    text = (PEERS / CONFIGS["gateway" if name in ("cached", "polling") else name]).read_text()
     if name == "cached":
         text += (PEERS / "cache.toml").read_text()
     return text.format(**words, **bounds)
@@ -27,6 +28,7 @@ def command(name: str, programs, path, listen: int = 0) -> list:
         "instant": [programs.upstream, "--listen", f"127.0.0.1:{listen}"],
         "gateway": [programs.gateway, "serve", "--config", path],
         "cached": [programs.gateway, "serve", "--config", path],
+        "polling": [programs.gateway, "serve", "--config", path],
         "nginx": [programs.nginx, "-c", path],
         "haproxy": [programs.haproxy, "-f", path, "-db"],
     }[name]

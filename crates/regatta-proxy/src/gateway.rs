@@ -21,6 +21,7 @@ use regatta_seal::{KeyRing, MasterKey};
 use regatta_store::{Store, Uuid16};
 use tokio::sync::watch;
 
+use crate::busy_poll::Poller;
 use crate::callers::Callers;
 use crate::clock::Clock;
 use crate::handover::Account;
@@ -64,6 +65,7 @@ pub struct Gateway {
     pub(crate) pending: Pending,
     pub(crate) peers: Peers,
     pub(crate) metrics: Metrics,
+    pub(crate) poller: Poller,
     pub(crate) results: Results,
     pub(crate) rehoming: Rehoming,
     pub(crate) tool_news: ToolNews,
@@ -146,6 +148,7 @@ impl Gateway {
             pending: Pending::default(),
             peers: Peers::new(company, boot, keys),
             metrics,
+            poller: Poller::default(),
             results,
             rehoming: Rehoming::default(),
             tool_news: ToolNews::default(),

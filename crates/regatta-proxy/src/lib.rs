@@ -10,6 +10,7 @@ mod admit;
 mod alarm;
 mod bind;
 mod budgets;
+mod busy_poll;
 mod cache;
 mod callers;
 mod clock;
@@ -52,6 +53,7 @@ pub mod upstream;
 mod view;
 mod within;
 
+pub use busy_poll::busy_poll;
 pub use gateway::{AskKeys, Gateway, Parts};
 pub use metrics::Metrics;
 pub use pipeline::serve;

@@ -53,6 +53,7 @@ use crate::{accept, admit, cache, decode, encode, identify, limit};
 /// Answers one request. Never fails: every fault has an answer.
 pub async fn serve(gateway: Arc<Gateway>, arrival: Box<Arrival>) -> Response<ReplyBody> {
     gateway.metrics.requests.inc();
+    gateway.poller.stir();
     let began = Instant::now();
     let view = gateway.view();
     let cors = match arrival.head.headers.contains_key(ORIGIN) {

@@ -126,6 +126,7 @@ async fn serve(
     };
     data.spawn(obey(gateway.clone(), snapshots));
     data.spawn(regatta_proxy::tend(gateway.clone()));
+    data.spawn(regatta_proxy::busy_poll(gateway.clone(), process.busy_poll_max));
     tokio::spawn(follow_credentials(control.store_url(), renew));
     let stats = Arc::new(ListenerStats::default());
     let views = control.views();

@@ -24,6 +24,8 @@ pub struct Process {
     pub state_dir: Option<PathBuf>,
     /// Threads of the data plane; none: one a core, at most 4.
     pub worker_threads: Option<usize>,
+    /// How long a data thread looks for more work before it sleeps; zero: not at all.
+    pub busy_poll_max: Duration,
     /// How long in-flight work may take after a SIGTERM.
     pub drain_deadline: Duration,
     /// Certificate and key of the client listener; none: plain HTTP.
@@ -81,6 +83,7 @@ pub fn process(section: &Section<'_>) -> Process {
             0 => None,
             threads => Some(threads),
         },
+        busy_poll_max: section.time("busy_poll_max", Duration::ZERO, Duration::ZERO..=SECOND),
         drain_deadline: section.time("drain_deadline", 20 * SECOND, Duration::ZERO..=24 * HOUR),
         tls: tls(section),
         log_format: section.choice(

@@ -1,6 +1,6 @@
 //! RELIABILITY B.4: routing headers and `_meta` of modern requests, as far as the gateway judges them.
 //!
-//! Left out: I59 (tasks), I79, I90, I91, I93, I95 (the server's own checks), I84–I86, I88, I89 (`Mcp-Param` is judged by whoever keys on
+//! Left out: I79, I90, I91, I93, I95 (the server's own checks), I84–I86, I88, I89 (`Mcp-Param` is judged by whoever keys on
 //! it: a later issue), I92 and I94 but for tampering (other users need `[auth]`), I96, I97 (tool catalogue, later).
 
 use crate::table::{Ask, Bench, Row, error, meta, row, served, status};
@@ -58,6 +58,9 @@ fn headers() -> Vec<Row> {
             request("resources/read", json!({"uri": "a://b"})).add("Mcp-Name", "a://b"),
             served(),
         ),
+        row("I59 no Mcp-Name, task", request("tasks/get", json!({"taskId": "a"})), mismatch()),
+        row("I59 no Mcp-Name, task input", request("tasks/update", json!({"taskId": "a"})), mismatch()),
+        row("I59 no Mcp-Name, task's end", request("tasks/cancel", json!({"taskId": "a"})), mismatch()),
         row("I60 another method", Ask::modern().set("Mcp-Method", "tools/list"), mismatch()),
         row("I61 another case", Ask::modern().set("Mcp-Method", "TOOLS/CALL"), mismatch()),
         row("I63 blanks around", Ask::modern().set("Mcp-Name", "  \t work \t "), served()),

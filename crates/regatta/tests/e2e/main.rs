@@ -18,6 +18,7 @@ mod bad_servers;
 mod bad_upstream;
 mod balance;
 mod bodies;
+mod busy_poll;
 mod cache;
 mod cache_fleet;
 mod cache_lists;

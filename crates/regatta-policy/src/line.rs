@@ -1,8 +1,8 @@
 //! A bounded line in which nobody is starved: by rank first, then by turns between accounts.
 //!
-//! Pure: who comes, who goes next, who makes room. Turns are start-time fair queueing: each account's requests are spaced
-//! by its weight, so that whoever asks ten times as often waits ten times as long (Goyal, Vin, Cheng 1996). Never waits
-//! and never wakes; what stands in it is the caller's.
+//! Pure: who comes, who goes next, who makes room. Who has asked for no more than an equal part of late goes first. Turns
+//! are start-time fair queueing: each account's requests are spaced by its weight, so that whoever asks ten times as often
+//! waits ten times as long (Goyal, Vin, Cheng 1996). Never waits and never wakes; what stands in it is the caller's.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -40,6 +40,8 @@ pub struct Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
     rank: Rank,
+    /// Its account has asked for more than its share of late: those who have not go first, and cannot starve it.
+    asks_for_more: bool,
     turn: u64,
     number: u64,
 }
@@ -179,11 +181,12 @@ impl<T> Line<T> {
         // The turn is where the account will stand once it was served (self-clocked fair queueing, Golestani 1994): so
         // time goes on with each who is served, and newcomers without end do not stand before those who came again.
         let turn = account.next.max(self.turn) + account.step;
+        let asks_for_more = !account.is_modest;
         account.next = turn;
         self.latest = self.latest.max(turn);
         account.waiting += 1;
         self.number += 1;
-        let ticket = Ticket { rank: who.rank, turn, number: self.number };
+        let ticket = Ticket { rank: who.rank, asks_for_more, turn, number: self.number };
         self.waiting.insert(ticket, Waiter { account: who.account, since: now, within_share, thing });
         self.arrivals.insert(ticket.number, ticket);
         self.busy_since.get_or_insert(now);
@@ -207,7 +210,7 @@ impl<T> Line<T> {
         }
         let part = self.pace.within(MEMORY) as f64 / self.accounts.len().max(1) as f64;
         let account = self.accounts.entry((who.account, who.rank)).or_default();
-        let had_no_turn = account.next <= self.turn;
+        let had_no_turn = account.waiting == 0 && account.next <= self.turn;
         account.ask(who.weight, part, now);
         had_no_turn || account.is_modest
     }
@@ -453,6 +456,15 @@ mod tests {
         assert_eq!(line.expired(second, ms(1_101)), [90, 1, 2], "the first of each was within their share");
         assert_eq!(line.expired(second, ms(1_102)), [11], "now that account has more");
         assert!(line.expired(second, ms(1_103)).is_empty(), "one each");
+    }
+
+    #[test]
+    fn who_has_asked_for_little_of_late_goes_before_who_asks_for_more() {
+        let mut line = Line::default();
+        (0..5).for_each(|thing| _ = enter(&mut line, plain(1), thing, 100));
+        // Their first each, and nobody has seen yet how much goes on.
+        (10..13).for_each(|thing| _ = enter(&mut line, plain(thing as u8), thing, 100));
+        assert_eq!(order(&mut line), [0, 10, 11, 12, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::cache::About;
 use crate::form::{Form, Status};
 use crate::key::LocalKey;
 
-/// What an entry costs besides its text: itself, its key in the table, and the allocator's rounding.
-const OVERHEAD: usize = 320;
+/// What an entry costs besides its text: itself, its keys, its place in the table, and the allocator's rounding.
+const OVERHEAD: usize = 420;
 
 /// A result that is kept.
 #[derive(Debug)]

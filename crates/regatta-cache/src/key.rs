@@ -21,7 +21,7 @@ pub struct Key(pub [u8; 32]);
 
 /// Names one result in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalKey(u128);
+pub struct LocalKey([u64; 2]);
 
 /// What makes the keys of one process.
 #[derive(Clone)]
@@ -119,14 +119,15 @@ impl Secret {
     pub(crate) fn name(&self, fields: &Fields<'_>) -> LocalKey {
         let mut hasher = self.0;
         hasher.write(&fields.bytes());
-        LocalKey(hasher.finish128().as_u128())
+        let digest = hasher.finish128();
+        LocalKey([digest.h1, digest.h2])
     }
 }
 
 impl Hash for LocalKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Half of a digest under a secret is as good a hash as any.
-        state.write_u64(self.0 as u64);
+        state.write_u64(self.0[0]);
     }
 }
 
@@ -134,7 +135,7 @@ impl Hash for LocalKey {
 impl LocalKey {
     /// One for each number.
     pub(crate) fn of(number: u64) -> LocalKey {
-        LocalKey(regatta_policy::ids::mix(number).into())
+        LocalKey([regatta_policy::ids::mix(number), 0])
     }
 }
 

@@ -57,6 +57,16 @@ pub(crate) fn fault(status: StatusCode, id: &serde_json::Value, code: i32, why: 
     json(status, serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string())
 }
 
+/// A call that another node must take; nothing was run (docs/errors.md).
+pub(crate) fn elsewhere(id: &serde_json::Value, why: &str) -> Answer {
+    let code = regatta_mcp::codes::NO_REPLICA;
+    let error = serde_json::json!({"code": code, "message": why, "data": {"executed": "no"}});
+    let error = serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error});
+    let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
 /// What is told of a call that may have been run, in the words of the gateway (docs/errors.md).
 pub(crate) fn unknown(id: &serde_json::Value, why: &str) -> Answer {
     json(StatusCode::OK, unknown_text(id, why))

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::caller::Caller;
+use crate::sealing::Closed;
 use crate::session::Sessions;
 
 /// Characters of an id that are looked at.
@@ -45,19 +46,19 @@ impl Ids {
     }
 }
 
-/// What an id of this session says; `None`: it is none.
+/// What an id of this session says.
 pub(crate) async fn open(
     sessions: &Sessions,
     caller: Caller,
     session: [u8; 16],
     id: &str,
-) -> Option<EventId> {
+) -> Result<EventId, Closed> {
     if id.len() > ID_MAX {
-        return None;
+        return Err(Closed::Foreign);
     }
-    let plain = sessions.sealing.open(&*sessions.store, &associated(sessions, &caller), id).await.ok()?;
-    let says: EventId = serde_json::from_slice(&plain).ok()?;
-    (says.session == session).then_some(says)
+    let plain = sessions.sealing.open(&*sessions.store, &associated(sessions, &caller), id).await?;
+    let says: EventId = serde_json::from_slice(&plain).map_err(|_| Closed::Foreign)?;
+    if says.session == session { Ok(says) } else { Err(Closed::Foreign) }
 }
 
 fn associated<'a>(sessions: &'a Sessions, caller: &'a Caller) -> [&'a [u8]; 3] {

@@ -415,7 +415,7 @@ mod tests {
     async fn shared(factory: serve::Factory<Nobody>) -> Arc<Shared<Nobody>> {
         let settings = crate::settings::Settings::default();
         let store = crate::node::open(&settings).unwrap();
-        let sealing = crate::sealing::Sealing::learn(&*store).await.unwrap();
+        let sealing = crate::sealing::Sealing::learn(&*store, crate::sealing::Company::Alone).await.unwrap();
         let (sealing, data_life) = (Arc::new(sealing), Duration::from_secs(60));
         let (server, opened) = ("shop".to_owned(), crate::opened::Opened::new());
         let sessions = crate::session::Sessions { store, sealing, server, data_life, opened };

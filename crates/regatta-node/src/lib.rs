@@ -92,5 +92,5 @@ pub use keeping::Shared;
 pub use news::{Announcer, Change, forward};
 pub use node::Node;
 pub use session::{Session, SessionRecord};
-pub use settings::{Secret, SessionBinding, Settings, WhenFull};
+pub use settings::{Elsewhere, Secret, SessionBinding, Settings, WhenFull};
 pub use special::On;

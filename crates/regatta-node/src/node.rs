@@ -25,7 +25,7 @@ use crate::opened::Opened;
 use crate::places::Places;
 use crate::questions;
 use crate::registry::{Identity, Registration, Status};
-use crate::sealing::Sealing;
+use crate::sealing::{Company, REFRESH_EVERY, Sealing};
 use crate::serve::{self, Factory, Shared};
 use crate::session::{LIFETIME_MAX, Sessions};
 use crate::settings::Settings;
@@ -35,8 +35,6 @@ use crate::special::{self, On};
 /// How long a start waits for the store, and between two attempts.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 const START_PAUSE: Duration = Duration::from_millis(50);
-/// How often the fleet's keys are read again, and given back to a store that lost them.
-const KEYS_EVERY: Duration = Duration::from_secs(2);
 /// Housekeeping once in so many readings of the keys.
 const TEND_EVERY: u32 = 30;
 /// Two readings of the registry by gateways, with their defaults: then all know that this node is stopping.
@@ -129,7 +127,7 @@ impl Node {
 
     async fn serve<H: ServerHandler>(self, settings: Settings, factory: Factory<H>) -> Result<(), String> {
         let toolbox = Arc::new(Toolbox {
-            special: special::decide(&self.special, &settings)?,
+            placed: special::decide(&self.special, &settings)?,
             keeping: Keeping::new(&self.name, self.kept.clone()),
             meters: Meters::default(),
         });
@@ -139,7 +137,9 @@ impl Node {
         let listener = TcpListener::bind(&settings.address).await;
         let listener = listener.map_err(|why| format!("{}: {why}", settings.address))?;
         let registration = self.register(&settings, &places, tools)?;
-        let sealing = keys(&*store).await.map_err(|why| format!("the sealing keys cannot be had: {why}"))?;
+        let company = if settings.store_url.is_empty() { Company::Alone } else { Company::Many };
+        let sealing = keys(&*store, company).await;
+        let sealing = sealing.map_err(|why| format!("the sealing keys cannot be had: {why}"))?;
         let sessions = Arc::new(Sessions {
             store,
             sealing: Arc::new(sealing),
@@ -192,7 +192,8 @@ impl Node {
             return Ok(String::new());
         }
         let names = shell::inventory(|| Shell::new(factory(), toolbox.clone())).await;
-        let names = names.map_err(|why| format!("the tools cannot be listed for the gateways: {why}"))?;
+        let mut names = names.map_err(|why| format!("the tools cannot be listed for the gateways: {why}"))?;
+        names.retain(|tool| toolbox.placed.serves(tool));
         Ok(serde_json::json!(names).to_string())
     }
 
@@ -239,10 +240,10 @@ pub(crate) fn open(settings: &Settings) -> Result<Arc<dyn Store>, String> {
     embedded::open(None, bounds).map(|store| Arc::new(store) as Arc<dyn Store>).map_err(|why| why.to_string())
 }
 
-async fn keys(store: &dyn Store) -> Result<Sealing, StoreError> {
+async fn keys(store: &dyn Store, company: Company) -> Result<Sealing, StoreError> {
     let end = tokio::time::Instant::now() + START_PATIENCE;
     loop {
-        match Sealing::learn(store).await {
+        match Sealing::learn(store, company).await {
             Err(_) if tokio::time::Instant::now() < end => tokio::time::sleep(START_PAUSE).await,
             learned => return learned,
         }
@@ -251,7 +252,7 @@ async fn keys(store: &dyn Store) -> Result<Sealing, StoreError> {
 
 async fn tend(sessions: Arc<Sessions>) {
     for round in 1_u32.. {
-        tokio::time::sleep(KEYS_EVERY).await;
+        tokio::time::sleep(REFRESH_EVERY).await;
         if round.is_multiple_of(TEND_EVERY) {
             sessions.store.tend();
         }

@@ -1,42 +1,39 @@
 //! The sealing keys of the fleet: learned from the store, given back to it when it lost them.
 //!
 //! Whoever comes first makes one, all others open with it. Which one seals, and which one nobody needs any more, are
-//! `regatta_policy::keys`'s rules, the same as the gateways'. A key is never dropped because the store lacks it. An unknown
-//! key is looked for once for all who wait, and then known to be nobody's for a moment.
+//! `regatta_policy::keys`'s rules, and unknown ones are looked for by `regatta_store::KeySearch`, the same as at the gateways.
+//! A key is never dropped because the store lacks it.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use regatta_policy::keys::{Published, outlived, sealing};
 use regatta_seal::{Fingerprint, KEYS_MAX, KeyRing, MasterKey, Purpose, claimed_key};
-use regatta_store::{Store, StoreError, StoredKey};
-use tokio::time::Instant;
+use regatta_store::{KeyHolder, KeySearch, Store, StoreError, StoredKey};
 
 use crate::session::LIFETIME_MAX;
 
 /// A key seals when everybody has had the time to learn it, as at the gateways.
 const RIPE_AFTER: Duration = Duration::from_secs(60);
-/// Between two looks for unknown keys, whoever makes them up.
-const LOOK_GAP: Duration = Duration::from_millis(100);
-/// How long a key that was looked for in vain counts as nobody's, and how many such keys are remembered.
-const NOBODYS_FOR: Duration = Duration::from_secs(3);
-const NOBODYS_MAX: usize = 1024;
+/// How often the store is asked for keys without a reason.
+pub(crate) const REFRESH_EVERY: Duration = Duration::from_secs(2);
+/// Within that, every node gives its keys back to a store that lost them.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(4);
 
 /// The keys.
 pub(crate) struct Sealing {
     known: Mutex<Vec<StoredKey>>,
     ring: RwLock<KeyRing>,
-    look: tokio::sync::Mutex<Looks>,
-    nobodys: Mutex<HashMap<Fingerprint, Instant>>,
+    search: KeySearch,
 }
 
-/// When unknown keys were looked for.
-#[derive(Default)]
-struct Looks {
-    tried: Option<Instant>,
-    /// The beginning of the last look that saw the store's keys.
-    seen: Option<Instant>,
+/// Who else is on the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    /// Nobody: it is in this process.
+    Alone,
+    /// Other nodes and gateways.
+    Many,
 }
 
 /// Why a text does not open.
@@ -44,26 +41,29 @@ struct Looks {
 pub(crate) enum Closed {
     /// It is none of ours.
     Foreign,
-    /// Its key may be in the store, which cannot be asked now.
+    /// Its key may be in the store, which cannot be asked now, or is given back to it in a moment.
     StoreAway,
 }
 
 impl Sealing {
-    /// The keys of `store`; a fresh one, published, if there are none.
-    pub(crate) async fn learn(store: &dyn Store) -> Result<Sealing, StoreError> {
+    /// The keys of `store`; a fresh one, published, if there are none: the store is new, or was wiped and other nodes have some.
+    pub(crate) async fn learn(store: &dyn Store, company: Company) -> Result<Sealing, StoreError> {
+        let search = KeySearch::new(GIVEN_BACK_WITHIN);
         let mut stored = store.keys().await?;
         if !stored.iter().any(is_clear) {
             let fresh = MasterKey::random();
             let secret = *fresh.secret_bytes();
             let key = StoredKey { fingerprint: fresh.fingerprint().0, secret, published_s: now_s() };
             store.put_key(key).await?;
+            if company == Company::Many {
+                search.lost();
+            }
             // Another node may have been as quick: with the same keys all choose the same one.
             stored = store.keys().await?;
         }
         let known = merged(Vec::new(), &stored);
         let ring = ring_of(&known).ok_or_else(|| StoreError::Away("it lost the key just kept".to_owned()))?;
-        let (look, nobodys) = Default::default();
-        Ok(Sealing { known: Mutex::new(known), ring: RwLock::new(ring), look, nobodys })
+        Ok(Sealing { known: Mutex::new(known), ring: RwLock::new(ring), search })
     }
 
     /// Seals for the fleet.
@@ -79,8 +79,8 @@ impl Sealing {
         text: &str,
     ) -> Result<Vec<u8>, Closed> {
         let key = claimed_key(text).ok_or(Closed::Foreign)?;
-        if !self.knows(key) {
-            self.look_for(store, key).await.map_err(|_| Closed::StoreAway)?;
+        if !self.knows(key.0) {
+            self.search.learn(store, self, key.0).await.map_err(|_| Closed::StoreAway)?;
         }
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         ring.open(Purpose::Session, associated, text).map(|opened| opened.plain).map_err(|_| Closed::Foreign)
@@ -88,61 +88,26 @@ impl Sealing {
 
     /// Reads the store's keys, and publishes those that it lacks: a store that was wiped ends no session.
     pub(crate) async fn refresh(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let stored = store.keys().await?;
-        let lost = {
-            let mut known = self.known();
-            *known = merged(std::mem::take(&mut known), &stored);
-            if let Some(ring) = ring_of(&known) {
-                *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring;
-            }
-            let is_lost =
-                |known: &&StoredKey| stored.iter().all(|stored| stored.fingerprint != known.fingerprint);
-            known.iter().filter(is_lost).cloned().collect::<Vec<_>>()
-        };
-        for key in lost {
-            store.put_key(key).await?;
-        }
-        Ok(())
-    }
-
-    /// One look for all who ask at the same time.
-    async fn look_for(&self, store: &dyn Store, key: Fingerprint) -> Result<(), StoreError> {
-        let asked = Instant::now();
-        if self.nobodys().get(&key).is_some_and(|since| asked < *since + NOBODYS_FOR) {
-            return Ok(());
-        }
-        let mut look = self.look.lock().await;
-        // Only a look that began after we asked, and that saw the store, can have missed nothing.
-        if look.seen.is_none_or(|began| began < asked) {
-            if let Some(tried) = look.tried {
-                tokio::time::sleep_until(tried + LOOK_GAP).await;
-            }
-            let began = Instant::now();
-            look.tried = Some(began);
-            self.refresh(store).await?;
-            look.seen = Some(began);
-        }
-        drop(look);
-        if !self.knows(key) {
-            let mut nobodys = self.nobodys();
-            if nobodys.len() >= NOBODYS_MAX {
-                nobodys.clear();
-            }
-            nobodys.insert(key, Instant::now());
-        }
-        Ok(())
-    }
-
-    fn knows(&self, key: Fingerprint) -> bool {
-        self.ring.read().unwrap_or_else(PoisonError::into_inner).knows(key)
+        self.search.refresh(store, self).await
     }
 
     fn known(&self) -> MutexGuard<'_, Vec<StoredKey>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn nobodys(&self) -> MutexGuard<'_, HashMap<Fingerprint, Instant>> {
-        self.nobodys.lock().unwrap_or_else(PoisonError::into_inner)
+impl KeyHolder for Sealing {
+    fn knows(&self, fingerprint: [u8; 4]) -> bool {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).knows(Fingerprint(fingerprint))
+    }
+
+    fn adopt(&self, stored: &[StoredKey]) -> Vec<StoredKey> {
+        let mut known = self.known();
+        *known = merged(std::mem::take(&mut known), stored);
+        if let Some(ring) = ring_of(&known) {
+            *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring;
+        }
+        known.clone()
     }
 }
 
@@ -194,10 +159,10 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_was_wiped_gets_the_keys_back_and_no_token_is_lost() {
         let (before, wiped) = (empty(), empty());
-        let node = Sealing::learn(&before).await.unwrap();
+        let node = Sealing::learn(&before, Company::Many).await.unwrap();
         let token = node.seal(&[b"a"], b"plain");
         // Another node started on the empty store, with a key of its own.
-        let newcomer = Sealing::learn(&wiped).await.unwrap();
+        let newcomer = Sealing::learn(&wiped, Company::Many).await.unwrap();
         let foreign = newcomer.seal(&[b"a"], b"other");
         node.refresh(&wiped).await.unwrap();
         assert_eq!(wiped.keys().await.unwrap().len(), 2);
@@ -206,15 +171,19 @@ mod tests {
         assert_eq!(newcomer.open(&wiped, &[b"a"], &token).await.unwrap(), b"plain");
     }
 
-    #[tokio::test]
-    async fn a_key_that_nobody_has_is_looked_for_once_in_a_while() {
-        let (store, elsewhere) = (empty(), empty());
-        let node = Sealing::learn(&store).await.unwrap();
-        let foreign = Sealing::learn(&elsewhere).await.unwrap().seal(&[], b"x");
-        assert_eq!(node.open(&store, &[], &foreign).await, Err(Closed::Foreign));
-        let looked = node.look.lock().await.seen;
-        assert!(looked.is_some());
-        assert_eq!(node.open(&store, &[], &foreign).await, Err(Closed::Foreign));
-        assert_eq!(node.look.lock().await.seen, looked);
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_comes_to_a_wiped_store_gives_no_session_up_before_the_others_gave_their_keys_back() {
+        let (before, wiped) = (empty(), empty());
+        let node = Sealing::learn(&before, Company::Many).await.unwrap();
+        let token = node.seal(&[], b"plain");
+        let newcomer = Sealing::learn(&wiped, Company::Many).await.unwrap();
+        assert_eq!(newcomer.open(&wiped, &[], &token).await, Err(Closed::StoreAway));
+        node.refresh(&wiped).await.unwrap();
+        // A look of this very instant would have been the last one.
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(newcomer.open(&wiped, &[], &token).await.unwrap(), b"plain");
+        let foreign = Sealing::learn(&empty(), Company::Many).await.unwrap().seal(&[], b"x");
+        tokio::time::sleep(GIVEN_BACK_WITHIN).await;
+        assert_eq!(newcomer.open(&wiped, &[], &foreign).await, Err(Closed::Foreign));
     }
 }

@@ -25,7 +25,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::answers::{
-    Answer, AnswerBody, Apart, Held, LastWord, Reached, events, fault, plain, reached, unknown,
+    Answer, AnswerBody, Apart, Held, LastWord, Reached, elsewhere, events, fault, plain, reached, unknown,
 };
 use crate::caller::{Caller, Callers};
 use crate::clock::Clock;
@@ -36,8 +36,8 @@ use crate::legacy::{At, Stay};
 use crate::places::{NoPlace, Place, Places};
 use crate::post::Letter;
 use crate::resume::Rest;
-use crate::sealing::now_s;
-use crate::session::{Session, Sessions};
+use crate::sealing::{Closed, now_s};
+use crate::session::{Refused, Session, Sessions};
 use crate::settings::Settings;
 use crate::shell::{Shell, Toolbox};
 use crate::standing::Resumed;
@@ -150,6 +150,9 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     let peek = Peek::at(&body);
     let stands = peek.method == "subscriptions/listen";
     let id = peek.id.clone();
+    if let Some(why) = turned_away(&shared.toolbox, &peek) {
+        return elsewhere(&id, &why);
+    }
     let stands = if stands || parts.method == Method::GET {
         let Ok(room) = shared.fleet.room.clone().try_acquire_owned() else {
             return overloaded("every place for streams is taken");
@@ -211,6 +214,20 @@ async fn whole(
         Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broken off\n")),
         Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n")),
     }
+}
+
+/// Why a call is for another node, where nodes differ and no gateway knows it.
+fn turned_away(toolbox: &Toolbox, peek: &Peek) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+    }
+    if !toolbox.placed.turns_away() || peek.method != "tools/call" {
+        return None;
+    }
+    let named: Named<'_> = serde_json::from_slice(peek.params.as_ref()?).ok()?;
+    toolbox.placed.turned_away(&named.name)
 }
 
 fn overloaded(why: &str) -> Answer {
@@ -278,8 +295,12 @@ async fn listen<H: ServerHandler>(
     let mut resumed = Resumed::No;
     if let Some(last_id) = last_id {
         let said = event_id::open(sessions, caller, session.uuid, last_id.to_str().unwrap_or_default()).await;
-        let Some(said) = said else {
-            return plain(StatusCode::BAD_REQUEST, "Last-Event-ID is none of this session's\n");
+        let said = match said {
+            Ok(said) => said,
+            Err(Closed::Foreign) => {
+                return plain(StatusCode::BAD_REQUEST, "Last-Event-ID is none of this session's\n");
+            }
+            Err(Closed::StoreAway) => return legacy::refusal(&Refused::StoreAway, &Value::Null),
         };
         if let Some((owner, name, id)) = said.call() {
             let (streams, post, patience) = (fleet.streams.clone(), fleet.post.clone(), fleet.patience);

@@ -31,6 +31,18 @@ pub enum SessionBinding {
     Nobody,
 }
 
+/// What a node says of tools that are on other nodes only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Elsewhere {
+    /// Nothing: they are not listed, and unknown. For nodes behind a gateway, which knows where each tool is.
+    #[default]
+    Hidden,
+    /// They are listed, and calls of them are refused before anything is run: 503 and −31004, so that a balancer that knows
+    /// nothing of tools asks the next node.
+    Refused,
+}
+
 /// A secret of the settings. Hidden in `Debug`.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
@@ -57,6 +69,8 @@ pub struct Settings {
     pub labels: Vec<String>,
     /// Tools that are on this node because it is told so.
     pub tools: Vec<String>,
+    /// What it says of tools that are on other nodes only.
+    pub tools_elsewhere: Elsewhere,
     /// Names in `Host` that are answered; empty: any. Keep the default where browsers could be sent here.
     pub allowed_hosts: Vec<String>,
     /// Origins (`https://app.example`) whose pages may send requests, beside those of this machine.
@@ -116,6 +130,7 @@ impl Default for Settings {
             node_id: String::new(),
             labels: Vec::new(),
             tools: Vec::new(),
+            tools_elsewhere: Elsewhere::Hidden,
             allowed_hosts: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             allowed_origins: Vec::new(),
             session_binding: SessionBinding::Caller,
@@ -202,6 +217,14 @@ impl Settings {
             all.session_binding = match value {
                 "caller" => SessionBinding::Caller,
                 "nobody" => SessionBinding::Nobody,
+                _ => return false,
+            };
+            true
+        });
+        take("TOOLS_ELSEWHERE", &mut |value| {
+            all.tools_elsewhere = match value {
+                "hidden" => Elsewhere::Hidden,
+                "refused" => Elsewhere::Refused,
                 _ => return false,
             };
             true
@@ -342,12 +365,13 @@ mod tests {
     }
 
     /// Every setting: in the file, and in the environment.
-    const EVERY: [(&str, &str, &str); 28] = [
+    const EVERY: [(&str, &str, &str); 29] = [
         ("address", "\"0.0.0.0:1\"", "0.0.0.0:1"),
         ("url", "\"http://a/mcp\"", "http://a/mcp"),
         ("node_id", "\"n-1\"", "n-1"),
         ("labels", "[\"gpu=yes\", \"b=c\"]", "gpu=yes, b=c"),
         ("tools", "[\"rare\"]", "rare"),
+        ("tools_elsewhere", "\"refused\"", "refused"),
         ("allowed_hosts", "[\"a\"]", "a"),
         ("allowed_origins", "[\"https://a\"]", "https://a"),
         ("session_binding", "\"nobody\"", "nobody"),

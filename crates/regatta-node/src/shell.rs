@@ -4,7 +4,6 @@
 #![expect(deprecated, reason = "clients of the legacy era set log levels and subscribe to resources")]
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +25,7 @@ use rmcp::transport::OneshotTransport;
 
 use crate::keeping::Keeping;
 use crate::meters::Meters;
+use crate::special::Placed;
 
 /// Tools that a node reports.
 const TOOLS_MAX: usize = 1024;
@@ -33,8 +33,8 @@ const TOOLS_MAX: usize = 1024;
 /// What a node knows of its tools.
 #[derive(Default)]
 pub(crate) struct Toolbox {
-    /// Those that are on some nodes only: whether on this one.
-    pub(crate) special: BTreeMap<String, bool>,
+    /// Those that are on some nodes only.
+    pub(crate) placed: Placed,
     pub(crate) keeping: Keeping,
     pub(crate) meters: Meters,
 }
@@ -49,10 +49,6 @@ impl Toolbox {
                 let _ = writeln!(out, "regatta_node_cache_{name}_total{{tool=\"{tool}\"}} {count}");
             }
         }
-    }
-
-    fn is_here(&self, tool: &str) -> bool {
-        self.special.get(tool).is_none_or(|is_here| *is_here)
     }
 }
 
@@ -142,7 +138,7 @@ impl<H: ServerHandler> ServerHandler for Shell<H> {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.handler.get_tool(name).filter(|_| self.toolbox.is_here(name))
+        self.handler.get_tool(name).filter(|_| self.toolbox.placed.lists(name))
     }
 
     async fn list_tools(
@@ -151,13 +147,13 @@ impl<H: ServerHandler> ServerHandler for Shell<H> {
         context: Context,
     ) -> Said<ListToolsResult> {
         let mut list = self.handler.list_tools(page, context).await?;
-        list.tools.retain(|tool| self.toolbox.is_here(&tool.name));
+        list.tools.retain(|tool| self.toolbox.placed.lists(&tool.name));
         Ok(list)
     }
 
     async fn call_tool(&self, call: CallToolRequestParams, context: Context) -> Said<CallToolResponse> {
         let tool = call.name.clone();
-        if !self.toolbox.is_here(&tool) {
+        if !self.toolbox.placed.serves(&tool) {
             return Err(ErrorData::invalid_params(format!("Unknown tool: {tool}"), None));
         }
         let begun = Instant::now();

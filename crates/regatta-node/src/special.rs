@@ -3,8 +3,9 @@
 //! Decided once, at the start, from what the node is told; reported to the gateways, which send calls where their tools are.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use crate::settings::Settings;
+use crate::settings::{Elsewhere, Settings};
 
 /// Where a tool is.
 ///
@@ -62,6 +63,54 @@ impl On {
     }
 }
 
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            On::Shard { shard, of } => write!(f, "shard {shard} of {of}"),
+            On::Label(key, value) => write!(f, "nodes labelled {key}={value}"),
+            On::Settings => f.write_str("nodes whose settings name it"),
+        }
+    }
+}
+
+/// The tools with a rule, as one node has them.
+#[derive(Debug, Default)]
+pub(crate) struct Placed {
+    tools: BTreeMap<String, Where>,
+    elsewhere: Elsewhere,
+}
+
+#[derive(Debug)]
+enum Where {
+    Here,
+    Elsewhere(On),
+}
+
+impl Placed {
+    /// Whether calls of a tool are served here.
+    pub(crate) fn serves(&self, tool: &str) -> bool {
+        !matches!(self.tools.get(tool), Some(Where::Elsewhere(_)))
+    }
+
+    /// Whether a tool is listed here.
+    pub(crate) fn lists(&self, tool: &str) -> bool {
+        self.elsewhere == Elsewhere::Refused || self.serves(tool)
+    }
+
+    /// Whether calls are turned away at all, for another node to take.
+    pub(crate) fn turns_away(&self) -> bool {
+        self.elsewhere == Elsewhere::Refused && !self.tools.is_empty()
+    }
+
+    /// Why a call of this tool is turned away, for a person; `None`: it is not.
+    pub(crate) fn turned_away(&self, tool: &str) -> Option<String> {
+        let Some(Where::Elsewhere(on)) = self.tools.get(tool).filter(|_| self.turns_away()) else {
+            return None;
+        };
+        Some(format!("the tool {tool:?} is not on this node: it is on {on}"))
+    }
+}
+
 /// The number that an id ends with, or one made of all of it.
 fn number(id: &str) -> u64 {
     let digits = id.len() - id.trim_end_matches(|letter: char| letter.is_ascii_digit()).len();
@@ -75,10 +124,7 @@ fn number(id: &str) -> u64 {
 ///
 /// # Errors
 /// All rules that make no sense, and tools in the settings that have no such rule, a line each.
-pub(crate) fn decide(
-    rules: &BTreeMap<String, On>,
-    settings: &Settings,
-) -> Result<BTreeMap<String, bool>, String> {
+pub(crate) fn decide(rules: &BTreeMap<String, On>, settings: &Settings) -> Result<Placed, String> {
     let bad = rules.iter().filter_map(|(tool, on)| on.check(tool).err());
     let unruled = settings.tools.iter().filter(|tool| rules.get(*tool) != Some(&On::Settings));
     let unruled = unruled.map(|tool| format!("tools names {tool:?}, which is on no node by its settings"));
@@ -86,7 +132,11 @@ pub(crate) fn decide(
     if !wrong.is_empty() {
         return Err(wrong.join("\n"));
     }
-    Ok(rules.iter().map(|(tool, on)| (tool.clone(), on.holds(tool, settings))).collect())
+    let place = |(tool, on): (&String, &On)| {
+        let is_here = on.holds(tool, settings);
+        (tool.clone(), if is_here { Where::Here } else { Where::Elsewhere(on.clone()) })
+    };
+    Ok(Placed { tools: rules.iter().map(place).collect(), elsewhere: settings.tools_elsewhere })
 }
 
 #[cfg(test)]
@@ -101,7 +151,7 @@ mod tests {
             ("render", On::label("gpu", "yes")),
             ("rare", On::Settings),
         ];
-        let rules = rules.into_iter().map(|(tool, on)| (tool.to_owned(), on)).collect();
+        let rules: BTreeMap<_, _> = rules.into_iter().map(|(tool, on)| (tool.to_owned(), on)).collect();
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let settings = Settings {
             node_id: id.to_owned(),
@@ -109,8 +159,8 @@ mod tests {
             tools: owned(tools),
             ..Settings::default()
         };
-        let decided = decide(&rules, &settings).unwrap();
-        decided.into_iter().filter_map(|(tool, is_here)| is_here.then_some(tool)).collect()
+        let placed = decide(&rules, &settings).unwrap();
+        rules.into_keys().filter(|tool| placed.serves(tool)).collect()
     }
 
     #[test]
@@ -125,6 +175,21 @@ mod tests {
     fn labels_and_settings_place_tools() {
         assert_eq!(here("a0", &["zone=1", "gpu=yes"], &[]), ["first", "render"]);
         assert_eq!(here("a0", &["gpu=no"], &["rare"]), ["first", "rare"]);
+    }
+
+    #[test]
+    fn a_tool_that_is_elsewhere_is_hidden_or_refused_with_a_word_on_where_it_is() {
+        let rules = BTreeMap::from([("a".to_owned(), On::shard(1, 3)), ("b".to_owned(), On::shard(2, 3))]);
+        let of = |tools_elsewhere| {
+            let settings = Settings { node_id: "n-0".to_owned(), tools_elsewhere, ..Settings::default() };
+            decide(&rules, &settings).unwrap()
+        };
+        let hidden = of(Elsewhere::Hidden);
+        assert_eq!((hidden.lists("a"), hidden.lists("b"), hidden.turned_away("b")), (true, false, None));
+        let refused = of(Elsewhere::Refused);
+        assert!(refused.lists("b") && !refused.serves("b") && refused.turned_away("a").is_none());
+        assert!(refused.turned_away("b").unwrap().ends_with("it is on shard 2 of 3"));
+        assert_eq!(refused.turned_away("made up"), None);
     }
 
     #[test]

@@ -38,6 +38,15 @@ impl Front {
 
     /// nginx: round robin over `ports`, no stickiness, and, as it is out of the box, no second try of a POST that was sent.
     pub async fn nginx(ports: &[u16]) -> Front {
+        Front::nginx_with(ports, "").await
+    }
+
+    /// nginx that asks the next node when one refuses a call, or is lost with it: for nodes that differ (docs/node.md).
+    pub async fn nginx_next(ports: &[u16]) -> Front {
+        Front::nginx_with(ports, "proxy_next_upstream error timeout http_503 non_idempotent;\n").await
+    }
+
+    async fn nginx_with(ports: &[u16], next: &str) -> Front {
         let (folder, port) = (TempDir::new().expect("a directory"), free_port());
         let servers = ports.iter().map(|port| format!("server 127.0.0.1:{port} max_fails=0;\n"));
         let servers: String = servers.collect();
@@ -50,7 +59,7 @@ impl Front {
              http {{\naccess_log off;\n{temporary}upstream nodes {{\n{servers}keepalive 64;\n}}\n\
              server {{\nlisten 127.0.0.1:{port};\nlocation / {{\nproxy_pass http://nodes;\nproxy_http_version 1.1;\n\
              proxy_set_header Connection \"\";\nproxy_set_header Host localhost;\nproxy_buffering off;\n\
-             proxy_connect_timeout 1s;\nproxy_read_timeout 6s;\n}}\n}}\n}}\n"
+             {next}proxy_connect_timeout 1s;\nproxy_read_timeout 6s;\n}}\n}}\n}}\n"
         );
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, whole).expect("the config can be written");

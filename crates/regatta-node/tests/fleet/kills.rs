@@ -39,16 +39,21 @@ impl Fleet {
     async fn start(example: &'static str) -> Fleet {
         let (redis, directory) = (Server::start(&[]).await, TempDir::new().expect("a directory"));
         let mut fleet = Fleet { redis, directory, example, nodes: Vec::new() };
-        for _ in 0..NODES {
-            let node = fleet.node(free_port()).await;
+        for at in 0..NODES {
+            let node = fleet.node(at, free_port()).await;
             fleet.nodes.push(node);
         }
         fleet
     }
 
-    async fn node(&self, port: u16) -> Running {
+    async fn node(&self, at: usize, port: u16) -> Running {
         let (url, orders) = (self.redis.url(), self.directory.path().join("orders"));
+        let id = format!("{}-{at}", self.example);
         let more = [
+            ("REGATTA_NODE_NODE_ID", id.as_str()),
+            ("REGATTA_NODE_LABELS", if at == 2 { "gpu=yes" } else { "gpu=no" }),
+            // For nginx, which knows nothing of tools; a gateway goes by the registry.
+            ("REGATTA_NODE_TOOLS_ELSEWHERE", "refused"),
             ("REGATTA_NODE_STORE_URL", url.as_str()),
             ("REGATTA_NODE_HEARTBEAT_MS", "500"),
             ("SHOP_ORDERS", orders.to_str().expect("a plain path")),
@@ -68,7 +73,7 @@ impl Fleet {
             0..7 => {
                 counts.kills.fetch_add(1, Relaxed);
                 self.nodes[at].process.kill();
-                self.nodes[at] = self.node(port).await;
+                self.nodes[at] = self.node(at, port).await;
             }
             asleep => {
                 counts.stops.fetch_add(1, Relaxed);
@@ -282,24 +287,38 @@ async fn a_shop_behind_a_gateway_loses_no_cart_and_places_no_order_twice_whichev
     shop_under_kills(fleet, front).await;
 }
 
-/// The smallest node keeps nothing: its sessions live on, and what it says is never another call's.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_smallest_node_ends_no_session_whichever_of_them_dies_or_sleeps() {
-    let mut fleet = Fleet::start("minimal").await;
-    let fronts = [Front::gateway("echo", NODES, &fleet.redis).await, Front::nginx(&fleet.ports()).await];
+/// A call of a tool that keeps nothing, and what may be answered.
+struct Said {
+    tool: &'static str,
+    arguments: Value,
+    answers: Vec<String>,
+}
+
+/// Customers of both eras and at both fronts call `says(customer, call)` while nodes are killed: every session lives, no answer
+/// is another call's, and in the end everybody is answered.
+async fn speak_under_kills(mut fleet: Fleet, fronts: [Front; 2], says: fn(usize, u64) -> Said) {
     let (is_over, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
     let mut speaking = Vec::new();
     for at in 0..8 {
-        let way = Way::Session(fronts[at % 2].client().initialize().await.expect("a session"));
+        let client = fronts[at % 2].client();
+        let way = match at % 4 {
+            0..2 => Way::Session(client.initialize().await.expect("a session")),
+            _ => Way::Modern { modern: client.modern(), cart: String::new() },
+        };
         let speaker =
             Customer { way, name: format!("c{at}"), added: BTreeMap::new(), ordered: BTreeMap::new() };
         let (is_over, counts) = (is_over.clone(), counts.clone());
         speaking.push(tokio::spawn(async move {
             for id in 10_u64.. {
-                let said = format!("{at} {id}");
-                let told = speaker.call(id, "echo", &json!({"text": said}), &counts).await;
-                assert!(told["result"].is_null() || text(&told["result"]) == said, "{said}: {told}");
-                if is_over.load(Relaxed) && told["result"].is_object() {
+                let Said { tool, arguments, answers } = says(at, id);
+                let told = speaker.call(id, tool, &arguments, &counts).await;
+                let is_told = told["result"].is_object();
+                let is_unknown = told["error"]["code"] == json!(-31001);
+                assert!(
+                    is_unknown || is_told && answers.iter().any(|answer| answer == text(&told["result"])),
+                    "{tool} {arguments}: {told}"
+                );
+                if is_over.load(Relaxed) && is_told {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -315,7 +334,43 @@ async fn the_smallest_node_ends_no_session_whichever_of_them_dies_or_sleeps() {
         speaker.await.expect("every session lives");
     }
     let (answered, unknown) = (counts.answered.load(Relaxed), counts.unknown.load(Relaxed));
+    let (kills, again) = (counts.kills.load(Relaxed), counts.sent_again.load(Relaxed));
+    eprintln!(
+        "{}: {kills} kills, {answered} calls answered, {unknown} unknown, {again} sent again",
+        fleet.example
+    );
     assert!(answered > unknown * 4, "most calls are answered: {answered}, {unknown} unknown");
+}
+
+/// The smallest node keeps nothing: its sessions live on, and what it says is never another call's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_smallest_node_ends_no_session_whichever_of_them_dies_or_sleeps() {
+    let fleet = Fleet::start("minimal").await;
+    let fronts = [Front::gateway("echo", NODES, &fleet.redis).await, Front::nginx(&fleet.ports()).await];
+    speak_under_kills(fleet, fronts, |at, id| {
+        let said = format!("{at} {id}");
+        Said { tool: "echo", arguments: json!({"text": said}), answers: vec![said] }
+    })
+    .await;
+}
+
+/// Common and specialised tools: each call is answered by a node that has its tool, though nginx knows nothing of tools.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn specialised_nodes_answer_each_call_where_its_tool_is_whichever_of_them_dies_or_sleeps() {
+    let fleet = Fleet::start("sharded").await;
+    let fronts = [Front::gateway("jobs", NODES, &fleet.redis).await, Front::nginx_next(&fleet.ports()).await];
+    speak_under_kills(fleet, fronts, |at, id| {
+        let everywhere = (0..NODES).map(|node| format!("sharded-{node}")).collect();
+        let (tool, answers) = match (at as u64 + id) % 5 {
+            0 => ("where", everywhere),
+            1 => ("shard_1", vec!["sharded-0".to_owned()]),
+            2 => ("shard_2", vec!["sharded-1".to_owned()]),
+            3 => ("shard_3", vec!["sharded-2".to_owned()]),
+            _ => ("render", vec!["sharded-2".to_owned()]),
+        };
+        Said { tool, arguments: json!({}), answers }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

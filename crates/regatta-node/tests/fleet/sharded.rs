@@ -7,9 +7,10 @@ use regatta_testkit::redis::Server;
 use regatta_testkit::{Client, Gateway};
 use serde_json::json;
 
+use crate::front::Front;
 use crate::{Running, built, text};
 
-async fn nodes(redis: &Server) -> Vec<Running> {
+async fn nodes(redis: &Server, elsewhere: &str) -> Vec<Running> {
     let url = redis.url();
     let mut nodes = Vec::new();
     for number in 0..3 {
@@ -20,6 +21,7 @@ async fn nodes(redis: &Server) -> Vec<Running> {
             ("REGATTA_NODE_NODE_ID", &id),
             ("REGATTA_NODE_LABELS", gpu),
             ("REGATTA_NODE_HEARTBEAT_MS", "200"),
+            ("REGATTA_NODE_TOOLS_ELSEWHERE", elsewhere),
         ];
         nodes.push(Running::start("sharded", free_port(), &told).await);
     }
@@ -29,7 +31,7 @@ async fn nodes(redis: &Server) -> Vec<Running> {
 #[tokio::test]
 async fn each_node_has_the_common_tools_and_its_own_and_the_gateway_finds_all() {
     let redis = Server::start(&[]).await;
-    let mut nodes = nodes(&redis).await;
+    let mut nodes = nodes(&redis, "hidden").await;
     let alone = nodes[1].client().initialize().await.unwrap();
     let list =
         alone.request("tools/list", json!({})).await.unwrap().outcome().await.unwrap().result().unwrap();
@@ -64,6 +66,39 @@ async fn each_node_has_the_common_tools_and_its_own_and_the_gateway_finds_all() 
         assert!(told.result().is_ok_and(|told| text(&told) != "jobs-0"), "{:?}", told.message);
     }
     assert!(modern.call("shard_1", json!({})).await.unwrap().result().is_err());
+}
+
+#[tokio::test]
+async fn behind_nginx_each_node_lists_all_tools_and_a_call_finds_the_node_that_has_its_tool() {
+    let redis = Server::start(&[]).await;
+    let mut nodes = nodes(&redis, "refused").await;
+    let alone = nodes[1].client().initialize().await.unwrap();
+    let list =
+        alone.request("tools/list", json!({})).await.unwrap().outcome().await.unwrap().result().unwrap();
+    assert_eq!(list["tools"].as_array().unwrap().len(), 6);
+    let refused = alone.request("tools/call", json!({"name": "shard_1"})).await.unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    let error = refused.json().await.unwrap()["error"].take();
+    assert_eq!((&error["code"], &error["data"]["executed"]), (&json!(-31004), &json!("no")));
+    assert!(error["message"].as_str().unwrap().ends_with("it is on shard 1 of 3"), "{error}");
+    assert_eq!(alone.call("made-up", json!({})).await.unwrap().code(), -32602);
+    let reported = redis.say(&["HGET", "mcp:node:jobs-1", "tools"]);
+    assert!(reported.contains("shard_2") && !reported.contains("shard_1"), "{reported}");
+
+    let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();
+    let nginx = Front::nginx_next(&ports).await;
+    let (session, modern) = (nginx.client().initialize().await.unwrap(), nginx.client().modern());
+    for (tool, id) in
+        [("shard_1", "jobs-0"), ("shard_2", "jobs-1"), ("shard_3", "jobs-2"), ("render", "jobs-2")]
+    {
+        for _ in 0..3 {
+            assert_eq!(session.call(tool, json!({})).await.unwrap().text(), id, "{tool}");
+            assert_eq!(modern.call(tool, json!({})).await.unwrap().text(), id, "{tool}");
+        }
+    }
+    nodes[0].process.kill();
+    assert_ne!(session.call("where", json!({})).await.unwrap().text(), "jobs-0");
+    assert_eq!(session.call("shard_2", json!({})).await.unwrap().text(), "jobs-1");
 }
 
 #[tokio::test]

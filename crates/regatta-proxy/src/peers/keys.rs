@@ -2,17 +2,16 @@
 //!
 //! The first configured key seals for good; without any, the ripest published one does (`regatta_policy::keys`). Keys are
 //! published again from memory whenever the store lacks one, never replaced; a rotation drops those that nothing needs any
-//! more, by a rule that all gateways follow, so that nobody brings them back. A text under a key that is not known here
-//! makes us look once for all who wait, and is then known to be nobody's for a moment.
+//! more, by a rule that all gateways follow, so that nobody brings them back. Keys that are not known here are looked for
+//! by `regatta_store::KeySearch`, as at the nodes.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use regatta_policy::keys::{Published, is_due, outlived, sealing};
 use regatta_seal::{Fingerprint, KEYS_MAX, KeyRing, MasterKey, claimed_key};
-use regatta_store::{Claim, Store, StoreError, StoredKey};
+use regatta_store::{Claim, KeyHolder, KeySearch, Learned, Store, StoreError, StoredKey};
 use tokio::time::Instant;
 
 use super::Company;
@@ -27,12 +26,6 @@ const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(12);
 const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// A key seals when everybody has had the time to ask twice.
 const RIPE_AFTER: Duration = Duration::from_secs(60);
-/// Between two looks for unknown keys, whoever makes them up.
-const LOOK_GAP: Duration = Duration::from_millis(100);
-/// How long a key that was looked for in vain counts as nobody's.
-const NOBODYS_FOR: Duration = Duration::from_secs(3);
-/// Such keys remembered; beyond it all are looked for again.
-const NOBODYS_MAX: usize = 1024;
 /// How long a start waits for the store's keys, and between two attempts.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 const START_PAUSE: Duration = Duration::from_millis(50);
@@ -62,20 +55,7 @@ pub struct Rotation {
 pub struct Keys {
     plan: KeyPlan,
     known: Mutex<Vec<Known>>,
-    /// Held during a look, so that there is one at a time.
-    look: tokio::sync::Mutex<Looks>,
-    nobodys: Mutex<HashMap<Fingerprint, Instant>>,
-    /// Until when a key that the store lacks may still be somebody's: the store had lost ours.
-    unsure_until: Mutex<Option<Instant>>,
-}
-
-/// When we looked for unknown keys.
-#[derive(Debug, Default)]
-struct Looks {
-    /// The last try.
-    tried: Option<Instant>,
-    /// The beginning of the last look that saw the store's keys: one that failed proves nobody unknown.
-    seen: Option<Instant>,
+    search: KeySearch,
 }
 
 #[derive(Debug)]
@@ -84,18 +64,10 @@ struct Known {
     published: Published,
 }
 
-/// Whether a key is known, after a look for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Learned {
-    Known,
-    Nobodys,
-}
-
 impl Keys {
     /// Keys that nobody has asked the store for yet.
     pub fn planned(plan: KeyPlan) -> Keys {
-        let (known, look, nobodys, unsure_until) = Default::default();
-        Keys { plan, known, look, nobodys, unsure_until }
+        Keys { plan, known: Mutex::default(), search: KeySearch::new(GIVEN_BACK_WITHIN) }
     }
 
     /// The keys of the config and the store; a fresh one, published, if there are none.
@@ -115,6 +87,10 @@ impl Keys {
         let fresh = MasterKey::random();
         let published = Published { at_s: now_s(), fingerprint: fresh.fingerprint().0 };
         let fresh = Known { key: fresh, published };
+        if company == Company::Many {
+            // A store without keys is new, or was wiped: then other gateways have some.
+            keys.search.lost();
+        }
         match (store.put_key(keys.stored(&fresh)).await, company) {
             (Ok(_), _) => {}
             (Err(why), Company::Alone) => return Err(format!("the sealing key cannot be kept: {why}")),
@@ -153,17 +129,17 @@ impl Keys {
 
     /// Reads the store's keys and publishes those that it lacks.
     pub(crate) async fn refresh(&self, store: &dyn Store, ring: &ArcSwap<KeyRing>) -> Result<(), StoreError> {
-        let stored = store.keys().await?;
-        self.adopt(&stored);
-        self.renew(ring);
-        let missing = self.missing_in(&stored);
-        if !missing.is_empty() {
-            *self.unsure() = Some(Instant::now() + GIVEN_BACK_WITHIN);
-        }
-        for key in missing {
-            store.put_key(key).await?;
-        }
-        Ok(())
+        self.search.refresh(store, &Ringed { keys: self, ring }).await
+    }
+
+    /// Looks for a key that the ring lacks.
+    pub(crate) async fn learn(
+        &self,
+        store: &dyn Store,
+        ring: &ArcSwap<KeyRing>,
+        key: Fingerprint,
+    ) -> Result<Learned, StoreError> {
+        self.search.learn(store, &Ringed { keys: self, ring }, key.0).await
     }
 
     /// Publishes a fresh key when the newest is old enough, and drops those that nothing needs any more; one gateway of
@@ -197,54 +173,6 @@ impl Keys {
         Ok(())
     }
 
-    /// Looks for a key that the ring lacks; once for all who ask at the same time.
-    pub(crate) async fn learn(
-        &self,
-        store: &dyn Store,
-        ring: &ArcSwap<KeyRing>,
-        key: Fingerprint,
-    ) -> Result<Learned, StoreError> {
-        let asked = Instant::now();
-        if self.is_nobodys(key, asked) {
-            return Ok(Learned::Nobodys);
-        }
-        let mut look = self.look.lock().await;
-        // Only a look that began after we asked, and that saw the store, can have missed nothing.
-        if look.seen.is_none_or(|began| began < asked) {
-            if let Some(tried) = look.tried {
-                tokio::time::sleep_until(tried + LOOK_GAP).await;
-            }
-            let began = Instant::now();
-            look.tried = Some(began);
-            self.refresh(store, ring).await?;
-            look.seen = Some(began);
-        }
-        drop(look);
-        if ring.load().knows(key) {
-            return Ok(Learned::Known);
-        }
-        if self.unsure().is_some_and(|until| Instant::now() < until) {
-            return Err(StoreError::Away(
-                "it came back without keys that others may give back yet".to_owned(),
-            ));
-        }
-        let mut nobodys = self.nobodys.lock().unwrap_or_else(PoisonError::into_inner);
-        if nobodys.len() >= NOBODYS_MAX {
-            nobodys.clear();
-        }
-        nobodys.insert(key, Instant::now());
-        Ok(Learned::Nobodys)
-    }
-
-    fn unsure(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.unsure_until.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_nobodys(&self, key: Fingerprint, now: Instant) -> bool {
-        let nobodys = self.nobodys.lock().unwrap_or_else(PoisonError::into_inner);
-        nobodys.get(&key).is_some_and(|since| now < *since + NOBODYS_FOR)
-    }
-
     /// The names of those that are of no more use.
     fn outlived(&self, published: impl Iterator<Item = Published>) -> Vec<[u8; 4]> {
         let Some(Rotation { kept_for, .. }) = self.plan.rotation else { return Vec::new() };
@@ -275,14 +203,6 @@ impl Keys {
         known.retain(|known| !outlived.contains(&known.published.fingerprint));
     }
 
-    /// Configured keys are their operator's to share.
-    fn missing_in(&self, stored: &[StoredKey]) -> Vec<StoredKey> {
-        let known = self.lock();
-        let is_missing =
-            |known: &&Known| stored.iter().all(|stored| stored.fingerprint != known.published.fingerprint);
-        known.iter().filter(is_missing).map(|known| self.stored(known)).collect()
-    }
-
     fn stored(&self, known: &Known) -> StoredKey {
         let secret = match &self.plan.wrap {
             Some(wrap) => wrap.wrap(&known.key),
@@ -302,6 +222,25 @@ impl Keys {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A gateway's keys, with the ring that its requests use.
+struct Ringed<'a> {
+    keys: &'a Keys,
+    ring: &'a ArcSwap<KeyRing>,
+}
+
+impl KeyHolder for Ringed<'_> {
+    fn knows(&self, fingerprint: [u8; 4]) -> bool {
+        self.ring.load().knows(Fingerprint(fingerprint))
+    }
+
+    /// Configured keys are their operator's to share.
+    fn adopt(&self, stored: &[StoredKey]) -> Vec<StoredKey> {
+        self.keys.adopt(stored);
+        self.keys.renew(self.ring);
+        self.keys.lock().iter().map(|known| self.keys.stored(known)).collect()
     }
 }
 
@@ -394,9 +333,6 @@ mod tests {
         assert!(!ring.load().knows(fingerprint));
         assert_eq!(keys.learn(&*store, &ring, fingerprint).await, Ok(Learned::Known));
         assert!(ring.load().knows(fingerprint));
-        let made_up = Fingerprint([9; 4]);
-        assert_eq!(keys.learn(&*store, &ring, made_up).await, Ok(Learned::Nobodys));
-        assert!(keys.is_nobodys(made_up, Instant::now()), "not looked for again at once");
     }
 
     #[tokio::test]

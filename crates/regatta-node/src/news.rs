@@ -65,7 +65,8 @@ impl Desk {
     }
 }
 
-/// Tells the clients of all nodes what changed. Cheap to clone; a handler gets one by [`announcer`].
+/// Tells the clients of all nodes what changed. Cheap to clone; a handler gets one by
+/// [`announcer`](crate::announcer).
 ///
 /// ```no_run
 /// use regatta_node::{Change, announcer};

@@ -124,13 +124,19 @@ pub(crate) async fn meet_patiently(
             Ok(record) => return Ok(record),
             Err(Unanswered::Fault(fault)) => return Err(fault),
             Err(Unanswered::Away)
-                if tokio::time::Instant::now() >= deadline || gateway.store.is_long_away() =>
+                if tokio::time::Instant::now() >= deadline || is_known_to_be_away(gateway) =>
             {
                 return last_known(gateway, session);
             }
             Err(Unanswered::Away) => tokio::time::sleep(PAUSE).await,
         }
     }
+}
+
+/// Whether the store is away for so long that nobody waits for it. What was known before this process was stopped does not
+/// count: the store may have come back meanwhile, and the way to it takes a moment.
+fn is_known_to_be_away(gateway: &Gateway) -> bool {
+    gateway.store.is_long_away() && !gateway.nap.is_fresh(gateway.clock.now())
 }
 
 /// How long a change waits for a store that has just gone away, and between two questions.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use regatta_seal::{IDENTITY_SECRET_MIN, RegistrationSecret, SECRET_MIN};
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::StrDeserializer;
 
 /// The longest pause between heartbeats that gateways bear with (`regatta_policy::registry`).
 const HEARTBEAT_MS_MAX: u64 = 60_000;
@@ -213,30 +215,9 @@ impl Settings {
         take("DRAIN_S", &mut number(&mut all.drain_s));
         take("ALLOWED_HOSTS", &mut list(&mut all.allowed_hosts));
         take("ALLOWED_ORIGINS", &mut list(&mut all.allowed_origins));
-        take("SESSION_BINDING", &mut |value| {
-            all.session_binding = match value {
-                "caller" => SessionBinding::Caller,
-                "nobody" => SessionBinding::Nobody,
-                _ => return false,
-            };
-            true
-        });
-        take("TOOLS_ELSEWHERE", &mut |value| {
-            all.tools_elsewhere = match value {
-                "hidden" => Elsewhere::Hidden,
-                "refused" => Elsewhere::Refused,
-                _ => return false,
-            };
-            true
-        });
-        take("WHEN_FULL", &mut |value| {
-            all.when_full = match value {
-                "caller-runs" => WhenFull::CallerRuns,
-                "refuse" => WhenFull::Refuse,
-                _ => return false,
-            };
-            true
-        });
+        take("SESSION_BINDING", &mut word(&mut all.session_binding));
+        take("TOOLS_ELSEWHERE", &mut word(&mut all.tools_elsewhere));
+        take("WHEN_FULL", &mut word(&mut all.when_full));
         if wrong.is_empty() { Ok(all) } else { Err(wrong.join("\n")) }
     }
 
@@ -340,6 +321,14 @@ fn list(into: &mut Vec<String>) -> impl FnMut(&str) -> bool + '_ {
     |value| {
         *into = value.split(',').map(str::trim).map(str::to_owned).collect();
         true
+    }
+}
+
+/// One of the words that the file has too.
+fn word<'a, T: for<'de> Deserialize<'de>>(into: &'a mut T) -> impl FnMut(&str) -> bool + 'a {
+    |value| {
+        let word: StrDeserializer<'_, serde::de::value::Error> = value.into_deserializer();
+        T::deserialize(word).map(|value| *into = value).is_ok()
     }
 }
 

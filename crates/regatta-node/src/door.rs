@@ -81,11 +81,14 @@ fn host_is_allowed(allowed: &[String], head: &Parts) -> bool {
     if host.contains('@') {
         return false;
     }
-    let name = authority.host().trim_matches(['[', ']']);
-    allowed.is_empty()
-        || allowed
-            .iter()
-            .any(|allowed| allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host))
+    is_allowed(allowed, &authority)
+}
+
+/// Whether requests to this host come in.
+pub(crate) fn is_allowed(allowed: &[String], host: &http::uri::Authority) -> bool {
+    let (name, whole) = (host.host().trim_matches(['[', ']']), host.as_str());
+    let is = |allowed: &String| allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(whole);
+    allowed.is_empty() || allowed.iter().any(is)
 }
 
 fn origin_is_allowed(allowed: &[String], headers: &HeaderMap) -> bool {

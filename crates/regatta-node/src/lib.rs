@@ -57,6 +57,7 @@ mod bound;
 mod budget;
 mod caller;
 mod calls;
+mod check;
 mod clock;
 mod data;
 mod door;

@@ -37,6 +37,8 @@ const START_PATIENCE: Duration = Duration::from_secs(5);
 const START_PAUSE: Duration = Duration::from_millis(50);
 /// Housekeeping once in so many readings of the keys.
 const TEND_EVERY: u32 = 30;
+/// Bytes of a server's name and of its version in the registry (docs/registry.md).
+const WORD_MAX: usize = 64;
 /// Two readings of the registry by gateways, with their defaults: then all know that this node is stopping.
 const KNOWN_AFTER: Duration = Duration::from_secs(2);
 
@@ -117,12 +119,44 @@ impl Node {
     ) -> Result<(), String> {
         let settings = self.settings.clone().with_environment(|name| std::env::var(name).ok())?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        settings.check(cores)?;
+        self.check(&settings, cores)?;
         let threads = if settings.worker_threads == 0 { cores } else { settings.worker_threads };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         let runtime = runtime.map_err(|why| format!("the threads cannot be started: {why}"))?;
+        settings.oddities().iter().for_each(|odd| tracing::warn!("{odd}"));
         runtime.block_on(self.serve(settings, Arc::new(factory)))
+    }
+
+    /// All that makes no sense, of the settings and of what the code says of tools.
+    fn check(&self, settings: &Settings, cores: usize) -> Result<(), String> {
+        let mut wrong: Vec<String> =
+            [settings.check(cores), special::decide(&self.special, settings).map(|_| ())]
+                .into_iter()
+                .filter_map(Result::err)
+                .collect();
+        for (what, text) in [("name", &self.name), ("version", &self.version)] {
+            if text.len() > WORD_MAX {
+                wrong.push(format!(
+                    "the server's {what} is longer than {WORD_MAX} bytes: gateways would overlook the node"
+                ));
+            }
+        }
+        if self.name.is_empty() {
+            wrong.push("the server has no name".to_owned());
+        }
+        for (tool, (ttl, _)) in &self.kept {
+            if ttl.is_zero() {
+                wrong.push(format!("results of the tool {tool:?} are kept for no time"));
+            }
+            // Equal arguments do not make it the same call.
+            if self.tools.once.contains(tool) {
+                wrong.push(format!(
+                    "the tool {tool:?} is to run once for each call, and its results are to be kept: a second call would not run"
+                ));
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 
     async fn serve<H: ServerHandler>(self, settings: Settings, factory: Factory<H>) -> Result<(), String> {
@@ -219,7 +253,7 @@ impl Node {
     }
 }
 
-fn redis_options(settings: &Settings) -> Result<redis::Options, String> {
+pub(crate) fn redis_options(settings: &Settings) -> Result<redis::Options, String> {
     // A change that could not be written is refused, so of two records the store's is the one that counts.
     let merge = Arc::new(|_: &[u8], stored: &[u8]| Bytes::copy_from_slice(stored));
     let mut options =
@@ -345,5 +379,28 @@ async fn shut_down<H: ServerHandler>(
         && tokio::task::spawn_blocking(|| registration.leave()).await.is_err()
     {
         tracing::warn!("the node could not leave the registry");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeping::Shared as Keep;
+
+    #[test]
+    fn what_code_and_settings_say_wrong_is_told_at_once() {
+        let settings = Settings { concurrent_max: 0, ..Settings::default() };
+        let node = Node::named("")
+            .version(&"1".repeat(65))
+            .once("order")
+            .cached("order", Duration::from_secs(1), Keep::Public)
+            .cached("price", Duration::ZERO, Keep::Public)
+            .tool_on("index", On::shard(4, 3));
+        let told = node.check(&settings, 1).unwrap_err();
+        for what in ["concurrent_max", "no name", "version", "\"order\"", "\"price\"", "shard 4 of 3"] {
+            assert!(told.contains(what), "{what} in {told}");
+        }
+        assert_eq!(told.lines().count(), 6, "{told}");
+        assert_eq!(Node::named("shop").once("order").check(&Settings::default(), 1), Ok(()));
     }
 }

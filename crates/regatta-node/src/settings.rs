@@ -1,17 +1,14 @@
-//! What an operator tunes: from code, then a file, then the environment, each over the one before; checked at start.
+//! What an operator tunes: from code, then a file, then the environment, each over the one before.
 //!
-//! Complains about everything that is wrong at once, in words for a person. Never reads anything after the start.
+//! Whether it makes sense is asked in `check.rs`. Never reads anything after the start.
 
 use std::path::Path;
 use std::time::Duration;
 
-use regatta_seal::{IDENTITY_SECRET_MIN, RegistrationSecret, SECRET_MIN};
+use regatta_seal::RegistrationSecret;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::StrDeserializer;
-
-/// The longest pause between heartbeats that gateways bear with (`regatta_policy::registry`).
-const HEARTBEAT_MS_MAX: u64 = 60_000;
 
 /// What becomes of a request that finds every place taken and the queue full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -221,59 +218,6 @@ impl Settings {
         if wrong.is_empty() { Ok(all) } else { Err(wrong.join("\n")) }
     }
 
-    /// Whether all this makes sense together on a machine of so many cores.
-    ///
-    /// # Errors
-    /// All that does not, a line each.
-    pub fn check(&self, cores: usize) -> Result<(), String> {
-        let ceiling = cores.max(1) * 2;
-        let rules = [
-            (self.worker_threads > ceiling, format!("worker_threads is over {ceiling}, two for each core")),
-            (self.concurrent_max == 0, "concurrent_max is 0: nothing would ever be served".to_owned()),
-            (
-                self.request_bytes_max == 0,
-                "request_bytes_max is 0: every request would be refused".to_owned(),
-            ),
-            (
-                self.request_timeout_ms == 0,
-                "request_timeout_ms is 0: no request could be answered".to_owned(),
-            ),
-            (
-                self.queue_wait_max_ms >= self.request_timeout_ms.max(1),
-                "queue_wait_max_ms is not below request_timeout_ms: what waited so long would have no time left"
-                    .to_owned(),
-            ),
-            (
-                !self.registry_secret.0.is_empty() && self.registry_secret.0.len() < SECRET_MIN,
-                format!("registry_secret is shorter than {SECRET_MIN} bytes: it could be guessed"),
-            ),
-            (
-                self.identity_secrets.iter().any(|secret| secret.0.len() < IDENTITY_SECRET_MIN),
-                format!(
-                    "one of identity_secrets is shorter than {IDENTITY_SECRET_MIN} bytes: it could be guessed"
-                ),
-            ),
-            (
-                self.heartbeat_ms > HEARTBEAT_MS_MAX,
-                format!("heartbeat_ms is over {HEARTBEAT_MS_MAX}: gateways wait no longer for a node"),
-            ),
-            (self.heartbeat_ms == 0, "heartbeat_ms is 0: the store would be flooded".to_owned()),
-            (self.journal_ttl_s < 60, "journal_ttl_s is below 60: repeats could run a call twice".to_owned()),
-            (self.session_ttl_s == 0, "session_ttl_s is 0: no session would keep anything".to_owned()),
-            (
-                self.connections_max < self.concurrent_max,
-                "connections_max is below concurrent_max: the places could never be filled".to_owned(),
-            ),
-            (
-                self.drain_s.saturating_mul(1000) < self.request_timeout_ms,
-                "drain_s is shorter than request_timeout_ms: a shutdown would cut off sound requests"
-                    .to_owned(),
-            ),
-        ];
-        let wrong: Vec<String> = rules.into_iter().filter_map(|(is, why)| is.then_some(why)).collect();
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
-    }
-
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
     }
@@ -317,9 +261,11 @@ fn text(into: &mut String) -> impl FnMut(&str) -> bool + '_ {
     }
 }
 
+/// An empty value is the empty list, as `[]` in the file is.
 fn list(into: &mut Vec<String>) -> impl FnMut(&str) -> bool + '_ {
     |value| {
-        *into = value.split(',').map(str::trim).map(str::to_owned).collect();
+        let names = value.split(',').map(str::trim).map(str::to_owned);
+        *into = if value.trim().is_empty() { Vec::new() } else { names.collect() };
         true
     }
 }
@@ -339,19 +285,6 @@ fn number<T: std::str::FromStr>(into: &mut T) -> impl FnMut(&str) -> bool + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_defaults_make_sense() {
-        assert_eq!(Settings::default().check(1), Ok(()));
-    }
-
-    #[test]
-    fn complains_about_everything_at_once() {
-        let settings = Settings { concurrent_max: 0, worker_threads: 9, drain_s: 1, ..Settings::default() };
-        let told = settings.check(4).unwrap_err();
-        assert_eq!(told.lines().count(), 3, "{told}");
-        assert!(told.contains("worker_threads is over 8"), "{told}");
-    }
 
     /// Every setting: in the file, and in the environment.
     const EVERY: [(&str, &str, &str); 29] = [
@@ -408,31 +341,6 @@ mod tests {
     }
 
     #[test]
-    fn each_piece_of_nonsense_is_refused_with_its_name() {
-        let good = Settings::default;
-        for (settings, name) in [
-            (Settings { worker_threads: 9, ..good() }, "worker_threads"),
-            (Settings { concurrent_max: 0, ..good() }, "concurrent_max"),
-            (Settings { request_bytes_max: 0, ..good() }, "request_bytes_max"),
-            (Settings { request_timeout_ms: 0, ..good() }, "request_timeout_ms"),
-            (Settings { queue_wait_max_ms: 5000, ..good() }, "queue_wait_max_ms"),
-            (Settings { registry_secret: Secret("short".to_owned()), ..good() }, "registry_secret"),
-            (Settings { identity_secrets: vec![Secret("short".to_owned())], ..good() }, "identity_secrets"),
-            (Settings { heartbeat_ms: 60_001, ..good() }, "heartbeat_ms"),
-            (Settings { heartbeat_ms: 0, ..good() }, "heartbeat_ms"),
-            (Settings { journal_ttl_s: 59, ..good() }, "journal_ttl_s"),
-            (Settings { session_ttl_s: 0, ..good() }, "session_ttl_s"),
-            (Settings { connections_max: 99, ..good() }, "connections_max"),
-            (Settings { drain_s: 4, ..good() }, "drain_s"),
-        ] {
-            let told = settings.check(4).unwrap_err();
-            assert!(told.contains(name), "{name} in {told}");
-        }
-        // Two threads for each core are no nonsense yet, and no wait is better than too long a one.
-        assert_eq!(Settings { worker_threads: 8, queue_wait_max_ms: 4999, ..good() }.check(4), Ok(()));
-    }
-
-    #[test]
     fn the_environment_is_over_the_file() {
         let file: Settings = toml::from_str("queue_max = 5\nwhen_full = \"caller-runs\"").unwrap();
         assert_eq!((file.queue_max, file.when_full), (5, WhenFull::CallerRuns));
@@ -441,5 +349,8 @@ mod tests {
         let nonsense = |name: &str| (name == "REGATTA_NODE_WHEN_FULL").then(|| "perhaps".to_owned());
         assert!(file.with_environment(nonsense).unwrap_err().contains("perhaps"));
         assert!(toml::from_str::<Settings>("queue_maxx = 5").is_err());
+        let nothing = |name: &str| (name == "REGATTA_NODE_ALLOWED_HOSTS").then(String::new);
+        let allowed_hosts = Settings::default().with_environment(nothing).unwrap().allowed_hosts;
+        assert!(allowed_hosts.is_empty(), "{allowed_hosts:?}");
     }
 }

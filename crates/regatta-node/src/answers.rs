@@ -57,13 +57,14 @@ pub(crate) fn fault(status: StatusCode, id: &serde_json::Value, code: i32, why: 
     json(status, serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string())
 }
 
-/// A call that another node must take; nothing was run (docs/errors.md).
-pub(crate) fn elsewhere(id: &serde_json::Value, why: &str) -> Answer {
-    let code = regatta_mcp::codes::NO_REPLICA;
+/// What was refused before anything was run, in the words of the gateway (docs/errors.md): it may be sent again.
+pub(crate) fn not_run(status: StatusCode, id: &serde_json::Value, code: i32, why: &str) -> Answer {
     let error = serde_json::json!({"code": code, "message": why, "data": {"executed": "no"}});
-    let error = serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error});
-    let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let mut answer =
+        json(status, serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     answer
 }
 

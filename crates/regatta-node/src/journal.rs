@@ -21,7 +21,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::answers::{Answer, Reached, fault, json, unknown};
+use crate::answers::{Answer, Reached, fault, json, not_run, unknown};
 use crate::caller::Caller;
 use crate::legacy::Stay;
 use crate::serve::{self, Peek, Shared};
@@ -346,7 +346,7 @@ fn refused(id: &Value, why: &StoreError) -> Answer {
             (codes::OVERLOADED, "the journal is full: nothing was run")
         }
     };
-    fault(StatusCode::OK, id, code, why)
+    not_run(StatusCode::OK, id, code, why)
 }
 
 #[cfg(test)]

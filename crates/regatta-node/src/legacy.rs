@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
-use regatta_mcp::codes;
+use regatta_mcp::{Decoded, codes};
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ClientRequest, GetExtensions as _, JsonRpcNotification,
     JsonRpcRequest, ServerJsonRpcMessage,
@@ -21,7 +21,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
 use crate::answers::{
-    Answer, Apart, Reached, event_with_id, events, fault, json, plain, primer, reached, unknown_text,
+    Answer, Apart, Reached, event_with_id, events, fault, json, not_run, plain, primer, reached, unknown_text,
 };
 use crate::caller::Caller;
 use crate::calls::Listed;
@@ -70,10 +70,7 @@ pub(crate) async fn answer<S: Service<RoleServer>>(
 ) -> Answer {
     let message: ClientJsonRpcMessage = match serde_json::from_slice(&body) {
         Ok(message) => message,
-        Err(why) => {
-            let fault = fault(StatusCode::BAD_REQUEST, &Value::Null, codes::PARSE_ERROR, &why.to_string());
-            return reached(Reached::Nothing, fault);
-        }
+        Err(why) => return reached(Reached::Nothing, unreadable(&body, &why.to_string())),
     };
     match message {
         ClientJsonRpcMessage::Request(request) => run(handler, at, session, (parts, request), stay).await,
@@ -89,6 +86,17 @@ pub(crate) async fn answer<S: Service<RoleServer>>(
             }
         }
     }
+}
+
+/// Why a body is no message, under its id where that can be read.
+fn unreadable(body: &Bytes, why: &str) -> Answer {
+    let (code, id, why) = match regatta_mcp::decode(body) {
+        Err(malformed) => (malformed.fault.code(), malformed.id, malformed.why),
+        Ok(Decoded::One(message)) => (codes::INVALID_REQUEST, message.id.map(|id| id.raw), why),
+        Ok(Decoded::Batch(_)) => (codes::INVALID_REQUEST, None, why),
+    };
+    let id = id.and_then(|id| serde_json::from_slice(id.of(body)).ok()).unwrap_or_default();
+    fault(StatusCode::BAD_REQUEST, &id, code, why)
 }
 
 /// A notification: a cancellation finds its call, everything else goes to the handler, which can only listen.
@@ -209,7 +217,7 @@ async fn run<S: Service<RoleServer>>(
     if let (ServerJsonRpcMessage::Response(_), Some(session)) = (&first, changed)
         && let Err(refused) = keep(at.sessions, &session, change).await
     {
-        return refusal(&refused, &id);
+        return unkept(&refused, &id);
     }
     one(&first)
 }
@@ -249,19 +257,28 @@ async fn keep(sessions: &Sessions, session: &Session, change: Change) -> Result<
     }
 }
 
-/// Why a session is not served, as an answer.
+/// Why a session is not served, as an answer to what was not run.
 pub(crate) fn refusal(refused: &Refused, id: &Value) -> Answer {
     match refused {
         Refused::Gone => {
             fault(StatusCode::NOT_FOUND, id, codes::INVALID_REQUEST, "no such session: initialize again")
         }
-        Refused::StoreAway => fault(
-            StatusCode::SERVICE_UNAVAILABLE,
-            id,
-            codes::STORE_UNAVAILABLE,
-            "the session cannot be looked up or changed now",
-        ),
+        Refused::StoreAway => {
+            let why = "the session cannot be looked up or changed now";
+            not_run(StatusCode::SERVICE_UNAVAILABLE, id, codes::STORE_UNAVAILABLE, why)
+        }
         Refused::Bound(why) => fault(StatusCode::OK, id, codes::RATE_LIMITED, why),
+    }
+}
+
+/// The same behind a handler that has said yes: it was run.
+fn unkept(refused: &Refused, id: &Value) -> Answer {
+    match refused {
+        Refused::StoreAway => {
+            let why = "the session cannot be changed now";
+            fault(StatusCode::SERVICE_UNAVAILABLE, id, codes::STORE_UNAVAILABLE, why)
+        }
+        Refused::Gone | Refused::Bound(_) => refusal(refused, id),
     }
 }
 
@@ -358,5 +375,31 @@ async fn drive<S: Service<RoleServer>>(
     }
     if !stream.is_finished() {
         streams.spill(&stream, spilled).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_message_is_refused_under_its_id_where_that_can_be_read() {
+        for (body, id, code) in [
+            ("{", Value::Null, codes::PARSE_ERROR),
+            (r#"{"jsonrpc":"2.0","id":"a","method":7}"#, json!("a"), codes::INVALID_REQUEST),
+            (r#"{"id":5,"method":"ping"}"#, json!(5), codes::INVALID_REQUEST),
+            (r#"{"jsonrpc":"2.0","id":5,"method":"ping","params":7}"#, json!(5), codes::INVALID_PARAMS),
+            (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, Value::Null, codes::INVALID_REQUEST),
+            ("7", Value::Null, codes::INVALID_REQUEST),
+        ] {
+            let answer = unreadable(&Bytes::from_static(body.as_bytes()), "why");
+            assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+            let Ok(told) = answer.into_body().collect().await;
+            let told: Value = serde_json::from_slice(&told.to_bytes()).unwrap();
+            assert_eq!((&told["id"], &told["error"]["code"]), (&id, &json!(code)), "{body}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::answers::{
-    Answer, AnswerBody, Apart, Held, LastWord, Reached, elsewhere, events, fault, plain, reached, unknown,
+    Answer, AnswerBody, Apart, Held, LastWord, Reached, events, fault, not_run, plain, reached, unknown,
 };
 use crate::caller::{Caller, Callers};
 use crate::clock::Clock;
@@ -140,7 +140,8 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     let arrived = Instant::now();
     let place = match place(&shared).await {
         Ok(place) => Arc::new(place),
-        Err(why) => return overloaded(why),
+        // The id is in the body, and a body is read in a place only: what waits for one holds no memory.
+        Err(why) => return overloaded(&Value::Null, why),
     };
     let deadline = arrived + shared.settings.request_timeout();
     let body = match whole(&shared.settings, body, deadline).await {
@@ -151,11 +152,11 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     let stands = peek.method == "subscriptions/listen";
     let id = peek.id.clone();
     if let Some(why) = turned_away(&shared.toolbox, &peek) {
-        return elsewhere(&id, &why);
+        return not_run(StatusCode::SERVICE_UNAVAILABLE, &id, codes::NO_REPLICA, &why);
     }
     let stands = if stands || parts.method == Method::GET {
         let Ok(room) = shared.fleet.room.clone().try_acquire_owned() else {
-            return overloaded("every place for streams is taken");
+            return overloaded(&id, "every place for streams is taken");
         };
         Some(Arc::new(room))
     } else {
@@ -230,10 +231,8 @@ fn turned_away(toolbox: &Toolbox, peek: &Peek) -> Option<String> {
     toolbox.placed.turned_away(&named.name)
 }
 
-fn overloaded(why: &str) -> Answer {
-    let mut answer = fault(StatusCode::SERVICE_UNAVAILABLE, &Value::Null, codes::OVERLOADED, why);
-    answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
-    answer
+fn overloaded(id: &Value, why: &str) -> Answer {
+    not_run(StatusCode::SERVICE_UNAVAILABLE, id, codes::OVERLOADED, why)
 }
 
 /// To the era and the session that a request belongs to; the handler finds what is the caller's in the extensions.
@@ -288,7 +287,8 @@ async fn listen<H: ServerHandler>(
 ) -> Answer {
     let Shared { sessions, fleet, .. } = shared;
     let Some(room) = parts.extensions.get::<Room>().cloned() else {
-        return overloaded("every place for streams is taken");
+        // A GET has no id.
+        return overloaded(&Value::Null, "every place for streams is taken");
     };
     let (stops, last_id) = (fleet.desk.stops(), parts.headers.get("last-event-id"));
     let mut ids = Ids { sessions: sessions.clone(), caller, session: session.uuid, of: Of::Standing };

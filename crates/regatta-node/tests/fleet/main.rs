@@ -155,13 +155,34 @@ async fn refuses_what_is_too_large_too_much_or_foreign() {
     })
     .await;
     let refused = session.request("ping", json!({})).await.unwrap();
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!((refused.status, refused.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+    // Nothing of it was read, so that its id is not known.
+    let told = refused.outcome().await.unwrap().message;
+    assert_eq!((&told["id"], &told["error"]["code"]), (&Value::Null, &json!(-31002)));
+    assert_eq!(told["error"]["data"], json!({"executed": "no"}));
     slow.await.unwrap().unwrap();
     let large = json!({"text": "x".repeat(2 << 20)});
     assert_eq!(session.request("tools/call", large).await.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
     let mut foreign = session.clone();
     foreign.id = "made-up".to_owned();
     assert_eq!(foreign.request("ping", json!({})).await.unwrap().status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_was_read_is_refused_under_its_id() {
+    let node = Running::start("mirror", free_port(), &[("REGATTA_NODE_STREAMS_MAX", "0")]).await;
+    let listens = json!({"notifications": {"toolsListChanged": true}});
+    let refused =
+        node.client().modern().request_as(&json!("s"), "subscriptions/listen", listens).await.unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    let told = refused.outcome().await.unwrap().message;
+    assert_eq!((&told["id"], &told["error"]["code"]), (&json!("s"), &json!(-31002)));
+    let session = node.client().initialize().await.unwrap();
+    let odd = json!({"jsonrpc": "2.0", "id": 7, "method": "ping", "params": 7});
+    let refused = session.post(&odd).await.unwrap();
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let told = refused.outcome().await.unwrap().message;
+    assert_eq!((&told["id"], &told["error"]["code"]), (&json!(7), &json!(-32602)));
 }
 
 #[tokio::test]

@@ -69,12 +69,12 @@ class Rig:
         self.processes.append(process)
         return process
 
-    def start_upstreams(self, ports: list[int], *words) -> list[subprocess.Popen]:
+    def start_upstreams(self, ports: list[int], *words, core: int = CORE_OF_REST) -> list[subprocess.Popen]:
         """One upstream on each port."""
         found = []
         for index, port in enumerate(ports):
             own = [str(word).format(index=index) for word in words]
-            found.append(self.start([self.programs.upstream, "--listen", f"127.0.0.1:{port}", *own], CORE_OF_REST))
+            found.append(self.start([self.programs.upstream, "--listen", f"127.0.0.1:{port}", *own], core))
         for port, process in zip(ports, found):
             self.wait_for(port, process)
         return found

@@ -2,7 +2,7 @@
 //!
 //! It obeys snapshots and gives out metrics; it never asks the control plane anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +13,10 @@ use arc_swap::ArcSwap;
 use regatta_cache::{Fleet, Rings};
 use regatta_policy::access::Asked;
 use regatta_policy::admission::Bounds;
-use regatta_policy::ids::mix;
+use regatta_policy::ids::{ReplicaId, mix};
 use regatta_policy::peers::Proxies;
 use regatta_policy::retry::{ALLOWANCE, Allowance, Budget, Spend};
-use regatta_policy::snapshot::{Limits, Snapshot};
+use regatta_policy::snapshot::{Duty, Health, Limits, Snapshot};
 use regatta_seal::{KeyRing, MasterKey};
 use regatta_store::{Store, Uuid16};
 use tokio::sync::watch;
@@ -226,6 +226,14 @@ impl Gateway {
     /// How each replica is doing, as seen from here.
     pub fn status(&self) -> Vec<ReplicaStatus> {
         self.upstreams.status()
+    }
+
+    /// The replicas that are given new work: serving and healthy, as the snapshot in force has it.
+    pub fn serving(&self) -> HashSet<ReplicaId> {
+        let view = self.view();
+        let replicas = view.servers.iter().flat_map(|server| &server.replicas).map(|seen| &seen.replica);
+        let serving = replicas.filter(|one| one.duty == Duty::Serving && one.health == Health::Healthy);
+        serving.map(|one| one.id).collect()
     }
 
     /// The bounds in force, shared with the listener.

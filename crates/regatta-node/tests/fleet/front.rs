@@ -32,7 +32,7 @@ impl Front {
         let none: [String; 0] = [];
         let plan = Plan::default().server(server, none, "registry = true\n").tables(&store).tables(tables);
         let gateway = Gateway::start(&built("regatta"), plan).await;
-        gateway.metric_reaches("regatta_replica_healthy", nodes as f64).await;
+        gateway.metric_reaches("regatta_replica_serving", nodes as f64).await;
         Front::Gateway(Box::new(gateway))
     }
 

@@ -119,7 +119,12 @@ async fn a_call_whose_node_dies_in_it_is_run_once_and_told_to_be_unknown() {
     assert_eq!((told.code(), &told.message["error"]["data"]["executed"]), (-31001, &json!("unknown")));
     // Asked of the other node, not said by the gateway alone; and no other word later.
     assert!(town.front.metric("regatta_journal_asked_total").await >= 1.0);
-    let again = session.post(&message).await.unwrap().outcome().await.unwrap();
+    // On a full machine the other node may be late with its heartbeat: then it is said that nothing was run, and is asked again.
+    let again = eventually("a node hears of it again", SOON, async || {
+        let again = session.post(&message).await.unwrap().outcome().await.unwrap();
+        (again.code() != -31004).then_some(again)
+    })
+    .await;
     assert_eq!(again.code(), -31001, "{}", again.message);
     assert_eq!(town.orders(), ["once"]);
 }

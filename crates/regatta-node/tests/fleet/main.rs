@@ -257,7 +257,7 @@ async fn a_gateway_with_a_secret_takes_a_node_that_signs_and_no_other() {
     gateway.metric_reaches("regatta_registry_refused_total", 1.0).await;
     let signing = [store, ("REGATTA_NODE_REGISTRY_SECRET", secret)];
     let _signed = Running::start("mirror", free_port(), &signing).await;
-    gateway.metric_reaches("regatta_replica_healthy", 1.0).await;
+    gateway.metric_reaches("regatta_replica_serving", 1.0).await;
     let session = gateway.client().initialize().await.unwrap();
     let told = session.call("client", json!({})).await.unwrap().result().unwrap();
     assert_eq!(text(&told), "regatta-testkit");

@@ -47,7 +47,7 @@ async fn each_node_has_the_common_tools_and_its_own_and_the_gateway_finds_all() 
     let none: [String; 0] = [];
     let plan = Plan::default().server("jobs", none, "registry = true\n").tables(&store);
     let gateway = Gateway::start(&built("regatta"), plan).await;
-    gateway.metric_reaches("regatta_replica_healthy", 3.0).await;
+    gateway.metric_reaches("regatta_replica_serving", 3.0).await;
     let session = gateway.client().initialize().await.unwrap();
     let modern = gateway.client().modern();
     let placed = [("shard_1", "jobs-0"), ("shard_2", "jobs-1"), ("shard_3", "jobs-2"), ("render", "jobs-2")];

@@ -2,13 +2,15 @@
 //!
 //! Labels and fields never carry a session, a token, an argument or a caller (RELIABILITY T29).
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use regatta_control::Control;
 use regatta_control::admin::{Panel, Readiness};
+use regatta_control::{Control, ReplicaView};
+use regatta_policy::ids::ReplicaId;
 use regatta_proxy::Gateway;
 use regatta_proxy::listener::ListenerStats;
 use regatta_store::{Durability, Link, Store};
@@ -193,16 +195,19 @@ impl Plane {
     }
 
     fn replica_gauges(&self, text: &mut String) {
-        let _ = write!(
-            text,
-            "# HELP regatta_replica_healthy 1 if probes reach it.\n# TYPE regatta_replica_healthy gauge\n"
-        );
-        for view in self.control.views().borrow().iter() {
-            let healthy = u8::from(view.health == "healthy");
-            let (server, id) = (&view.server, &view.id);
-            let _ =
-                writeln!(text, "regatta_replica_healthy{{server=\"{server}\",replica=\"{id}\"}} {healthy}");
-        }
+        // As the data plane has it, which hears of a change a moment after it was seen.
+        let serving: HashSet<String> = self.gateway.serving().iter().map(ReplicaId::to_string).collect();
+        let (views, healthy) = (self.control.views(), |view: &ReplicaView| view.health == "healthy");
+        let views = views.borrow();
+        let mut gauge = |name: &str, help: &str, is: &dyn Fn(&ReplicaView) -> bool| {
+            let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} gauge");
+            for view in views.iter() {
+                let (server, id, value) = (&view.server, &view.id, u8::from(is(view)));
+                let _ = writeln!(text, "{name}{{server=\"{server}\",replica=\"{id}\"}} {value}");
+            }
+        };
+        gauge("regatta_replica_healthy", "1 if probes reach it", &healthy);
+        gauge("regatta_replica_serving", "1 if it is given new work", &|view| serving.contains(&view.id));
     }
 
     fn status(&self) -> Value {

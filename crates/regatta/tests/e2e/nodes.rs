@@ -81,7 +81,7 @@ async fn gateway(redis: &Server) -> Gateway {
 async fn healthy(gateway: &Gateway, count: usize) {
     let what = format!("{count} nodes are healthy");
     eventually(&what, SOON, async || {
-        gateway.metric("regatta_replica_healthy").await.filter(|sum| *sum == count as f64).map(|_| ())
+        gateway.metric("regatta_replica_serving").await.filter(|sum| *sum == count as f64).map(|_| ())
     })
     .await;
 }

@@ -195,7 +195,7 @@ async fn a_level_is_kept_though_its_client_left_before_the_answer() -> Result<()
                     let result = json!({"jsonrpc": "2.0", "id": seen.id(), "result": {}});
                     let reply =
                         if form == "json" { Reply::json(&result) } else { Reply::sse().event(&result) };
-                    reply.after(Duration::from_millis(500))
+                    reply.after(Duration::from_secs(2))
                 }
                 _ => base(seen),
             }

@@ -68,6 +68,12 @@ pub(crate) fn not_run(status: StatusCode, id: &serde_json::Value, code: i32, why
     answer
 }
 
+/// The same as the text of a message.
+pub(crate) fn not_run_text(id: &serde_json::Value, code: i32, why: &str) -> String {
+    let error = serde_json::json!({"code": code, "message": why, "data": {"executed": "no"}});
+    serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string()
+}
+
 /// What is told of a call that may have been run, in the words of the gateway (docs/errors.md).
 pub(crate) fn unknown(id: &serde_json::Value, why: &str) -> Answer {
     json(StatusCode::OK, unknown_text(id, why))

@@ -53,6 +53,7 @@
 //! docs/from-one-process-to-ten.md.
 
 mod answers;
+mod batch;
 mod bound;
 mod budget;
 mod caller;

@@ -41,9 +41,11 @@ use crate::session::{Refused, Session, Sessions};
 use crate::settings::Settings;
 use crate::shell::{Shell, Toolbox};
 use crate::standing::Resumed;
-use crate::{door, journal, legacy};
+use crate::{batch, door, journal, legacy};
 
 pub(crate) const SESSION: &str = "mcp-session-id";
+pub(crate) const DISAGREES: &str = "MCP-Protocol-Version is not the one that was agreed";
+const TOO_LONG: &str = "the handler took longer than request_timeout";
 
 /// A place for a stream that stands.
 pub(crate) type Room = Arc<tokio::sync::OwnedSemaphorePermit>;
@@ -148,13 +150,12 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
         Ok(body) => body,
         Err((status, why)) => return plain(status, why),
     };
-    let peek = Peek::at(&body);
-    let stands = peek.method == "subscriptions/listen";
-    let id = peek.id.clone();
-    if let Some(why) = turned_away(&shared.toolbox, &peek) {
-        return not_run(StatusCode::SERVICE_UNAVAILABLE, &id, codes::NO_REPLICA, &why);
+    if batch::is_one(&body) && parts.method == Method::POST {
+        return batch::answer(shared, caller, (parts, body), place).await;
     }
-    let stands = if stands || parts.method == Method::GET {
+    let peek = Peek::at(&body);
+    let id = peek.id.clone();
+    let stands = if peek.method == "subscriptions/listen" || parts.method == Method::GET {
         let Ok(room) = shared.fleet.room.clone().try_acquire_owned() else {
             return overloaded(&id, "every place for streams is taken");
         };
@@ -167,22 +168,8 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     }
     let clock = Arc::new(Clock::new(deadline, shared.fleet.patience));
     let stay = Stay { place: place.clone(), clock: clock.clone() };
-    let answering = async {
-        match journal::name(&shared, caller, &parts, &peek) {
-            None => route(&shared, caller, (parts, body), peek, stay).await,
-            Some(call) => {
-                let request = journal::Request { caller, parts, body, peek };
-                journal::answer(shared.clone(), call, request, stay, deadline).await
-            }
-        }
-    };
-    let answer = tokio::time::timeout_at(deadline, answering).await;
-    let why = "the handler took longer than request_timeout";
-    let Ok(answer) = answer else {
-        shared.timed_out.fetch_add(1, Relaxed);
-        return unknown(&id, why);
-    };
-    shared.answered.fetch_add(1, Relaxed);
+    let request = journal::Request { caller, parts, body, peek };
+    let answer = one(&shared, request, stay, deadline).await;
     if answer.extensions().get::<Apart>().is_some() {
         return answer;
     }
@@ -191,8 +178,40 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
         Some(room) => Held::new(body, room).boxed(),
         // Nothing of it is to come from the handler.
         None if body.size_hint().exact().is_some() => Held::new(body, place).boxed(),
-        None => Held::new(body, place).until(clock, LastWord(id, why)).boxed(),
+        None => Held::new(body, place).until(clock, LastWord(id, TOO_LONG)).boxed(),
     })
+}
+
+/// Answers one message, or one GET or DELETE, by its deadline.
+pub(crate) async fn one<H: ServerHandler>(
+    shared: &Arc<Shared<H>>,
+    request: journal::Request,
+    stay: Stay,
+    deadline: Instant,
+) -> Answer {
+    let id = request.peek.id.clone();
+    if let Some(why) = turned_away(&shared.toolbox, &request.peek) {
+        return not_run(StatusCode::SERVICE_UNAVAILABLE, &id, codes::NO_REPLICA, &why);
+    }
+    let answering = async {
+        match journal::name(shared, request.caller, &request.parts, &request.peek) {
+            None => {
+                let journal::Request { caller, parts, body, peek } = request;
+                route(shared, caller, (parts, body), peek, stay).await
+            }
+            Some(call) => journal::answer(shared.clone(), call, request, stay, deadline).await,
+        }
+    };
+    match tokio::time::timeout_at(deadline, answering).await {
+        Ok(answer) => {
+            shared.answered.fetch_add(1, Relaxed);
+            answer
+        }
+        Err(_) => {
+            shared.timed_out.fetch_add(1, Relaxed);
+            unknown(&id, TOO_LONG)
+        }
+    }
 }
 
 /// A place, or why there is none.
@@ -265,8 +284,8 @@ pub(crate) async fn route<H: ServerHandler>(
             Err(refused) => legacy::refusal(&refused, &Value::Null),
         },
         Method::POST if !agrees(&parts, session.client.protocol_version.as_str()) => {
-            let why = "MCP-Protocol-Version is not the one that was agreed";
-            reached(Reached::Nothing, fault(StatusCode::BAD_REQUEST, &peek.id, codes::INVALID_REQUEST, why))
+            let fault = fault(StatusCode::BAD_REQUEST, &peek.id, codes::INVALID_REQUEST, DISAGREES);
+            reached(Reached::Nothing, fault)
         }
         Method::POST => {
             let at = At { sessions: &shared.sessions, fleet: &shared.fleet, caller };
@@ -324,7 +343,7 @@ fn apart(frames: impl futures_util::Stream<Item = Bytes> + Send + Sync + 'static
 }
 
 /// Absent is allowed: clients of 2025-03-26 do not know the header.
-fn agrees(parts: &Parts, agreed: &str) -> bool {
+pub(crate) fn agrees(parts: &Parts, agreed: &str) -> bool {
     parts.headers.get("mcp-protocol-version").is_none_or(|version| version.as_bytes() == agreed.as_bytes())
 }
 

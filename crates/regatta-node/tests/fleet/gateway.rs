@@ -15,10 +15,10 @@ use crate::{Running, text};
 
 const SOON: Duration = Duration::from_secs(30);
 const SECRET: &str = "an identity secret of this fleet";
-const ANN: &str = "ann-0123456789abcdef0123456789abcdef";
-const BOB: &str = "bob-0123456789abcdef0123456789abcdef";
+pub const ANN: &str = "ann-0123456789abcdef0123456789abcdef";
+pub const BOB: &str = "bob-0123456789abcdef0123456789abcdef";
 /// Whom the gateway lets in, by the SHA-256 of their keys.
-const AUTH: &str = r#"
+pub const AUTH: &str = r#"
 [auth]
 identity_headers = true
 identity_secret = "an identity secret of this fleet"
@@ -30,15 +30,15 @@ name = "bob"
 sha256 = "d299290865a76d16a240989c5fb0896ca9930c230d54c6b7b3318de40a9b7cf0"
 "#;
 
-struct Town {
-    front: Front,
-    nodes: Vec<Running>,
+pub struct Town {
+    pub front: Front,
+    pub nodes: Vec<Running>,
     redis: Server,
     directory: TempDir,
 }
 
 impl Town {
-    async fn of(nodes: usize, more: &[(&str, &str)], tables: &str) -> Town {
+    pub async fn of(nodes: usize, more: &[(&str, &str)], tables: &str) -> Town {
         let (redis, directory) = (Server::start(&[]).await, TempDir::new().expect("a directory"));
         let (url, file) = (redis.url(), directory.path().join("orders"));
         let usual = [
@@ -55,7 +55,7 @@ impl Town {
         Town { front, nodes: running, redis, directory }
     }
 
-    fn orders(&self) -> Vec<String> {
+    pub fn orders(&self) -> Vec<String> {
         orders(&self.directory.path().join("orders"))
     }
 

@@ -41,9 +41,16 @@ pub(crate) fn named(
     bound: Option<&Bound>,
     rewritten: &mut Vec<(HeaderName, HeaderValue)>,
 ) -> Option<Box<Journaled>> {
-    let message = call.one().filter(|message| message.kind == Kind::Request)?;
+    if call.server.server.leases == Leases::Unleased {
+        return None;
+    }
+    let Some(message) = call.one() else {
+        // The calls of a batch are named by their session and ids, or by keys of their client, which are that caller's alone.
+        name_caller(call, rewritten);
+        return None;
+    };
     let is_call = message.method.is_some_and(|name| name.method == Method::ToolsCall);
-    if !is_call || call.server.server.leases == Leases::Unleased {
+    if !is_call || message.kind != Kind::Request {
         return None;
     }
     let tool = message.params.name?.get(&call.text).into();
@@ -53,10 +60,14 @@ pub(crate) fn named(
         (_, _) => regatta_seal::random16(),
     };
     rewritten.push((CALL, value(name)));
+    name_caller(call, rewritten);
+    Some(Box::new(Journaled { tool, lost: 0 }))
+}
+
+fn name_caller(call: &Call, rewritten: &mut Vec<(HeaderName, HeaderValue)>) {
     if call.caller.principal.is_some() {
         rewritten.push((CONTEXT, value(call.caller.context)));
     }
-    Some(Box::new(Journaled { tool, lost: 0 }))
 }
 
 fn value(name: [u8; 16]) -> HeaderValue {

@@ -191,7 +191,8 @@ impl<H: ServerHandler> Batch<H> {
         let deadline = Instant::now() + self.shared.settings.request_timeout();
         let clock = Arc::new(Clock::new(deadline, self.shared.fleet.patience));
         let request = journal::Request { caller: self.caller, parts, peek: Peek::at(&body), body };
-        serve::one(&self.shared, request, Stay { place: self.place.clone(), clock }, deadline).await
+        let stay = Stay { place: self.place.clone(), clock, entry: None };
+        serve::one(&self.shared, request, stay, deadline).await
     }
 }
 

@@ -28,6 +28,7 @@ use crate::calls::Listed;
 use crate::clock::Clock;
 use crate::event_id::{self, Ids, Of};
 use crate::fleet::Fleet;
+use crate::journal::{Entry, Handed};
 use crate::places::Place;
 use crate::post::Letter;
 use crate::questions;
@@ -37,6 +38,7 @@ use crate::transport::{Asking, OneRequest};
 
 /// How long a handler may take over a notification.
 const NOTIFIED_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+const BROKEN_OFF: &str = "the handler ended without an answer";
 
 /// What a request changes in its session once the handler has said yes.
 enum Change {
@@ -51,6 +53,8 @@ enum Change {
 pub(crate) struct Stay {
     pub(crate) place: Arc<Place>,
     pub(crate) clock: Arc<Clock>,
+    /// Its call's in the journal, for who drives its stream.
+    pub(crate) entry: Option<Handed>,
 }
 
 /// Where a message came.
@@ -151,6 +155,11 @@ impl<S: Service<RoleServer>> Call<S> {
             () = self.listed.cancelled() => None,
         }
     }
+
+    /// Of the two, if no message came.
+    fn has_broken_off(&self) -> bool {
+        self.messages.is_closed()
+    }
 }
 
 /// A call whose client waits for the head of the answer. A lost connection is no cancellation (2025-11-25, *Sending Messages
@@ -224,8 +233,8 @@ async fn run<S: Service<RoleServer>>(
 
 /// No message came: the client took the request back, and waits for no response (2025-11-25, *Cancellation*).
 fn nothing<S: Service<RoleServer>>(call: &Call<S>, id: &Value) -> Answer {
-    if call.messages.is_closed() {
-        let fault = fault(StatusCode::OK, id, codes::INTERNAL_ERROR, "the handler ended without an answer");
+    if call.has_broken_off() {
+        let fault = fault(StatusCode::OK, id, codes::INTERNAL_ERROR, BROKEN_OFF);
         return reached(Reached::NoAnswer, fault);
     }
     events(futures_util::stream::empty())
@@ -297,14 +306,15 @@ fn stream<S: Service<RoleServer>>(
     (session, primes): ([u8; 16], bool),
     id: Value,
     first: ServerJsonRpcMessage,
-    call: Call<S>,
+    mut call: Call<S>,
 ) -> Answer {
     let number = regatta_seal::random_u64();
     let stream = at.fleet.streams.open(event_id::stream(session, number), id.clone());
     let of = Of::Call { owner: at.fleet.post.own.0, number, id: id.clone() };
     let ids = Ids { sessions: at.sessions.clone(), caller: at.caller, session, of };
     stream.push(Bytes::from(serde_json::to_vec(&first).unwrap_or_default()));
-    tokio::spawn(drive(at.fleet.streams.clone(), stream.clone(), call, id));
+    let entry = call.stay.entry.take().and_then(|handed| handed.take());
+    tokio::spawn(drive(at.fleet.streams.clone(), stream.clone(), call, entry, id));
     let begin = primes.then(|| primer(&ids.of(0)));
     let reader = (Reader(stream), ids);
     let rest = futures_util::stream::unfold(reader, |(reader, ids)| async {
@@ -339,11 +349,13 @@ impl Drop for Reader {
     }
 }
 
-/// Runs a call to its end; its events go to whoever reads, and to the store when nobody does.
+/// Runs a call to its end; its events go to whoever reads, and to the store when nobody does. The journal has its response
+/// before anybody.
 async fn drive<S: Service<RoleServer>>(
     streams: Arc<Streams>,
     stream: Arc<Stream>,
     mut call: Call<S>,
+    mut entry: Option<Entry>,
     id: Value,
 ) {
     let mut over = Box::pin(call.stay.clock.clone().over());
@@ -354,9 +366,18 @@ async fn drive<S: Service<RoleServer>>(
         }
         tokio::select! {
             message = call.next(), if stream.has_room() => {
-                let Some(message) = message else { break };
-                stream.push(Bytes::from(serde_json::to_vec(&message).unwrap_or_default()));
-                if is_last(&message) {
+                let Some(message) = message else {
+                    if call.has_broken_off() {
+                        stream.push(Bytes::from(unknown_text(&id, BROKEN_OFF)));
+                    }
+                    break;
+                };
+                let (is_last, text) = (is_last(&message), serde_json::to_vec(&message).unwrap_or_default());
+                if is_last && let Some(entry) = entry.take() {
+                    entry.told(&text).await;
+                }
+                stream.push(Bytes::from(text));
+                if is_last {
                     break;
                 }
             }

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::bound::BUFFER_MAX;
 use crate::caller::Callers;
 use crate::fleet::{self, Fleet};
-use crate::journal::{Counts, Tools};
+use crate::journal::Tools;
 use crate::keeping::Keeping;
 use crate::meters::Meters;
 use crate::opened::Opened;
@@ -72,8 +72,8 @@ impl Node {
     }
 
     /// A tool that must not run twice for one call: calls of it are kept in a journal, and whoever repeats one gets its result,
-    /// waits for it, or is told that its outcome is unknown. Costs two round trips to the store a call, and progress comes
-    /// with the result.
+    /// waits for it, or is told that its outcome is unknown. It may ask its client: in the modern era each round is a call of
+    /// its own. Costs two round trips to the store a call.
     pub fn once(mut self, tool: &str) -> Node {
         self.tools.once.insert(tool.to_owned());
         self
@@ -192,7 +192,7 @@ impl Node {
             answered: AtomicU64::new(0),
             timed_out: AtomicU64::new(0),
             tools: self.tools,
-            journal: Counts::default(),
+            journal: Arc::default(),
             settings,
             factory,
         });

@@ -45,7 +45,7 @@ use crate::{batch, door, journal, legacy};
 
 pub(crate) const SESSION: &str = "mcp-session-id";
 pub(crate) const DISAGREES: &str = "MCP-Protocol-Version is not the one that was agreed";
-const TOO_LONG: &str = "the handler took longer than request_timeout";
+pub(crate) const TOO_LONG: &str = "the handler took longer than request_timeout";
 
 /// A place for a stream that stands.
 pub(crate) type Room = Arc<tokio::sync::OwnedSemaphorePermit>;
@@ -67,7 +67,7 @@ pub(crate) struct Shared<H: ServerHandler> {
     pub(crate) answered: AtomicU64,
     pub(crate) timed_out: AtomicU64,
     pub(crate) tools: journal::Tools,
-    pub(crate) journal: journal::Counts,
+    pub(crate) journal: Arc<journal::Counts>,
 }
 
 /// What of a message decides where it goes.
@@ -167,7 +167,7 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
         parts.extensions.insert(room.clone());
     }
     let clock = Arc::new(Clock::new(deadline, shared.fleet.patience));
-    let stay = Stay { place: place.clone(), clock: clock.clone() };
+    let stay = Stay { place: place.clone(), clock: clock.clone(), entry: None };
     let request = journal::Request { caller, parts, body, peek };
     let answer = one(&shared, request, stay, deadline).await;
     if answer.extensions().get::<Apart>().is_some() {
@@ -194,7 +194,7 @@ pub(crate) async fn one<H: ServerHandler>(
         return not_run(StatusCode::SERVICE_UNAVAILABLE, &id, codes::NO_REPLICA, &why);
     }
     let answering = async {
-        match journal::name(shared, request.caller, &request.parts, &request.peek) {
+        match journal::name(&shared.tools, &shared.sessions.server, &request) {
             None => {
                 let journal::Request { caller, parts, body, peek } = request;
                 route(shared, caller, (parts, body), peek, stay).await

@@ -54,12 +54,13 @@ pub trait Calls {
         life: Duration,
     ) -> BoxFuture<'_, Result<Begun, StoreError>>;
 
-    /// Renews the lease of `run`.
+    /// Renews the lease of `run`; the call is remembered for `life` from now: one that runs is never forgotten.
     fn hold_call(
         &self,
         call: &CallName,
         run: Run,
         lease: Duration,
+        life: Duration,
     ) -> BoxFuture<'_, Result<Holds, StoreError>>;
 
     /// Keeps the result of `run` for `life`, also if its lease ended meanwhile: nobody else ran the call.

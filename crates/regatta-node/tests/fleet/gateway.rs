@@ -13,7 +13,7 @@ use crate::front::Front;
 use crate::shop::orders;
 use crate::{Running, text};
 
-const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 const SECRET: &str = "an identity secret of this fleet";
 pub const ANN: &str = "ann-0123456789abcdef0123456789abcdef";
 pub const BOB: &str = "bob-0123456789abcdef0123456789abcdef";

@@ -1,6 +1,7 @@
 //! Nodes as real processes on a real Redis: any of them serves any session, and the death of one costs none.
 
 mod anywhere;
+mod asks;
 mod batches;
 mod budget;
 mod front;

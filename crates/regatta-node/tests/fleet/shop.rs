@@ -18,16 +18,22 @@ use crate::{Running, text};
 /// What `-31001` means: docs/errors.md.
 const UNKNOWN: i64 = -31001;
 
-struct Shop {
+pub struct Shop {
     redis: Server,
     directory: TempDir,
-    nodes: Vec<Running>,
+    pub nodes: Vec<Running>,
+    more: &'static [(&'static str, &'static str)],
 }
 
 impl Shop {
-    async fn open(nodes: usize) -> Shop {
+    pub async fn open(nodes: usize) -> Shop {
+        Shop::open_with(nodes, &[]).await
+    }
+
+    /// The same with further settings of its nodes.
+    pub async fn open_with(nodes: usize, more: &'static [(&'static str, &'static str)]) -> Shop {
         let (redis, directory) = (Server::start(&[]).await, TempDir::new().expect("a directory"));
-        let mut shop = Shop { redis, directory, nodes: Vec::new() };
+        let mut shop = Shop { redis, directory, nodes: Vec::new(), more };
         for _ in 0..nodes {
             let node = shop.node(free_port()).await;
             shop.nodes.push(node);
@@ -38,11 +44,18 @@ impl Shop {
     async fn node(&self, port: u16) -> Running {
         let (url, orders) = (self.redis.url(), self.file());
         let orders = orders.to_str().expect("a plain path");
-        Running::start("shop", port, &[("REGATTA_NODE_STORE_URL", &url), ("SHOP_ORDERS", orders)]).await
+        let usual = [("REGATTA_NODE_STORE_URL", url.as_str()), ("SHOP_ORDERS", orders)];
+        let all: Vec<_> = usual.iter().chain(self.more).copied().collect();
+        Running::start("shop", port, &all).await
     }
 
     fn file(&self) -> PathBuf {
         self.directory.path().join("orders")
+    }
+
+    /// The numbers of all orders that were placed.
+    pub fn orders(&self) -> Vec<String> {
+        orders(&self.file())
     }
 
     async fn kill_and_restart(&mut self, at: usize) {
@@ -84,7 +97,7 @@ async fn begin(session: &Session, shop: &Shop, message: &Value, number: &str) {
     let (there, message) = (session.through(&shop.nodes[0].client()), message.clone());
     tokio::spawn(async move { there.post(&message).await.is_ok() });
     eventually("the order is placed", Duration::from_secs(10), async || {
-        orders(&shop.file()).contains(&number.to_owned()).then_some(())
+        shop.orders().contains(&number.to_owned()).then_some(())
     })
     .await;
 }
@@ -139,10 +152,10 @@ async fn a_call_that_is_repeated_anywhere_runs_once_and_all_get_its_result() {
     for told in [&one, &other, &late] {
         assert_eq!((told["id"].as_u64(), text(&told["result"])), (Some(77), "rope"), "{told}");
     }
-    assert_eq!(orders(&shop.file()), ["A"]);
+    assert_eq!(shop.orders(), ["A"]);
     let again = call(78, "order", &json!({"number": "B"}));
     assert_eq!(text(&until_answered(&session, &shop, 0, &again).await["result"]), "");
-    assert_eq!(orders(&shop.file()), ["A", "B"], "another id is another call");
+    assert_eq!(shop.orders(), ["A", "B"], "another id is another call");
 
     let keyed = |at: usize| {
         let modern = shop.nodes[at].client().modern();
@@ -153,7 +166,7 @@ async fn a_call_that_is_repeated_anywhere_runs_once_and_all_get_its_result() {
     for at in [0, 1, 0] {
         keyed(at).call("order", arguments.clone()).await.unwrap().result().unwrap();
     }
-    assert_eq!(orders(&shop.file()), ["A", "B", "C"]);
+    assert_eq!(shop.orders(), ["A", "B", "C"]);
 }
 
 #[tokio::test]
@@ -183,7 +196,7 @@ async fn the_outcome_of_a_call_whose_node_died_or_sleeps_is_told_to_be_unknown_a
         let told = until_answered(&session, &shop, at, &dies).await;
         assert_eq!(told["error"]["code"].as_i64(), Some(UNKNOWN), "{told}");
     }
-    assert_eq!(orders(&shop.file()), ["sleeper", "dies"]);
+    assert_eq!(shop.orders(), ["sleeper", "dies"]);
 }
 
 #[tokio::test]
@@ -246,7 +259,7 @@ async fn nodes_are_killed_again_and_again_and_no_cart_is_lost_and_no_order_place
         assert_eq!(held.len(), once.len(), "nothing is added twice: {held:?}");
         assert!(promised.is_subset(&once), "what was acknowledged is there: {promised:?} in {held:?}");
     }
-    let placed = orders(&shop.file());
+    let placed = shop.orders();
     let once: BTreeSet<String> = placed.iter().cloned().collect();
     assert_eq!(placed.len(), once.len(), "no order is placed twice: {placed:?}");
     assert_eq!(once, acknowledged, "and none is lost");

@@ -181,21 +181,36 @@ async fn run(errand: &mut Errand) -> Result<Gained, Refusal> {
     }
     match errand.place {
         Where::Home(_) => bound(errand).await,
-        Where::Any { maker: Maker::Nobody, .. } => unbound(errand).await,
+        Where::Any { maker: Maker::Nobody, .. } => unbound(errand, Tried::default()).await,
         Where::Any { maker: Maker::Only(id), .. } => Box::pin(made(errand, id)).await,
         Where::Any { maker: Maker::Preferred(id), affinity } => {
-            let server = errand.server.clone();
-            if errand.among.has(id)
-                && server
-                    .replica(id)
-                    .is_some_and(|view| matches!(view.replica.health, Health::Unknown | Health::Healthy))
-            {
-                return Box::pin(made(errand, id)).await;
-            }
-            errand.place = Where::Any { maker: Maker::Nobody, affinity };
-            Box::pin(unbound(errand)).await
+            Box::pin(made_or_unbound(errand, id, affinity)).await
         }
     }
+}
+
+/// A request that its maker should serve, and another may if that is gone.
+async fn made_or_unbound(
+    errand: &mut Errand,
+    maker: ReplicaId,
+    affinity: Option<u64>,
+) -> Result<Gained, Refusal> {
+    let (server, mut tried) = (errand.server.clone(), Tried::default());
+    if errand.among.has(maker)
+        && server
+            .replica(maker)
+            .is_some_and(|view| matches!(view.replica.health, Health::Unknown | Health::Healthy))
+    {
+        match made(errand, maker).await {
+            // The others share its journal, and can tell what became of the call.
+            Err(refusal) if matches!(refusal.fault, Fault::MakerGone) && errand.is_in_journal() => {
+                tried.add(&server, maker);
+            }
+            gained => return gained,
+        }
+    }
+    errand.place = Where::Any { maker: Maker::Nobody, affinity };
+    unbound(errand, tried).await
 }
 
 /// A request of a session goes to its home and nowhere else, unless that is gone.
@@ -271,15 +286,14 @@ fn unreachable(view: &ReplicaView, server: &ServerView) -> Option<Verdict> {
     }
 }
 
-/// An unbound request goes to one replica after the other until one takes it.
-async fn unbound(errand: &mut Errand) -> Result<Gained, Refusal> {
+/// An unbound request goes to one replica after the other until one takes it, but to none of `tried`.
+async fn unbound(errand: &mut Errand, mut tried: Tried) -> Result<Gained, Refusal> {
     let server = errand.server.clone();
     if !route::is_spoken(&server, errand.era) {
         return Err(errand.refuse(Fault::EraNotSpoken));
     }
     let Where::Any { affinity, .. } = errand.place else { return Err(errand.refuse(Fault::NoReplica)) };
     let mut state = Attempts::default();
-    let mut tried = Tried::default();
     for _ in 0..ROUNDS_MAX {
         let Some(view) =
             route::any(&errand.gateway, &server, errand.era, &errand.caller, affinity, &errand.among, tried)

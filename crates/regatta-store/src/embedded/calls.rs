@@ -82,18 +82,17 @@ impl Calls for Embedded {
         call: &CallName,
         run: Run,
         lease: Duration,
+        life: Duration,
     ) -> BoxFuture<'_, Result<Holds, StoreError>> {
         let now = Instant::now();
         let mut journal = self.journal();
-        let held = journal.live_mut(call, now).filter(|call| call.run == run && call.result.is_none());
-        let holds = match held {
-            Some(call) => {
-                call.until = now + lease;
-                Holds::Yes
-            }
-            None => Holds::No,
-        };
-        ready(Ok(holds))
+        if journal.get(call, now).is_none_or(|call| call.run != run || call.result.is_some()) {
+            return ready(Ok(Holds::No));
+        }
+        if let Some(call) = journal.renew(call, life, now) {
+            call.until = now + lease;
+        }
+        ready(Ok(Holds::Yes))
     }
 
     fn end_call(

@@ -48,14 +48,6 @@ impl<K: Eq + Hash, V> Expiring<K, V> {
         Some(&mut entry.value)
     }
 
-    /// A live entry, to be changed; its time goes on.
-    pub(super) fn live_mut<Q: Eq + Hash + ?Sized>(&mut self, key: &Q, now: Instant) -> Option<&mut V>
-    where
-        K: Borrow<Q>,
-    {
-        self.entries.get_mut(key).filter(|entry| now < entry.until).map(|entry| &mut entry.value)
-    }
-
     /// A new entry, in place of an old one.
     pub(super) fn put(&mut self, key: K, value: V, ttl: Duration, now: Instant) -> Result<(), NoRoom> {
         if !self.entries.contains_key(&key) && self.entries.len() >= self.entries_max {

@@ -37,12 +37,13 @@ impl Calls for Redis {
         call: &CallName,
         run: Run,
         lease: Duration,
+        life: Duration,
     ) -> BoxFuture<'_, Result<Holds, StoreError>> {
         let key = self.inner.names.call(call);
         Box::pin(async move {
-            let lease = millis(lease);
-            let held = self.inner.routes.run(&scripts::HOLD_CALL, &key, &[&run.0, lease.as_bytes()]).await?;
-            Ok(holds(&held))
+            let (lease, life) = (millis(lease), millis(life));
+            let args = [&run.0[..], lease.as_bytes(), life.as_bytes()];
+            Ok(holds(&self.inner.routes.run(&scripts::HOLD_CALL, &key, &args).await?))
         })
     }
 

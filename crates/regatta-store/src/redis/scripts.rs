@@ -386,13 +386,14 @@ return 1"
 );
 
 script!(
-    /// Renews the lease of a run. ARGV: run, lease in ms. 1: renewed; 0: it is not the run's, or over.
+    /// Renews the lease of a run. ARGV: run, lease in ms, life in ms. 1: renewed; 0: it is not the run's, or over.
     HOLD_CALL,
     "local held = redis.call('HMGET', KEYS[1], 'run', 'result')
 if held[1] ~= ARGV[1] or held[2] then return 0 end
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + ARGV[2]))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1"
 );
 

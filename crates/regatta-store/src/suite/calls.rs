@@ -15,6 +15,7 @@ pub(super) async fn run(store: &dyn Store, names: &Names) {
     one_runs_it_and_all_get_its_result(store, names).await;
     a_lost_call_is_run_by_nobody_and_its_late_result_still_counts(store, names).await;
     a_lease_is_renewed(store, names).await;
+    a_call_that_runs_is_not_forgotten(store, names).await;
     what_was_never_begun_can_be_forgotten(store, names).await;
 }
 
@@ -45,7 +46,7 @@ async fn one_runs_it_and_all_get_its_result(store: &dyn Store, names: &Names) {
     assert_eq!(store.end_call(&call, one, result.clone(), LONG).await, Ok(Holds::Yes));
     assert_eq!(begin(store, &call, other, LONG).await, Begun::Done(result.clone()));
     assert_eq!(begin(store, &call, one, LONG).await, Begun::Done(result));
-    assert_eq!(store.hold_call(&call, one, LONG).await, Ok(Holds::No), "it is over");
+    assert_eq!(store.hold_call(&call, one, LONG, LONG).await, Ok(Holds::No), "it is over");
 }
 
 async fn a_lost_call_is_run_by_nobody_and_its_late_result_still_counts(store: &dyn Store, names: &Names) {
@@ -62,9 +63,23 @@ async fn a_lost_call_is_run_by_nobody_and_its_late_result_still_counts(store: &d
 async fn a_lease_is_renewed(store: &dyn Store, names: &Names) {
     let (call, one, other) = (call(names, 3), attempt(names, 6), attempt(names, 7));
     assert_eq!(begin(store, &call, one, Duration::from_millis(1)).await, Begun::Yours);
-    assert_eq!(store.hold_call(&call, other, LONG).await, Ok(Holds::No));
-    assert_eq!(store.hold_call(&call, one, LONG).await, Ok(Holds::Yes));
+    assert_eq!(store.hold_call(&call, other, LONG, LONG).await, Ok(Holds::No));
+    assert_eq!(store.hold_call(&call, one, LONG, LONG).await, Ok(Holds::Yes));
     assert_eq!(begin(store, &call, other, LONG).await, Begun::Running);
+}
+
+async fn a_call_that_runs_is_not_forgotten(store: &dyn Store, names: &Names) {
+    let (runs, silent) = (call(names, 5), call(names, 6));
+    let (one, other, brief) = (attempt(names, 10), attempt(names, 11), Duration::from_secs(1));
+    for call in [&runs, &silent] {
+        assert_eq!(store.begin_call(call, one, LONG, brief).await, Ok(Begun::Yours));
+        if call == &runs {
+            assert_eq!(store.hold_call(call, one, LONG, LONG).await, Ok(Holds::Yes));
+        }
+    }
+    let forgotten = async || (begin(store, &silent, other, LONG).await == Begun::Yours).then_some(());
+    eventually("what gave no sign is forgotten", forgotten).await;
+    assert_eq!(begin(store, &runs, other, LONG).await, Begun::Running);
 }
 
 async fn what_was_never_begun_can_be_forgotten(store: &dyn Store, names: &Names) {

@@ -1,6 +1,8 @@
-//! A shop: `products`, `new_cart`, `add`, `cart`, `order`. The cart is data of the session, or of a handle where the client
-//! has none; `add` and `order` are never run twice for one call. Orders are lines of the file `SHOP_ORDERS`, which stands for
-//! a database.
+//! A shop: `products`, `new_cart`, `add`, `cart`, `order`, `checkout`. The cart is data of the session, or of a handle where
+//! the client has none; `add`, `order` and `checkout` are never run twice for one call. `checkout` asks its client for an
+//! address. Orders are lines of the file `SHOP_ORDERS`, which stands for a database.
+mod checkout;
+
 use std::io::Write as _;
 
 use regatta_node::{Data, Node, handles, session_data};
@@ -30,6 +32,12 @@ async fn cart(arguments: &JsonObject, context: &RequestContext<RoleServer>) -> R
         }
         None => session_data(&context.extensions).ok_or_else(|| wrong("cart is missing")),
     }
+}
+
+/// As slow as a payment.
+async fn pause(arguments: &JsonObject) {
+    let pause = arguments.get("pause_ms").and_then(|pause| pause.as_u64()).unwrap_or_default();
+    tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
 }
 
 /// One write, so that a line is there or is not.
@@ -65,9 +73,7 @@ async fn call(
             let cart = cart(arguments, context).await?;
             let items: Vec<String> = cart.get("items").await.map_err(wrong)?.unwrap_or_default();
             place_order(text(arguments, "number")?, &items).map_err(wrong)?;
-            // As slow as a payment.
-            let pause = arguments.get("pause_ms").and_then(|pause| pause.as_u64()).unwrap_or_default();
-            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+            pause(arguments).await;
             if !arguments.contains_key("keep") {
                 cart.remove("items").await.map_err(wrong)?;
             }
@@ -87,11 +93,14 @@ impl ServerHandler for Shop {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        if request.name == "checkout" {
+            return checkout::call(request, &context).await;
+        }
         let told = call(&request.name, &request.arguments.unwrap_or_default(), &context).await?;
         Ok(CallToolResult::success(vec![ContentBlock::text(told)]).into())
     }
 }
 
 fn main() -> Result<(), String> {
-    Node::named("shop").once("add").once("order").run(|| Shop)
+    Node::named("shop").once("add").once("order").once("checkout").run(|| Shop)
 }

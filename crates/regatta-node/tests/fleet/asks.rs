@@ -236,10 +236,10 @@ async fn a_round_whose_node_died_in_it_is_unknown_and_not_run_again() {
 
 #[tokio::test]
 async fn the_progress_of_a_modern_call_comes_while_it_runs_and_a_repeat_gets_its_result() {
-    let shop = Shop::open(2).await;
+    let shop = Shop::open_with(2, &[("REGATTA_NODE_REQUEST_TIMEOUT_MS", "20000")]).await;
     let [one, other] =
         [0, 1].map(|at| keyed(&shop.nodes[at].client()).with_meta("progressToken", json!("p")));
-    let arguments = json!({"number": "A", "pause_ms": 1500});
+    let arguments = json!({"number": "A", "pause_ms": 4000});
     let asked = one.call("checkout", arguments.clone()).await.unwrap().result().unwrap();
     let round = json!({"name": "checkout", "arguments": arguments, "requestState": asked["requestState"],
         "inputResponses": {"address": address()}});

@@ -79,12 +79,12 @@ impl fmt::Display for Exhausted {
 impl std::error::Error for Exhausted {}
 
 impl Budget {
-    /// At most `limit` at one time, by all nodes together.
+    /// At most `limit` units (connections, licences) at one time, by all nodes together.
     pub fn new(limit: u32) -> Budget {
         Budget { limit, nodes_max: 1 }
     }
 
-    /// The most nodes there will ever be at one time.
+    /// The most nodes there will ever be at one time; 1 unless it is said.
     ///
     /// # Errors
     /// [`TooSmall`] if not every one of them would get one.
@@ -108,7 +108,10 @@ impl Budget {
     /// was stopped past its lease, and wakes, takes nothing new before it has asked; what it has in use it keeps.
     ///
     /// # Errors
-    /// What is wrong with the store's address, for a person.
+    /// What is wrong with the store's address, for a person. A store that is away is no error.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime: call it in the closure that is given to [`Node::run`](crate::Node::run), not before.
     pub fn share(self, name: &str, settings: &Settings) -> Result<Share, String> {
         Ok(self.share_on(node::open(settings)?, name))
     }

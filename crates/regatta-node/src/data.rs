@@ -68,7 +68,7 @@ pub struct Version(Etag);
 pub enum Swap<T> {
     /// It is written, and has this version.
     Done(Version),
-    /// Somebody else was first: this is the value, and its version.
+    /// Somebody else was first: this is the value, and its version; `None`: it was removed.
     Lost(Option<(T, Version)>),
 }
 
@@ -86,27 +86,27 @@ impl Data {
         Data { store: sessions.store.clone(), space: space_of_session(uuid), life: sessions.data_life }
     }
 
-    /// The value under `name`.
+    /// The value under `name`, at most [`NAME_MAX`] bytes; `None`: there is none. One round trip to the store.
     ///
     /// # Errors
-    /// See [`DataError`].
+    /// [`DataError::Away`], [`DataError::Form`], or [`DataError::Full`] for too long a name.
     pub async fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DataError> {
         Ok(self.read(name).await?.map(|(value, _)| value))
     }
 
-    /// The value under `name` and its version.
+    /// The value under `name` and its version, for [`compare_and_set`](Self::compare_and_set).
     ///
     /// # Errors
-    /// See [`DataError`].
+    /// As for [`get`](Self::get).
     pub async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<(T, Version)>, DataError> {
         check(name)?;
         parse(self.store.datum(&self.space, name, self.life).await?)
     }
 
-    /// Writes `value` if the present version is `expected`; `None`: if there is none.
+    /// Writes `value` if the present version is `expected`; `None`: if there is none. One round trip to the store.
     ///
     /// # Errors
-    /// See [`DataError`].
+    /// All of [`DataError`] but `Contended`. After `Away` it may have been written: read before writing again.
     pub async fn compare_and_set<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
@@ -126,10 +126,10 @@ impl Data {
     }
 
     /// Writes what `change` makes of the present value, whoever else writes at the same time; what was written. `change` may
-    /// be called several times.
+    /// be called several times. A read and a write, and as much again for each write of others in between.
     ///
     /// # Errors
-    /// See [`DataError`].
+    /// All of [`DataError`].
     pub async fn update<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
@@ -150,7 +150,7 @@ impl Data {
     /// Removes the value under `name`, whatever it is; none is no error.
     ///
     /// # Errors
-    /// See [`DataError`].
+    /// All of [`DataError`] but `Form`.
     pub async fn remove(&self, name: &str) -> Result<(), DataError> {
         check(name)?;
         let mut now = self.store.datum(&self.space, name, self.life).await?;
@@ -198,7 +198,7 @@ impl Handles {
         Handles { sessions, caller }
     }
 
-    /// New, empty data, and its name.
+    /// New, empty data, and its name: under 256 characters, fit for JSON and URLs. Nothing is stored before the first write.
     pub fn create(&self) -> (String, Data) {
         let space = regatta_seal::random16();
         let name = self.sessions.sealing.seal(&self.associated(), &space);

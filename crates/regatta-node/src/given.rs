@@ -29,18 +29,21 @@ pub(crate) fn given(extensions: &Extensions) -> Option<&Given> {
     extensions.get::<Parts>()?.extensions.get()
 }
 
-/// The data of the legacy session that a request came in; `None` in the modern era.
+/// The data of the legacy session that a request came in; `None` in the modern era, and outside a node. Asks nobody: the store
+/// is asked with each read and write.
 pub fn session_data(extensions: &Extensions) -> Option<Data> {
     let given = given(extensions)?;
     Some(Data::of_session(&given.sessions, given.session?))
 }
 
-/// The handles of whoever sent a request, in both eras; `None` only outside a node.
+/// The handles of whoever sent a request, in both eras; `None` only outside a node. They open for the same caller only
+/// (`session_binding`).
 pub fn handles(extensions: &Extensions) -> Option<Handles> {
     given(extensions).map(|given| Handles::new(given.sessions.clone(), given.caller))
 }
 
-/// The announcer of the node that serves a request; `None` only outside a node.
+/// The announcer of the node that serves a request, in both eras; `None` only outside a node. A clone of it may be kept by what
+/// outlives the request.
 pub fn announcer(extensions: &Extensions) -> Option<Announcer> {
     given(extensions).map(|given| given.fleet.announcer())
 }

@@ -96,3 +96,12 @@ pub use node::Node;
 pub use session::{Session, SessionRecord};
 pub use settings::{Elsewhere, Secret, SessionBinding, Settings, WhenFull};
 pub use special::On;
+
+/// The code of the documents, compiled with the doc tests.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../../docs/from-one-process-to-ten.md")]
+    struct Guide;
+    #[doc = include_str!("../../../docs/node.md")]
+    struct Manual;
+}

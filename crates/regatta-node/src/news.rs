@@ -138,7 +138,8 @@ async fn stopped(stops: &mut watch::Receiver<bool>) {
     let _ = stops.wait_for(|stops| *stops).await;
 }
 
-/// Tells one subscriber of a change, if it asked for it.
+/// Tells one subscriber (`subscriptions/listen`) of a change, if it asked for it: for handlers that run without a node, or have
+/// news of their own. Never fails; whoever is gone hears nothing.
 pub async fn forward(sink: &SubscriptionSink, change: &Change) {
     // What was not asked for is refused by the sink, and that is all that is meant by it.
     let _ = match change {

@@ -53,7 +53,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node of the server `name`: all nodes of one name serve each other's sessions; the gateway knows it by this name.
+    /// A node of the server `name`, 1 to 64 bytes: all nodes of one name serve each other's sessions; the gateway knows it by this
+    /// name.
     pub fn named(name: &str) -> Node {
         Node {
             name: name.to_owned(),
@@ -65,7 +66,7 @@ impl Node {
         }
     }
 
-    /// The version, for people who read the registry.
+    /// The version, at most 64 bytes, for people who read the registry.
     pub fn version(mut self, version: &str) -> Node {
         version.clone_into(&mut self.version);
         self
@@ -87,7 +88,8 @@ impl Node {
     }
 
     /// A tool whose results are kept on the node for `ttl`, and given to whoever `shared` says. Of equal calls at one time one
-    /// runs. Results that are errors, or whose call asked the client something, are not kept.
+    /// runs. Results that are errors, over 1 MiB, or whose call asked the client something, are not kept; all together take at
+    /// most 64 MiB. Never for a tool that is declared [`once`](Self::once): equal calls of it are not the same call.
     pub fn cached(mut self, tool: &str, ttl: Duration, shared: crate::keeping::Shared) -> Node {
         self.kept.insert(tool.to_owned(), (ttl, shared));
         self
@@ -99,7 +101,7 @@ impl Node {
         self
     }
 
-    /// All settings from a TOML file, in place of those so far.
+    /// All settings from a TOML file (docs/node.md, *Settings*), in place of those so far.
     ///
     /// # Errors
     /// Why the file is no use, for a person.
@@ -108,11 +110,13 @@ impl Node {
         Ok(self)
     }
 
-    /// Serves until SIGTERM or SIGINT, with a handler from `factory` for each request. The environment
-    /// (`REGATTA_NODE_…`) is over the settings.
+    /// Serves until SIGTERM or SIGINT, with a handler from `factory` for each request; returns when everything that ran is over,
+    /// or after `drain_s`. The environment (`REGATTA_NODE_…`) is over the settings. It starts a tokio runtime of its own, which
+    /// `factory` is called in: not to be called in one.
     ///
     /// # Errors
-    /// Why it cannot start, for a person: nonsense in the settings, the address taken, the store away.
+    /// Why it cannot start, for a person, a line for each complaint: nonsense in the settings or in what is said of tools, the
+    /// address taken, the store away for five seconds.
     pub fn run<H: ServerHandler>(
         self,
         factory: impl Fn() -> H + Send + Sync + 'static,

@@ -64,13 +64,13 @@ pub struct Settings {
     pub url: String,
     /// The node's id in the registry; empty: host and port of `url`.
     pub node_id: String,
-    /// What tools that belong on some nodes only are placed by: `gpu=yes`.
+    /// What tools that belong on some nodes only are placed by: `gpu=yes` ([`On::Label`](crate::On::Label)).
     pub labels: Vec<String>,
-    /// Tools that are on this node because it is told so.
+    /// Tools that are on this node because it is told so ([`On::Settings`](crate::On::Settings)).
     pub tools: Vec<String>,
     /// What it says of tools that are on other nodes only.
     pub tools_elsewhere: Elsewhere,
-    /// Names in `Host` that are answered; empty: any. Keep the default where browsers could be sent here.
+    /// Names in `Host` that are answered, with or without a port, others get 403; empty: any. Keep the default where browsers could be sent here.
     pub allowed_hosts: Vec<String>,
     /// Origins (`https://app.example`) whose pages may send requests, beside those of this machine.
     pub allowed_origins: Vec<String>,
@@ -78,37 +78,40 @@ pub struct Settings {
     pub session_binding: SessionBinding,
     /// Threads that serve; 0: one for each core. At most two for each core.
     pub worker_threads: usize,
-    /// Requests served at the same time.
+    /// Requests served at the same time, 1 to 1,000,000.
     pub concurrent_max: usize,
-    /// Requests that wait for a place.
+    /// Requests that wait for a place; with those that are served at most `connections_max`, unless they wait on their
+    /// connections.
     pub queue_max: usize,
     /// How long one waits, and is then refused; 0: half of `request_timeout_ms`. A place that came later would be of little
     /// use: the rest of its time would not be enough.
     pub queue_wait_max_ms: u64,
-    /// What becomes of one more.
+    /// What becomes of one more than `queue_max`.
     pub when_full: WhenFull,
     /// Connections at the same time; one more waits in the system's backlog.
     pub connections_max: usize,
-    /// Bytes of a request's body.
+    /// Bytes of a request's body, 128 to 1 GiB; more: 413.
     pub request_bytes_max: usize,
-    /// From a request's arrival to the end of its answer, waiting included.
+    /// From a request's arrival to the end of its answer, waiting included, at most a day; then −31001.
     pub request_timeout_ms: u64,
     /// How long a call may wait for one answer of its client (elicitation, sampling, roots); `request_timeout_ms` stands
-    /// still meanwhile.
+    /// still meanwhile. 1 to 604,800, a week.
     pub answer_timeout_s: u64,
-    /// Questions to clients that wait for their answers.
+    /// Questions to clients that wait for their answers, of all calls; one more fails at its handler. 0: no call may ask.
     pub parked_max: usize,
-    /// Standing streams, resumed streams and subscriptions at the same time.
+    /// Standing streams, resumed streams and subscriptions at the same time; one more gets 503. 0: none.
     pub streams_max: usize,
-    /// How long a connection may be silent between requests.
+    /// How long a connection may be silent between requests, at most a day; 0: one request each.
     pub keep_alive_s: u64,
-    /// How long what is kept of a session (its log level) stays after its last use.
+    /// How long what is kept of a session (its log level, its subscriptions, the data of tools) and of a handle stays after its
+    /// last use, at most a year; not below `request_timeout_ms`.
     pub session_ttl_s: u64,
-    /// How long a call of a tool that may run once only is remembered, with its result.
+    /// How long a call of a tool that may run once only is remembered, with its result: 60 to a year's seconds, and not below
+    /// `request_timeout_ms` and `answer_timeout_s` together.
     pub journal_ttl_s: u64,
     /// `redis://…`, as in the gateway's config; empty: sessions end with this process.
     pub store_url: String,
-    /// What the store's keys begin with.
+    /// What the store's keys begin with, the same as in the gateway's config: 1 to 64 letters, digits, or `: - _ .`.
     pub store_prefix: String,
     /// The gateways' `registry_secret`, at least 16 bytes; empty: the registration is not signed.
     pub registry_secret: Secret,
@@ -117,7 +120,7 @@ pub struct Settings {
     pub identity_secrets: Vec<Secret>,
     /// Between two heartbeats. It is announced: gateways hold a node for gone after four of them at the earliest.
     pub heartbeat_ms: u64,
-    /// How long a shutdown waits for what runs.
+    /// How long a shutdown waits for what runs, at most a day; not below `request_timeout_ms`.
     pub drain_s: u64,
 }
 

@@ -248,7 +248,6 @@ fn connections(all: &Settings) -> Vec<Rule> {
 /// Times that contradict one another.
 fn times(all: &Settings) -> Vec<Rule> {
     let ms = |seconds: u64| seconds.saturating_mul(1000);
-    let longest_run_ms = all.request_timeout_ms.saturating_add(ms(all.answer_timeout_s));
     vec![
         (
             all.queue_wait_max_ms >= all.request_timeout_ms.max(1),
@@ -262,12 +261,6 @@ fn times(all: &Settings) -> Vec<Rule> {
         (
             ms(all.session_ttl_s) < all.request_timeout_ms,
             "session_ttl_s is shorter than request_timeout_ms: what a session keeps could be gone before its call ends"
-                .to_owned(),
-        ),
-        (
-            ms(all.journal_ttl_s) < longest_run_ms,
-            "journal_ttl_s is shorter than request_timeout_ms and answer_timeout_s together: a call could be \
-             forgotten while it runs, and run twice"
                 .to_owned(),
         ),
     ]

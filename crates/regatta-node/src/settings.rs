@@ -106,8 +106,8 @@ pub struct Settings {
     /// How long what is kept of a session (its log level, its subscriptions, the data of tools) and of a handle stays after its
     /// last use, at most a year; not below `request_timeout_ms`.
     pub session_ttl_s: u64,
-    /// How long a call of a tool that may run once only is remembered, with its result: 60 to a year's seconds, and not below
-    /// `request_timeout_ms` and `answer_timeout_s` together.
+    /// How long a call of a tool that may run once only is remembered, with its result, after its end: 60 to a year's
+    /// seconds.
     pub journal_ttl_s: u64,
     /// `redis://…`, as in the gateway's config; empty: sessions end with this process.
     pub store_url: String,

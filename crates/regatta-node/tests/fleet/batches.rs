@@ -212,3 +212,24 @@ async fn equal_keys_of_batches_of_two_callers_name_two_calls() {
     }
     assert_eq!(town.orders(), ["equal", "equal"]);
 }
+
+#[tokio::test]
+async fn who_reads_too_slowly_holds_no_place_and_is_told_of_each_call_that_it_missed() {
+    // More than fits into the buffers of a connection that nobody reads.
+    let (calls, large) = (48, "x".repeat(512 << 10));
+    let more = [("REGATTA_NODE_REQUEST_BYTES_MAX", "67108864"), ("REGATTA_NODE_REQUEST_TIMEOUT_MS", "3000")];
+    let node = Running::start("minimal", free_port(), &more).await;
+    let batch = (0..calls).map(|id| call(id, "echo", json!({"text": large}))).collect();
+    let unread = old(&node).await.post(&Value::Array(batch)).await.unwrap();
+    eventually("the batch gives its place back", SOON, async || {
+        let metrics = node.get("/metrics").await?;
+        metrics.contains("regatta_node_in_flight 0").then_some(())
+    })
+    .await;
+    let told = told(unread).await;
+    let expected: Vec<Value> = (0..calls).map(Value::from).collect();
+    assert_eq!(ids(&told), expected.iter().collect::<Vec<_>>());
+    assert_eq!(text(&told[0]["result"]).len(), large.len());
+    let last = &told[told.len() - 1]["error"];
+    assert_eq!((&last["code"], &last["data"]["executed"]), (&json!(-31001), &json!("unknown")));
+}

@@ -71,7 +71,7 @@ enum HasSessions {
     No,
 }
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), regatta_node::NotStarted> {
     // What the node says at its start; nothing of rmcp's, which would count as work.
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("off,regatta_node=info").init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -87,7 +87,7 @@ fn main() -> Result<(), String> {
     let runtime = runtime.map_err(|why| why.to_string())?;
     runtime.block_on(async {
         tokio::select! {
-            ended = plain(port, has_sessions) => ended,
+            ended = plain(port, has_sessions) => Ok(ended?),
             _ = tokio::signal::ctrl_c() => Ok(()),
         }
     })

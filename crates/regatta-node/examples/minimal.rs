@@ -21,6 +21,6 @@ impl ServerHandler for Echo {
     }
 }
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), regatta_node::NotStarted> {
     regatta_node::Node::named("echo").run(|| Echo)
 }

@@ -56,7 +56,7 @@ async fn progress(context: &RequestContext<RoleServer>) -> Result<String, ErrorD
     Ok("done".to_owned())
 }
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), regatta_node::NotStarted> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     Node::named("mirror").version(env!("CARGO_PKG_VERSION")).run(|| Mirror)
 }

@@ -50,7 +50,7 @@ impl ServerHandler for Jobs {
     }
 }
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), regatta_node::NotStarted> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     Node::named("jobs")
         .tool_on("shard_1", On::shard(1, 3))

@@ -6,7 +6,7 @@
 //! find again is in the session, in a handle, or in your database:
 //!
 //! ```no_run
-//! use regatta_node::{Node, session_data};
+//! use regatta_node::{Node, NotStarted, session_data};
 //! use rmcp::model::{
 //!     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ServerCapabilities, ServerConfig,
 //! };
@@ -33,7 +33,7 @@
 //!     }
 //! }
 //!
-//! fn main() -> Result<(), String> {
+//! fn main() -> Result<(), NotStarted> {
 //!     Node::named("counter").once("count").run(|| Counter)
 //! }
 //! ```
@@ -92,7 +92,7 @@ pub use data::{Data, DataError, Handles, NAME_MAX, Swap, Version};
 pub use given::{announcer, handles, session_data};
 pub use keeping::Shared;
 pub use news::{Announcer, Change, forward};
-pub use node::Node;
+pub use node::{Node, NotStarted};
 pub use session::{Session, SessionRecord};
 pub use settings::{Elsewhere, Secret, SessionBinding, Settings, WhenFull};
 pub use special::On;

@@ -1,6 +1,7 @@
 //! The node from start to end: settings checked, keys learned, registered, serving, and gone in the right order.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -41,6 +42,31 @@ const TEND_EVERY: u32 = 30;
 const WORD_MAX: usize = 64;
 /// Two readings of the registry by gateways, with their defaults: then all know that this node is stopping.
 const KNOWN_AFTER: Duration = Duration::from_secs(2);
+
+/// Why a node did not start, in words for a person: a line for each complaint. `Debug` says the same, so that `main` can return it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NotStarted(String);
+
+impl fmt::Display for NotStarted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NotStarted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for NotStarted {}
+
+/// For what a `main` finds wrong itself.
+impl From<String> for NotStarted {
+    fn from(why: String) -> NotStarted {
+        NotStarted(why)
+    }
+}
 
 /// A server about to be started.
 pub struct Node {
@@ -105,7 +131,7 @@ impl Node {
     ///
     /// # Errors
     /// Why the file is no use, for a person.
-    pub fn file(mut self, path: &Path) -> Result<Node, String> {
+    pub fn file(mut self, path: &Path) -> Result<Node, NotStarted> {
         self.settings = Settings::from_file(path)?;
         Ok(self)
     }
@@ -115,12 +141,16 @@ impl Node {
     /// `factory` is called in: not to be called in one.
     ///
     /// # Errors
-    /// Why it cannot start, for a person, a line for each complaint: nonsense in the settings or in what is said of tools, the
+    /// Why it cannot start: nonsense in the settings or in what is said of tools, the
     /// address taken, the store away for five seconds.
     pub fn run<H: ServerHandler>(
         self,
         factory: impl Fn() -> H + Send + Sync + 'static,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotStarted> {
+        self.start(Arc::new(factory)).map_err(NotStarted)
+    }
+
+    fn start<H: ServerHandler>(self, factory: Factory<H>) -> Result<(), String> {
         let settings = self.settings.clone().with_environment(|name| std::env::var(name).ok())?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.check(&settings, cores)?;
@@ -129,7 +159,7 @@ impl Node {
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         let runtime = runtime.map_err(|why| format!("the threads cannot be started: {why}"))?;
         settings.oddities().iter().for_each(|odd| tracing::warn!("{odd}"));
-        runtime.block_on(self.serve(settings, Arc::new(factory)))
+        runtime.block_on(self.serve(settings, factory))
     }
 
     /// All that makes no sense, of the settings and of what the code says of tools.

@@ -13,12 +13,12 @@ mod rounds;
 
 use regatta_node::Node;
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), regatta_node::NotStarted> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => Node::named("everything").version(env!("CARGO_PKG_VERSION")).run(|| handler::Everything),
-        ["--plain", port] => plain::serve(port),
-        _ => Err("usage: everything [--plain PORT]; a node is told by REGATTA_NODE_…".to_owned()),
+        ["--plain", port] => Ok(plain::serve(port)?),
+        _ => Err("usage: everything [--plain PORT]; a node is told by REGATTA_NODE_…".to_owned().into()),
     }
 }

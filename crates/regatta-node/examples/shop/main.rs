@@ -101,6 +101,6 @@ impl ServerHandler for Shop {
     }
 }
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), regatta_node::NotStarted> {
     Node::named("shop").once("add").once("order").once("checkout").run(|| Shop)
 }

@@ -171,6 +171,19 @@ async fn refuses_what_is_too_large_too_much_or_foreign() {
 }
 
 #[tokio::test]
+async fn nonsense_is_refused_at_the_start_a_line_for_each_complaint() {
+    let mut command = Command::new(built("examples/minimal"));
+    command.env("REGATTA_NODE_CONCURRENT_MAX", "0").env("REGATTA_NODE_REGISTRY_SECRET", "short");
+    let mut process = Process::spawn(&mut command);
+    assert!(!process.exit_within(Duration::from_secs(20)).await.success());
+    let told = process.stderr();
+    for complaint in ["concurrent_max is 0", "registry_secret is shorter", "registry_secret is set"] {
+        assert_eq!(told.iter().filter(|line| line.contains(complaint)).count(), 1, "{told:?}");
+    }
+    assert_eq!(told.len(), 3, "{told:?}");
+}
+
+#[tokio::test]
 async fn what_was_read_is_refused_under_its_id() {
     let node = Running::start("mirror", free_port(), &[("REGATTA_NODE_STREAMS_MAX", "0")]).await;
     let listens = json!({"notifications": {"toolsListChanged": true}});

@@ -16,8 +16,14 @@ const ID_MAX: usize = 1024;
 pub(crate) enum Of {
     /// The session's standing stream.
     Standing,
-    /// The stream of the request with this id, at this node.
-    Call { owner: [u8; 8], number: u64, id: Value },
+    /// The stream of the request with this id, at this node; and the name of its call, if that is in the journal.
+    Call {
+        owner: [u8; 8],
+        number: u64,
+        id: Value,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<[u8; 32]>,
+    },
 }
 
 /// What an id says.
@@ -75,7 +81,9 @@ impl EventId {
     pub(crate) fn call(&self) -> Option<(GatewayId, StreamName, &Value)> {
         match &self.of {
             Of::Standing => None,
-            Of::Call { owner, number, id } => Some((GatewayId(*owner), stream(self.session, *number), id)),
+            Of::Call { owner, number, id, .. } => {
+                Some((GatewayId(*owner), stream(self.session, *number), id))
+            }
         }
     }
 }

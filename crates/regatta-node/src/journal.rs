@@ -29,6 +29,7 @@ use tokio::time::Instant;
 pub(crate) use self::entry::{Entry, Handed};
 use self::entry::{LEASE, Signs};
 pub(crate) use self::name::name;
+pub(crate) use self::outcome::retold;
 use self::outcome::{End, end, repeat};
 use crate::answers::{Answer, not_run, unknown};
 use crate::caller::Caller;

@@ -310,10 +310,11 @@ fn stream<S: Service<RoleServer>>(
 ) -> Answer {
     let number = regatta_seal::random_u64();
     let stream = at.fleet.streams.open(event_id::stream(session, number), id.clone());
-    let of = Of::Call { owner: at.fleet.post.own.0, number, id: id.clone() };
+    let entry = call.stay.entry.take().and_then(|handed| handed.take());
+    let name = entry.as_ref().map(|entry| entry.name().0);
+    let of = Of::Call { owner: at.fleet.post.own.0, number, id: id.clone(), call: name };
     let ids = Ids { sessions: at.sessions.clone(), caller: at.caller, session, of };
     stream.push(Bytes::from(serde_json::to_vec(&first).unwrap_or_default()));
-    let entry = call.stay.entry.take().and_then(|handed| handed.take());
     tokio::spawn(drive(at.fleet.streams.clone(), stream.clone(), call, entry, id));
     let begin = primes.then(|| primer(&ids.of(0)));
     let reader = (Reader(stream), ids);

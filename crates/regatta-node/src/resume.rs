@@ -1,20 +1,22 @@
 //! GET with `Last-Event-ID`: the rest of a call's stream, at any node.
 //!
 //! The node that runs the call writes the stream to the store when it is asked to; here it is read as it grows. If that node
-//! is gone and the stream has no end, the call's outcome is unknown, and its client is told so under the call's id.
+//! is gone and the stream has no end, the journal may have the call's result; else its outcome is unknown, and its client is
+//! told so under the call's id.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use regatta_store::{Course, GatewayId, StoreError, StreamName};
+use regatta_store::{CallName, Course, GatewayId, StoreError, StreamName};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::answers::{event_with_id, unknown_text};
-use crate::event_id::Ids;
+use crate::event_id::{Ids, Of};
+use crate::journal::retold;
 use crate::post::{Letter, Post};
 use crate::serve::Room;
 use crate::streams::Streams;
@@ -92,7 +94,7 @@ impl Rest {
                 Look::Nothing if begun.elapsed() < self.patience && seen.elapsed() < UNKNOWN_AFTER => {}
                 // Its owner may be writing it down.
                 Look::Lost if begun.elapsed() < UNKNOWN_AFTER => {}
-                Look::Nothing | Look::Lost => return Some(self.unknown()),
+                Look::Nothing | Look::Lost => return Some(self.last_word().await),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_MAX);
@@ -142,9 +144,19 @@ impl Rest {
         }
     }
 
-    fn unknown(&self) -> (Vec<Bytes>, Course) {
-        let why = "the node that ran this call is gone, or does not know it any more";
-        let text = unknown_text(&self.id, why);
-        (vec![event_with_id(&self.ids.of(self.next), text.as_bytes())], Course::Ended)
+    /// What is told of a call whose stream nobody has.
+    async fn last_word(&self) -> (Vec<Bytes>, Course) {
+        let text = self.kept().await.unwrap_or_else(|| {
+            let why = "the node that ran this call is gone, or does not know it any more";
+            unknown_text(&self.id, why).into_bytes()
+        });
+        (vec![event_with_id(&self.ids.of(self.next), &text)], Course::Ended)
+    }
+
+    /// The response that the journal has.
+    async fn kept(&self) -> Option<Vec<u8>> {
+        let Of::Call { call: Some(call), .. } = &self.ids.of else { return None };
+        let kept = self.post.store.result_of_call(&CallName(*call)).await.ok()??;
+        retold(&self.id, &kept).map(|(_, text)| text)
     }
 }

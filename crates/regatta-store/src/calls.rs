@@ -75,6 +75,9 @@ pub trait Calls {
         life: Duration,
     ) -> BoxFuture<'_, Result<Holds, StoreError>>;
 
+    /// The result that is kept of a call, if there is one. Begins nothing.
+    fn result_of_call(&self, call: &CallName) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;
+
     /// Forgets that `run` began the call, because nothing of it was done.
     fn forget_call(&self, call: &CallName, run: Run) -> BoxFuture<'_, Result<(), StoreError>>;
 }

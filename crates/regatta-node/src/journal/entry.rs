@@ -49,6 +49,11 @@ impl Handed {
 }
 
 impl Entry {
+    /// What its call is called.
+    pub(crate) fn name(&self) -> CallName {
+        self.call
+    }
+
     /// Ends it with this response of its handler.
     pub(crate) async fn told(self, response: &[u8]) {
         let told = outcome(StatusCode::OK, response);

@@ -85,13 +85,24 @@ pub(super) fn outcome(status: StatusCode, body: &[u8]) -> Option<Outcome> {
 
 /// A kept result, under the id of who asks now.
 pub(super) fn repeat(id: &Value, kept: &[u8]) -> Answer {
+    match retold(id, kept) {
+        Some((status, text)) => json(status, text),
+        None => {
+            let why = "this call was run before, and its result was too large to be kept";
+            fault(StatusCode::OK, id, codes::OUTCOME_UNKNOWN, why)
+        }
+    }
+}
+
+/// The same as the text of a message, with its status; none of a result that was too large.
+pub(crate) fn retold(id: &Value, kept: &[u8]) -> Option<(StatusCode, Vec<u8>)> {
     if kept.is_empty() {
-        let why = "this call was run before, and its result was too large to be kept";
-        return fault(StatusCode::OK, id, codes::OUTCOME_UNKNOWN, why);
+        return None;
     }
     let (status, kept) = kept.split_at(kept.iter().take_while(|byte| byte.is_ascii_digit()).count());
     let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},");
-    json(StatusCode::from_bytes(status).unwrap_or(StatusCode::OK), [head.as_bytes(), kept].concat())
+    let status = StatusCode::from_bytes(status).unwrap_or(StatusCode::OK);
+    Some((status, [head.as_bytes(), kept].concat()))
 }
 
 #[cfg(test)]

@@ -158,6 +158,22 @@ async fn a_legacy_call_that_asks_runs_on_when_its_client_is_gone_and_its_result_
 }
 
 #[tokio::test]
+async fn who_comes_back_for_a_result_that_was_lost_with_its_node_gets_it_from_the_journal() {
+    let mut shop = Shop::open(2).await;
+    let here = shop.nodes[0].client().initialize().await.unwrap();
+    let there = here.through(&shop.nodes[1].client());
+    let mut events = here.post(&checkout(1, "A", 0)).await.unwrap().events();
+    let asked = events.until("elicitation/create").await.unwrap();
+    answer(&there, &asked.json()["id"]).await;
+    let first = response(events).await;
+    shop.nodes[0].process.kill();
+    // As if nothing had come behind the question.
+    let resumed = there.resume(&asked.id.unwrap()).await.unwrap().events();
+    assert_eq!(response(resumed).await, first);
+    assert_eq!(shop.orders(), ["draft-A", "A"]);
+}
+
+#[tokio::test]
 async fn the_outcome_of_a_legacy_call_whose_node_died_while_it_asked_is_unknown_and_it_is_not_run_again() {
     let mut shop = Shop::open(2).await;
     let here = shop.nodes[0].client().initialize().await.unwrap();

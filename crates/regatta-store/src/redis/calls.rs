@@ -65,6 +65,17 @@ impl Calls for Redis {
         })
     }
 
+    fn result_of_call(&self, call: &CallName) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>> {
+        let key = self.inner.names.call(call);
+        Box::pin(async move {
+            match self.inner.routes.run(&scripts::RESULT_OF_CALL, &key, &[]).await? {
+                Value::Nil => Ok(None),
+                Value::BulkString(result) => Ok(Some(Bytes::from(result))),
+                _ => Err(unreadable()),
+            }
+        })
+    }
+
     fn forget_call(&self, call: &CallName, run: Run) -> BoxFuture<'_, Result<(), StoreError>> {
         let key = self.inner.names.call(call);
         Box::pin(

@@ -407,6 +407,12 @@ return 1"
 );
 
 script!(
+    /// The result of a call, if one is kept.
+    RESULT_OF_CALL,
+    "return redis.call('HGET', KEYS[1], 'result')"
+);
+
+script!(
     /// Forgets a call that its run did not begin. ARGV: run.
     FORGET_CALL,
     "local held = redis.call('HMGET', KEYS[1], 'run', 'result')

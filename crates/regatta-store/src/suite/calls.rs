@@ -36,7 +36,9 @@ async fn begin(store: &dyn Store, call: &CallName, run: Run, lease: Duration) ->
 async fn one_runs_it_and_all_get_its_result(store: &dyn Store, names: &Names) {
     let (call, one, other) = (call(names, 1), attempt(names, 1), attempt(names, 2));
     let result = Bytes::from_static(b"\x00{\"result\":1}");
+    assert_eq!(store.result_of_call(&call).await, Ok(None));
     assert_eq!(begin(store, &call, one, LONG).await, Begun::Yours);
+    assert_eq!(store.result_of_call(&call).await, Ok(None), "it runs");
     assert_eq!(begin(store, &call, one, LONG).await, Begun::Yours, "the same attempt after a lost answer");
     assert_eq!(begin(store, &call, other, LONG).await, Begun::Running);
     assert_eq!(store.end_call(&call, other, result.clone(), LONG).await, Ok(Holds::No));
@@ -45,6 +47,7 @@ async fn one_runs_it_and_all_get_its_result(store: &dyn Store, names: &Names) {
     assert_eq!(refused, Err(StoreError::TooLarge("result of a call")));
     assert_eq!(store.end_call(&call, one, result.clone(), LONG).await, Ok(Holds::Yes));
     assert_eq!(begin(store, &call, other, LONG).await, Begun::Done(result.clone()));
+    assert_eq!(store.result_of_call(&call).await, Ok(Some(result.clone())));
     assert_eq!(begin(store, &call, one, LONG).await, Begun::Done(result));
     assert_eq!(store.hold_call(&call, one, LONG, LONG).await, Ok(Holds::No), "it is over");
 }

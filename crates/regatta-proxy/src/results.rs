@@ -14,7 +14,7 @@ use prometheus_client::metrics::MetricType;
 use regatta_cache::{
     Away, Fleet, Holder, Interest, Purge, Purges, ResultCache, Rings, Shelf, Tallied, Tally, call_digest,
 };
-use regatta_mcp::{Method, Skim, is_prose, skim};
+use regatta_mcp::{Method, Skim, skim};
 use regatta_policy::Micros;
 use regatta_policy::cache::{Lists, Rule};
 use regatta_policy::snapshot::{Server, Snapshot};
@@ -213,9 +213,6 @@ impl ServerRules {
 
     /// The same of a message that nobody looked at yet.
     pub fn hear_any(&self, text: &[u8]) -> Option<Publishing> {
-        if is_prose(text) {
-            return None;
-        }
         self.hear(&skim(text).ok()?, text)
     }
 

@@ -27,6 +27,8 @@ pub(crate) enum Role {
     Withdrawal { sealed: String },
     /// The server's list of tools changed; where the gateway is the author of that list, the news is its own to tell.
     ToolsChanged,
+    /// Progress or a log message: most of what streams carry, and nothing in it is anybody's to know but the client's.
+    Prose,
     /// Anything else that may be said meanwhile.
     Said,
     /// Nothing that this client may get: it is dropped and counted.
@@ -55,9 +57,9 @@ pub(crate) struct Marks<'a> {
 
 /// Looks at one message; `None` if it is no JSON-RPC message at all.
 pub(crate) fn mark(marks: &Marks<'_>, text: &Bytes) -> Option<(Role, Bytes)> {
-    // Most of what streams carry, and the same in both eras: nothing in it is marked.
+    // The same in both eras, and nothing in it is marked.
     if is_prose(text) {
-        return Some((Role::Said, text.clone()));
+        return Some((Role::Prose, text.clone()));
     }
     let seen = skim(text).ok()?;
     Some(match (seen.kind, marks.era) {

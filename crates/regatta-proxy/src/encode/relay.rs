@@ -312,13 +312,18 @@ fn pass(to: &mut Relaying, event: Event) -> Passed {
             Passed::Nothing
         }
         Some((
-            role @ (Role::Said | Role::ToolsChanged | Role::Question { .. } | Role::Withdrawal { .. }),
+            role @ (Role::Prose
+            | Role::Said
+            | Role::ToolsChanged
+            | Role::Question { .. }
+            | Role::Withdrawal { .. }),
             text,
         )) => {
             if let Some(upkeep) = &mut to.upkeep {
                 match role {
                     Role::Question { .. } => upkeep.pass(),
-                    Role::Said
+                    Role::Prose
+                    | Role::Said
                     | Role::ToolsChanged
                     | Role::Withdrawal { .. }
                     | Role::Final

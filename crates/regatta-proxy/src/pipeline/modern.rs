@@ -243,7 +243,12 @@ fn judge(
             None => outgoing,
         }),
         Some((
-            Role::Said | Role::ToolsChanged | Role::Question { .. } | Role::Withdrawal { .. } | Role::Foreign,
+            Role::Prose
+            | Role::Said
+            | Role::ToolsChanged
+            | Role::Question { .. }
+            | Role::Withdrawal { .. }
+            | Role::Foreign,
             _,
         ))
         | None => {

@@ -222,12 +222,14 @@ impl CallSource {
                 self.gateway.metrics.dropped_messages.inc();
                 return true;
             }
-            Some((role @ (Role::Said | Role::ToolsChanged), data)) => {
+            Some((role @ (Role::Prose | Role::Said | Role::ToolsChanged), data)) => {
                 if let Some(upkeep) = &open.errand.upkeep {
                     upkeep.heard();
                 }
                 let server = &open.errand.server;
-                self.settling.extend(server.results.hear_any(&data));
+                if role != Role::Prose {
+                    self.settling.extend(server.results.hear_any(&data));
+                }
                 if role == Role::ToolsChanged && is_ours(&self.gateway, &server.server.path) {
                     return true;
                 }

@@ -222,6 +222,7 @@ impl StandingSource {
                 gateway.pending.withdraw(&sealed);
                 self.ready.push_back(Produced::Event { name: event.event, data });
             }
+            Some((Role::Prose, data)) => self.ready.push_back(Produced::Event { name: event.event, data }),
             Some((role @ (Role::Said | Role::ToolsChanged | Role::Final), data)) => {
                 let server = &self.listener.server;
                 // Before the client hears of it and asks, here or at another gateway.

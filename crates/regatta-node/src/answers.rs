@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 
-use crate::clock::Clock;
+use crate::drain::come_back_ms;
 
 /// How long a client waits before it comes back, in milliseconds.
 const RETRY_MS: u32 = 1000;
@@ -55,6 +55,12 @@ pub(crate) fn json(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 pub(crate) fn fault(status: StatusCode, id: &serde_json::Value, code: i32, why: &str) -> Answer {
     let error = serde_json::json!({"code": code, "message": why});
     json(status, serde_json::json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string())
+}
+
+/// A message that another node must take, because this one leaves; nothing was run.
+pub(crate) fn draining(id: &serde_json::Value) -> Answer {
+    let why = "this node is leaving: another one takes it";
+    not_run(StatusCode::SERVICE_UNAVAILABLE, id, regatta_mcp::codes::DRAINING, why)
 }
 
 /// What was refused before anything was run, in the words of the gateway (docs/errors.md): it may be sent again.
@@ -108,6 +114,11 @@ pub(crate) fn primer(id: &str) -> Bytes {
     Bytes::from(format!("id: {id}\nretry: {RETRY_MS}\ndata:\n\n"))
 }
 
+/// What a stream ends with whose client is to come back.
+pub(crate) fn come_back() -> Bytes {
+    Bytes::from(format!("retry: {}\n\n", come_back_ms()))
+}
+
 /// An answer of events.
 pub(crate) fn events(frames: impl Stream<Item = Bytes> + Send + Sync + 'static) -> Answer {
     let frames = frames.map(|frame| Ok::<_, std::convert::Infallible>(Frame::data(frame)));
@@ -122,28 +133,27 @@ pub(crate) fn events(frames: impl Stream<Item = Bytes> + Send + Sync + 'static) 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Apart;
 
-/// What is said when it is over: of which request, and why. Made into words only then.
-pub(crate) struct LastWord(pub(crate) serde_json::Value, pub(crate) &'static str);
+/// Ends a body early: with a last frame, or with none.
+type Early = Pin<Box<dyn Future<Output = Option<Bytes>> + Send + Sync>>;
 
-/// Ends when a request's time is over.
-type TimeOver = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
-
-/// A body that holds its place, and that ends with `last_word` when its time is over: dropping what is inside then
-/// cancels the handler.
+/// A body that holds its place, and that may end early: dropping what is inside then cancels the handler.
 pub(crate) struct Held {
     inner: Option<AnswerBody>,
-    /// `None`: a stream that is meant to stand.
-    deadline: Option<(TimeOver, LastWord)>,
+    early: Option<Early>,
     _place: Arc<dyn std::any::Any + Send + Sync>,
 }
 
 impl Held {
     pub(crate) fn new(inner: AnswerBody, place: Arc<dyn std::any::Any + Send + Sync>) -> Held {
-        Held { inner: Some(inner), deadline: None, _place: place }
+        Held { inner: Some(inner), early: None, _place: place }
     }
 
-    pub(crate) fn until(mut self, clock: Arc<Clock>, last_word: LastWord) -> Held {
-        self.deadline = Some((Box::pin(clock.over()), last_word));
+    /// Ends when `early` does, with what it gives.
+    pub(crate) fn until(
+        mut self,
+        early: impl Future<Output = Option<Bytes>> + Send + Sync + 'static,
+    ) -> Held {
+        self.early = Some(Box::pin(early));
         self
     }
 }
@@ -165,12 +175,11 @@ impl Body for Held {
             Poll::Ready(frame) => return Poll::Ready(frame),
             Poll::Pending => {}
         }
-        if let Some((over, last_word)) = &mut self.deadline
-            && over.as_mut().poll(context).is_ready()
+        if let Some(early) = &mut self.early
+            && let Poll::Ready(last) = early.as_mut().poll(context)
         {
-            let last_word = event(&unknown_text(&last_word.0, last_word.1));
-            self.inner = None;
-            return Poll::Ready(Some(Ok(Frame::data(last_word))));
+            (self.inner, self.early) = (None, None);
+            return Poll::Ready(last.map(|last| Ok(Frame::data(last))));
         }
         Poll::Pending
     }

@@ -24,7 +24,6 @@ use tokio::time::Instant;
 use crate::answers::{Answer, Apart, event, events, fault, not_run_text, plain, unknown_text};
 use crate::caller::Caller;
 use crate::calls::Listed;
-use crate::clock::Clock;
 use crate::legacy::{self, Stay};
 use crate::places::Place;
 use crate::serve::{self, Peek, SESSION, Shared};
@@ -189,7 +188,7 @@ impl<H: ServerHandler> Batch<H> {
             parts.headers.insert(IDEMPOTENCY_KEY, key);
         }
         let deadline = Instant::now() + self.shared.settings.request_timeout();
-        let clock = Arc::new(Clock::new(deadline, self.shared.fleet.patience));
+        let clock = self.shared.fleet.clock(deadline);
         let request = journal::Request { caller: self.caller, parts, peek: Peek::at(&body), body };
         let stay = Stay { place: self.place.clone(), clock, entry: None };
         serve::one(&self.shared, request, stay, deadline).await

@@ -1,4 +1,4 @@
-//! How long a call may take: its deadline stands still while a person is asked.
+//! How long a call may take: its deadline stands still while a person is asked, and ends where its node leaves.
 //!
 //! A call that waits for its client's answer is *parked*: its time does not run, up to a bound of its own.
 
@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::drain::{Phase, Phases, phase_reached};
 
 /// How often a parked call looks whether it may wait on.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -16,7 +18,28 @@ pub(crate) struct Clock {
     deadline: Instant,
     /// The longest wait for one answer.
     patience: Duration,
+    /// Of the node that runs it.
+    phases: Phases,
     pauses: Mutex<Pauses>,
+}
+
+/// Why a call may not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// It took too long.
+    Time,
+    /// Its node leaves.
+    Leaving,
+}
+
+impl Over {
+    /// For a person.
+    pub(crate) fn why(self) -> &'static str {
+        match self {
+            Over::Time => "the call took longer than it may",
+            Over::Leaving => "the node that ran this call had to leave",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -34,8 +57,8 @@ struct Pauses {
 pub(crate) struct Pause(Arc<Clock>);
 
 impl Clock {
-    pub(crate) fn new(deadline: Instant, patience: Duration) -> Clock {
-        Clock { deadline, patience, pauses: Mutex::default() }
+    pub(crate) fn new(deadline: Instant, patience: Duration, phases: Phases) -> Clock {
+        Clock { deadline, patience, phases, pauses: Mutex::default() }
     }
 
     /// Stops the time.
@@ -64,13 +87,20 @@ impl Clock {
 
     /// Whether the time is over.
     pub(crate) fn is_over(&self) -> bool {
-        self.next_look(Instant::now()).is_none()
+        self.next_look(Instant::now()).is_none() || *self.phases.borrow() >= Phase::LastWords
     }
 
-    /// Returns when the time is over.
-    pub(crate) async fn over(self: Arc<Self>) {
-        while let Some(look) = self.next_look(Instant::now()) {
-            tokio::time::sleep_until(look).await;
+    /// Returns when the time is over, or the node leaves.
+    pub(crate) async fn over(self: Arc<Self>) -> Over {
+        let mut phases = self.phases.clone();
+        let time = async {
+            while let Some(look) = self.next_look(Instant::now()) {
+                tokio::time::sleep_until(look).await;
+            }
+        };
+        tokio::select! {
+            () = time => Over::Time,
+            () = phase_reached(&mut phases, Phase::LastWords) => Over::Leaving,
         }
     }
 
@@ -95,11 +125,15 @@ impl Drop for Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drain::Drain;
 
     #[tokio::test(start_paused = true)]
     async fn a_question_stops_the_time_and_has_a_bound_of_its_own() {
         let begun = Instant::now();
-        let of = |patience| Arc::new(Clock::new(Instant::now() + Duration::from_secs(5), patience));
+        let drain = Drain::new();
+        let of = |patience| {
+            Arc::new(Clock::new(Instant::now() + Duration::from_secs(5), patience, drain.phases()))
+        };
         let asks = of(Duration::from_secs(60));
         assert!(!asks.has_paused());
         let pause = asks.pause();
@@ -107,7 +141,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert!(asks.has_paused());
         drop(pause);
-        waits.await.unwrap();
+        assert_eq!(waits.await.unwrap(), Over::Time);
         assert_eq!(begun.elapsed().as_secs(), 35);
 
         let forgotten = of(Duration::from_secs(10));
@@ -115,5 +149,13 @@ mod tests {
         let _pause = forgotten.pause();
         forgotten.clone().over().await;
         assert_eq!(begun.elapsed().as_secs(), 10);
+
+        // Whoever waits for a person waits no longer than the node is there.
+        let asks = of(Duration::from_secs(60));
+        let _pause = asks.pause();
+        assert!(!asks.is_over());
+        drain.enter(Phase::LastWords);
+        assert!(asks.is_over());
+        assert_eq!(asks.over().await, Over::Leaving);
     }
 }

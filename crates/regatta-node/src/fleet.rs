@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use regatta_store::{Arrival, GatewayId, Notice, Store};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::calls::Calls;
+use crate::clock::Clock;
+use crate::drain::Drain;
 use crate::event_id;
 use crate::news::{Announcer, Desk, News};
 use crate::post::{Letter, Post};
@@ -25,6 +28,8 @@ const LEASE: Duration = Duration::from_secs(6);
 
 /// What a node shares.
 pub(crate) struct Fleet {
+    /// Where this node stands between its start and its end.
+    pub(crate) drain: Drain,
     pub(crate) post: Arc<Post>,
     pub(crate) questions: Arc<Questions>,
     pub(crate) calls: Arc<Calls>,
@@ -41,16 +46,23 @@ impl Fleet {
     pub(crate) fn new(sessions: &Arc<Sessions>, settings: &Settings) -> Fleet {
         let store: Arc<dyn Store> = sessions.store.clone();
         let is_shared = !settings.store_url.is_empty();
+        let drain = Drain::new();
         Fleet {
             post: Arc::new(Post::new(store.clone(), sessions.sealing.clone(), &sessions.server, is_shared)),
             questions: Arc::new(Questions::new(settings.parked_max)),
             calls: Arc::default(),
-            desk: Arc::new(Desk::new()),
+            desk: Arc::new(Desk::new(drain.phases())),
             standing: Arc::new(Standing::new(sessions.clone())),
             streams: Arc::new(Streams::new(store)),
             room: Arc::new(Semaphore::new(settings.streams_max)),
             patience: Duration::from_secs(settings.answer_timeout_s),
+            drain,
         }
+    }
+
+    /// The time of a call that may take until `deadline`.
+    pub(crate) fn clock(&self, deadline: Instant) -> Arc<Clock> {
+        Arc::new(Clock::new(deadline, self.patience, self.drain.phases()))
     }
 
     pub(crate) fn announcer(&self) -> Announcer {

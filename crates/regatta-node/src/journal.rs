@@ -33,8 +33,9 @@ pub(crate) use self::outcome::retold;
 use self::outcome::{End, end, repeat};
 use crate::answers::{Answer, not_run, unknown};
 use crate::caller::Caller;
+use crate::clock::Over;
 use crate::legacy::Stay;
-use crate::serve::{self, Peek, Shared, TOO_LONG};
+use crate::serve::{self, Peek, Shared};
 
 /// How often a call that waits for another's result looks for it.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -138,7 +139,7 @@ async fn to_its_end<H: ServerHandler>(
     let stay = Stay { entry: Some(handed.clone()), ..stay };
     let routed = serve::route(&shared, caller, (parts, body), peek, stay);
     let Ok(answer) = tokio::time::timeout_at(deadline, routed).await else {
-        return unknown(&id, TOO_LONG);
+        return unknown(&id, Over::Time.why());
     };
     // Who drives a legacy call's stream has it.
     let Some(entry) = handed.take() else { return answer };
@@ -224,7 +225,7 @@ mod tests {
         let call = name(&shared.tools, &shared.sessions.server, &request).unwrap();
         let place = Arc::new(shared.places.try_take().unwrap());
         let deadline = Instant::now() + Duration::from_secs(30);
-        let clock = Arc::new(crate::clock::Clock::new(deadline, shared.fleet.patience));
+        let clock = shared.fleet.clock(deadline);
         let answer =
             answer(shared.clone(), call, request, Stay { place, clock, entry: None }, deadline).await;
         serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::StatusCode;
 use http::request::Parts;
 use regatta_mcp::{Decoded, codes};
@@ -21,11 +22,13 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
 use crate::answers::{
-    Answer, Apart, Reached, event_with_id, events, fault, json, not_run, plain, primer, reached, unknown_text,
+    Answer, Apart, Reached, come_back, event_with_id, events, fault, json, not_run, plain, primer, reached,
+    unknown_text,
 };
 use crate::caller::Caller;
 use crate::calls::Listed;
-use crate::clock::Clock;
+use crate::clock::{Clock, Over};
+use crate::drain::{Phase, Phases, phase_reached};
 use crate::event_id::{self, Ids, Of};
 use crate::fleet::Fleet;
 use crate::journal::{Entry, Handed};
@@ -33,7 +36,7 @@ use crate::places::Place;
 use crate::post::Letter;
 use crate::questions;
 use crate::session::{Refused, Session, Sessions};
-use crate::streams::{Read, Stream, Streams};
+use crate::streams::{Read, SPILL_PAUSE, Stream, Streams};
 use crate::transport::{Asking, OneRequest};
 
 /// How long a handler may take over a notification.
@@ -126,14 +129,14 @@ async fn notified<S: Service<RoleServer>>(
     let message = ClientJsonRpcMessage::Notification(notification);
     let (transport, mut messages) = OneshotTransport::<RoleServer>::new(message);
     // A handler of a notification ends by itself; nobody can tell when it did.
-    let clock = Arc::new(Clock::new(Instant::now() + NOTIFIED_MAX, at.fleet.patience));
+    let clock = at.fleet.clock(Instant::now() + NOTIFIED_MAX);
     tokio::spawn(async move {
         let service = serve_directly(handler, transport, Some(client));
         // What a handler says behind a notification has no stream to go on.
         let silence = async { while messages.recv().await.is_some() {} };
         tokio::select! {
             () = silence => {}
-            () = clock.over() => {}
+            _ = clock.over() => {}
         }
         drop(service);
     });
@@ -179,7 +182,7 @@ impl<S: Service<RoleServer>> Drop for Waited<S> {
             let to_its_end = async { while call.next().await.is_some_and(|message| !is_last(&message)) {} };
             tokio::select! {
                 () = to_its_end => {}
-                () = clock.over() => {}
+                _ = clock.over() => {}
             }
         });
     }
@@ -315,14 +318,21 @@ fn stream<S: Service<RoleServer>>(
     let of = Of::Call { owner: at.fleet.post.own.0, number, id: id.clone(), call: name };
     let ids = Ids { sessions: at.sessions.clone(), caller: at.caller, session, of };
     stream.push(Bytes::from(serde_json::to_vec(&first).unwrap_or_default()));
-    tokio::spawn(drive(at.fleet.streams.clone(), stream.clone(), call, entry, id));
+    let phases = at.fleet.drain.phases();
+    let driven = Driven { streams: at.fleet.streams.clone(), stream: stream.clone(), id, entry };
+    tokio::spawn(driven.drive(call, phases.clone()));
     let begin = primes.then(|| primer(&ids.of(0)));
     let reader = (Reader(stream), ids);
     let rest = futures_util::stream::unfold(reader, |(reader, ids)| async {
         let (number, event) = reader.next().await?;
         Some((event_with_id(&ids.of(number), &event), (reader, ids)))
     });
-    let mut answer = events(futures_util::StreamExt::chain(futures_util::stream::iter(begin), rest));
+    let hint = futures_util::stream::iter(std::iter::once_with(move || {
+        // Cut off before its result was read: the rest is at another node.
+        (*phases.borrow() >= Phase::LastWords).then(come_back)
+    }));
+    let hint = hint.filter_map(std::future::ready);
+    let mut answer = events(futures_util::stream::iter(begin).chain(rest).chain(hint));
     answer.extensions_mut().insert(Apart);
     answer
 }
@@ -350,54 +360,94 @@ impl Drop for Reader {
     }
 }
 
-/// Runs a call to its end; its events go to whoever reads, and to the store when nobody does. The journal has its response
-/// before anybody.
-async fn drive<S: Service<RoleServer>>(
+/// A call's stream, and who has to know how the call ends.
+struct Driven {
     streams: Arc<Streams>,
     stream: Arc<Stream>,
-    mut call: Call<S>,
-    mut entry: Option<Entry>,
     id: Value,
-) {
-    let mut over = Box::pin(call.stay.clock.clone().over());
-    let mut spilled = 0;
-    loop {
-        if !stream.is_read() {
-            spilled = streams.spill(&stream, spilled).await;
-        }
-        tokio::select! {
-            message = call.next(), if stream.has_room() => {
-                let Some(message) = message else {
-                    if call.has_broken_off() {
-                        stream.push(Bytes::from(unknown_text(&id, BROKEN_OFF)));
+    entry: Option<Entry>,
+}
+
+impl Driven {
+    /// Runs a call to its end; its events go to whoever reads, and to the store when nobody does or the node leaves.
+    async fn drive<S: Service<RoleServer>>(mut self, mut call: Call<S>, mut phases: Phases) {
+        // Until its events are where its client finds them, though its place is free before.
+        let _work = call.stay.place.work.clone();
+        let mut over = Box::pin(call.stay.clock.clone().over());
+        loop {
+            if !self.stream.is_read() {
+                self.streams.spill(&self.stream).await;
+            }
+            let (is_read, has_room) = (self.stream.is_read(), self.stream.has_room());
+            tokio::select! {
+                message = call.next(), if has_room => match message {
+                    Some(message) if self.take(&message).await == Taken::Last => break,
+                    Some(_) => {}
+                    None => {
+                        if call.has_broken_off() {
+                            self.say(unknown_text(&self.id, BROKEN_OFF));
+                        }
+                        break;
                     }
-                    break;
-                };
-                let (is_last, text) = (is_last(&message), serde_json::to_vec(&message).unwrap_or_default());
-                if is_last && let Some(entry) = entry.take() {
-                    entry.told(&text).await;
-                }
-                stream.push(Bytes::from(text));
-                if is_last {
+                },
+                () = self.stream.heeded() => {}
+                // The store was away, and is asked again.
+                () = tokio::time::sleep(SPILL_PAUSE), if !is_read && !has_room => {}
+                over = &mut over => {
+                    self.last_word(&mut call, over).await;
                     break;
                 }
-            }
-            () = stream.heeded() => {}
-            () = &mut over => {
-                stream.push(Bytes::from(unknown_text(&id, "the call took longer than it may")));
-                break;
             }
         }
+        // The handler is done, or is stopped; its place is free.
+        drop(call);
+        self.stream.end();
+        let mut leaving = Box::pin(phase_reached(&mut phases, Phase::LastWords));
+        while self.stream.is_read() && !self.stream.is_finished() {
+            tokio::select! {
+                () = self.stream.heeded() => {}
+                // Its client may read on here, for a moment, and otherwise anywhere.
+                () = &mut leaving => break,
+            }
+        }
+        if !self.stream.is_finished() {
+            self.streams.spill(&self.stream).await;
+        }
     }
-    // The handler is done, or is stopped; its place is free.
-    drop(call);
-    stream.end();
-    while stream.is_read() && !stream.is_finished() {
-        stream.heeded().await;
+
+    /// Takes a message of the handler. The journal has its response before anybody.
+    async fn take(&mut self, message: &ServerJsonRpcMessage) -> Taken {
+        let text = serde_json::to_vec(message).unwrap_or_default();
+        let taken = if is_last(message) { Taken::Last } else { Taken::OneOfMany };
+        if taken == Taken::Last
+            && let Some(entry) = self.entry.take()
+        {
+            entry.told(&text).await;
+        }
+        self.say(text);
+        taken
     }
-    if !stream.is_finished() {
-        streams.spill(&stream, spilled).await;
+
+    /// Ends a call that is over: with what its handler has said already, or with a word that nobody knows what became of it.
+    async fn last_word<S: Service<RoleServer>>(&mut self, call: &mut Call<S>, over: Over) {
+        while let Ok(message) = call.messages.try_recv() {
+            if self.take(&message).await == Taken::Last {
+                return;
+            }
+        }
+        self.say(unknown_text(&self.id, over.why()));
     }
+
+    fn say(&self, message: impl Into<Bytes>) {
+        self.stream.push(message.into());
+    }
+}
+
+/// What was taken of a call's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    OneOfMany,
+    Last,
 }
 
 #[cfg(test)]

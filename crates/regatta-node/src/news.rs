@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use rmcp::service::{SubscriptionContext, SubscriptionSink};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
 use crate::data::DataError;
+use crate::drain::{Phase, Phases, phase_reached};
 use crate::post::{Letter, Post};
 
 /// News that a slow listener may be behind.
@@ -40,28 +41,19 @@ pub(crate) enum News {
 /// The news as they pass this node.
 pub(crate) struct Desk {
     pub(crate) news: broadcast::Sender<News>,
-    /// True from the moment that the node stops.
-    stops: watch::Sender<bool>,
+    /// Of the node: who listens is ended when it drains.
+    phases: Phases,
 }
 
 impl Desk {
-    pub(crate) fn new() -> Desk {
-        Desk { news: broadcast::channel(BEHIND_MAX).0, stops: watch::channel(false).0 }
+    pub(crate) fn new(phases: Phases) -> Desk {
+        Desk { news: broadcast::channel(BEHIND_MAX).0, phases }
     }
 
     /// For those who listen here.
     pub(crate) fn tell(&self, news: News) {
         // Nobody listens: nobody is to be told.
         let _ = self.news.send(news);
-    }
-
-    /// Ends all who listen here.
-    pub(crate) fn stop(&self) {
-        self.stops.send_replace(true);
-    }
-
-    pub(crate) fn stops(&self) -> watch::Receiver<bool> {
-        self.stops.subscribe()
     }
 }
 
@@ -117,12 +109,12 @@ impl Announcer {
     /// Serves one `subscriptions/listen`: hands on what it asked for until the client leaves or the node stops. Call it in
     /// `ServerHandler::listen`.
     pub async fn carry(&self, subscription: &SubscriptionContext) {
-        let (mut news, mut stops) = (self.desk.news.subscribe(), self.desk.stops());
+        let (mut news, mut phases) = (self.desk.news.subscribe(), self.desk.phases.clone());
         let sink = subscription.sink();
         loop {
             tokio::select! {
                 () = subscription.cancelled() => return,
-                () = stopped(&mut stops) => return,
+                () = phase_reached(&mut phases, Phase::Draining) => return,
                 heard = news.recv() => match heard {
                     Ok(News::One(change)) => forward(sink, &change).await,
                     Ok(News::All) | Err(broadcast::error::RecvError::Lagged(_)) => forward_all(sink).await,
@@ -131,11 +123,6 @@ impl Announcer {
             }
         }
     }
-}
-
-/// Returns when the node stops.
-async fn stopped(stops: &mut watch::Receiver<bool>) {
-    let _ = stops.wait_for(|stops| *stops).await;
 }
 
 /// Tells one subscriber (`subscriptions/listen`) of a change, if it asked for it: for handlers that run without a node, or have

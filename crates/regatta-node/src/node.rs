@@ -4,23 +4,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use regatta_store::{Bounds, Store, StoreError, embedded, redis};
 use rmcp::ServerHandler;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
 
-use crate::bound::BUFFER_MAX;
 use crate::caller::Callers;
+use crate::connections::Connections;
 use crate::fleet::{self, Fleet};
 use crate::journal::Tools;
 use crate::keeping::Keeping;
+use crate::leave::{self, Signals};
 use crate::meters::Meters;
 use crate::opened::Opened;
 use crate::places::Places;
@@ -40,8 +37,6 @@ const START_PAUSE: Duration = Duration::from_millis(50);
 const TEND_EVERY: u32 = 30;
 /// Bytes of a server's name and of its version in the registry (docs/registry.md).
 const WORD_MAX: usize = 64;
-/// Two readings of the registry by gateways, with their defaults: then all know that this node is stopping.
-const KNOWN_AFTER: Duration = Duration::from_secs(2);
 
 /// Why a node did not start, in words for a person: a line for each complaint. `Debug` says the same, so that `main` can return it.
 #[derive(Clone, PartialEq, Eq)]
@@ -159,7 +154,10 @@ impl Node {
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         let runtime = runtime.map_err(|why| format!("the threads cannot be started: {why}"))?;
         settings.oddities().iter().for_each(|odd| tracing::warn!("{odd}"));
-        runtime.block_on(self.serve(settings, factory))
+        let ended = runtime.block_on(self.serve(settings, factory));
+        // A handler that holds a thread does not hold up the end.
+        runtime.shutdown_background();
+        ended
     }
 
     /// All that makes no sense, of the settings and of what the code says of tools.
@@ -201,6 +199,7 @@ impl Node {
         });
         let tools = self.reported(&factory, &toolbox).await?;
         let store = open(&settings)?;
+        let signals = Signals::listen()?;
         let places = Arc::new(Places::new(settings.concurrent_max, settings.queue_max, settings.when_full));
         let listener = TcpListener::bind(&settings.address).await;
         let listener = listener.map_err(|why| format!("{}: {why}", settings.address))?;
@@ -235,17 +234,21 @@ impl Node {
         }
         let memory_max_mib = shared.settings.memory_max() >> 20;
         tracing::info!(address = %shared.settings.address, memory_max_mib, "the node serves");
-        let (stop, stopped) = watch::channel(());
-        let accepting = tokio::spawn(accept(listener, shared.clone(), stopped));
+        let connections = Arc::new(Connections::new(shared.settings.connections_max));
+        let accepting = tokio::spawn({
+            let (connections, shared) = (connections.clone(), shared.clone());
+            async move { connections.accept(listener, shared).await }
+        });
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(tend(shared.sessions.clone()));
         tasks.spawn(fleet::hear(shared.fleet.clone()));
         tasks.spawn(fleet::tell_standing(shared.fleet.clone()));
         let (questions, post) = (shared.fleet.questions.clone(), shared.fleet.post.clone());
         tasks.spawn(questions::look_for_all(questions, post));
-        asked_to_stop().await?;
-        shut_down(&shared, registration, stop).await;
-        accepting.abort();
+        let mut signals = signals;
+        signals.next().await;
+        leave::leave(&shared, leave::Outside { registration, connections, accepting }, signals).await;
+        // The store is let go of last.
         tasks.shutdown().await;
         Ok(())
     }
@@ -327,92 +330,6 @@ async fn tend(sessions: Arc<Sessions>) {
         if let Err(why) = sessions.sealing.refresh(&*sessions.store).await {
             tracing::warn!(%why, "the sealing keys could not be read again");
         }
-    }
-}
-
-async fn accept<H: ServerHandler>(
-    listener: TcpListener,
-    shared: Arc<Shared<H>>,
-    stopped: watch::Receiver<()>,
-) {
-    let connections = Arc::new(Semaphore::new(shared.settings.connections_max));
-    loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                let (shared, stopped) = (shared.clone(), stopped.clone());
-                tokio::spawn(async move {
-                    connection(socket, shared, stopped).await;
-                    drop(permit);
-                });
-            }
-            // Out of descriptors, most likely: some will be given back.
-            Err(why) => {
-                tracing::warn!(%why, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn connection<H: ServerHandler>(
-    socket: TcpStream,
-    shared: Arc<Shared<H>>,
-    mut stopped: watch::Receiver<()>,
-) {
-    let _ = socket.set_nodelay(true);
-    let silence = Duration::from_secs(shared.settings.keep_alive_s.max(1));
-    let keep_alive = shared.settings.keep_alive_s > 0;
-    let service = service_fn(move |request| serve::answer(shared.clone(), request));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .keep_alive(keep_alive)
-        .header_read_timeout(silence)
-        .max_buf_size(BUFFER_MAX)
-        .serve_connection(TokioIo::new(socket), service);
-    let mut served = std::pin::pin!(served);
-    tokio::select! {
-        // How a connection ends is the client's business.
-        _ = served.as_mut() => return,
-        _ = stopped.changed() => {}
-    }
-    served.as_mut().graceful_shutdown();
-    let _ = served.await;
-}
-
-async fn asked_to_stop() -> Result<(), String> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).map_err(|why| why.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|why| why.to_string())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-/// Not ready, then `stopping`, then what runs ends, connections close, off the registry.
-async fn shut_down<H: ServerHandler>(
-    shared: &Shared<H>,
-    registration: Option<Registration>,
-    stop: watch::Sender<()>,
-) {
-    shared.ready.store(false, Relaxed);
-    if let Some(registration) = &registration {
-        registration.say(Status::Stopping);
-        tokio::time::sleep(KNOWN_AFTER).await;
-    }
-    // Streams that stand end with the id of their last event, which any other node goes on from.
-    shared.fleet.desk.stop();
-    stop.send_replace(());
-    let patience = Duration::from_secs(shared.settings.drain_s);
-    if !serve::drained(&shared.places, patience).await {
-        tracing::warn!(running = shared.places.in_flight(), "stopping although requests still run");
-    }
-    if let Some(registration) = registration
-        && tokio::task::spawn_blocking(|| registration.leave()).await.is_err()
-    {
-        tracing::warn!("the node could not leave the registry");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Places for requests: so many run, so many wait, and one more is refused or waits on its connection.
 //!
-//! Stands between the connection and everything that costs. A place is held until the last byte of the answer.
+//! Stands between the connection and everything that costs. A place is held until the last byte of the answer. Whoever waits
+//! or has a place is work that a drain waits for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::settings::WhenFull;
+use crate::work::{Work, Works};
 
 /// All places of a node.
 #[derive(Debug)]
@@ -19,12 +21,14 @@ pub(crate) struct Places {
     queue_max: usize,
     when_full: WhenFull,
     refused: AtomicU64,
+    pub(crate) works: Arc<Works>,
 }
 
 /// A place; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
+    pub(crate) work: Work,
 }
 
 /// Why there is no place.
@@ -55,12 +59,14 @@ impl Places {
             queue_max,
             when_full,
             refused: AtomicU64::new(0),
+            works: Arc::default(),
         }
     }
 
     /// A place at once, unless others wait for one.
     pub(crate) fn try_take(&self) -> Option<Place> {
-        self.free.clone().try_acquire_owned().ok().map(|permit| Place { _permit: permit })
+        let permit = self.free.clone().try_acquire_owned().ok()?;
+        Some(Place { _permit: permit, work: self.works.begin() })
     }
 
     /// A place, after a wait of at most `patience`.
@@ -83,6 +89,7 @@ impl Places {
         if let Some(place) = self.try_take() {
             return Some(place);
         }
+        let work = self.works.begin();
         let before = self.waiting.fetch_add(1, Relaxed);
         let _waiting = Waiting(&self.waiting);
         if before >= self.queue_max && self.when_full == WhenFull::Refuse {
@@ -90,7 +97,7 @@ impl Places {
             return None;
         }
         let permit = self.free.clone().acquire_owned().await.ok()?;
-        Some(Place { _permit: permit })
+        Some(Place { _permit: permit, work })
     }
 
     /// Requests that run.
@@ -124,12 +131,12 @@ mod tests {
         let first = places.take().await.unwrap();
         let mut second = Box::pin(places.take());
         assert!(futures_util::poll!(&mut second).is_pending());
-        assert_eq!((places.in_flight(), places.waiting()), (1, 1));
+        assert_eq!((places.in_flight(), places.waiting(), places.works.number()), (1, 1, 2));
         assert!(places.take().await.is_none());
         assert_eq!(places.refused(), 1);
         drop(first);
         assert!(second.await.is_some());
-        assert_eq!((places.in_flight(), places.waiting()), (0, 0));
+        assert_eq!((places.in_flight(), places.waiting(), places.works.number()), (0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]

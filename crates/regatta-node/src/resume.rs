@@ -11,10 +11,11 @@ use bytes::Bytes;
 use futures_util::Stream;
 use regatta_store::{CallName, Course, GatewayId, StoreError, StreamName};
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::answers::{event_with_id, unknown_text};
+use crate::answers::{come_back, event_with_id, unknown_text};
+use crate::drain::{Phase, Phases};
 use crate::event_id::{Ids, Of};
 use crate::journal::retold;
 use crate::post::{Letter, Post};
@@ -43,7 +44,8 @@ pub(crate) struct Rest {
     pub(crate) next: u64,
     /// When a stream that says nothing is given up.
     pub(crate) patience: Duration,
-    pub(crate) stops: watch::Receiver<bool>,
+    /// Of the node that reads it to its client.
+    pub(crate) phases: Phases,
     pub(crate) _room: Room,
 }
 
@@ -60,7 +62,7 @@ impl Rest {
     pub(crate) fn frames(mut self) -> impl Stream<Item = Bytes> + Send + Sync + 'static {
         let (frames, ready) = mpsc::channel(EVENTS_MAX);
         tokio::spawn(async move {
-            // Until the client is gone, or has it all.
+            // Until the client is gone, or has it all, or is to ask another node.
             while let Some((events, course)) = self.look_on(&frames).await {
                 for event in events {
                     if frames.send(event).await.is_err() {
@@ -71,6 +73,7 @@ impl Rest {
                     return;
                 }
             }
+            let _ = frames.send(come_back()).await;
         });
         futures_util::stream::unfold(ready, |mut ready| async { Some((ready.recv().await?, ready)) })
     }
@@ -80,9 +83,11 @@ impl Rest {
         let begun = Instant::now();
         let (mut pause, mut asked, mut seen) = (LOOK_MIN, None::<Instant>, begun);
         loop {
-            if client.is_closed() || *self.stops.borrow() {
+            if client.is_closed() {
                 return None;
             }
+            // Asked before the look: what was written until then is told still.
+            let is_to_end = *self.phases.borrow() >= self.stays_until();
             if asked.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
                 asked = Some(Instant::now());
                 if self.ask().await {
@@ -91,6 +96,7 @@ impl Rest {
             }
             match self.look().await {
                 Look::Events(events, course) => return Some((events, course)),
+                Look::Nothing | Look::Lost if is_to_end => return None,
                 Look::Nothing if begun.elapsed() < self.patience && seen.elapsed() < UNKNOWN_AFTER => {}
                 // Its owner may be writing it down.
                 Look::Lost if begun.elapsed() < UNKNOWN_AFTER => {}
@@ -99,6 +105,11 @@ impl Rest {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_MAX);
         }
+    }
+
+    /// A call of this node is read here until its last word; one of another node may be read anywhere.
+    fn stays_until(&self) -> Phase {
+        if self.owner == self.post.own { Phase::Over } else { Phase::Draining }
     }
 
     /// Asks whoever has the stream to write it down; whether there is somebody.

@@ -7,11 +7,10 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -25,10 +24,12 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::answers::{
-    Answer, AnswerBody, Apart, Held, LastWord, Reached, events, fault, not_run, plain, reached, unknown,
+    Answer, AnswerBody, Apart, Held, Reached, draining, event, events, fault, not_run, plain, reached,
+    unknown, unknown_text,
 };
 use crate::caller::{Caller, Callers};
-use crate::clock::Clock;
+use crate::clock::Over;
+use crate::drain::{Phase, Phases, phase_reached};
 use crate::event_id::{self, Ids, Of};
 use crate::fleet::Fleet;
 use crate::given::Given;
@@ -45,7 +46,6 @@ use crate::{batch, door, journal, legacy};
 
 pub(crate) const SESSION: &str = "mcp-session-id";
 pub(crate) const DISAGREES: &str = "MCP-Protocol-Version is not the one that was agreed";
-pub(crate) const TOO_LONG: &str = "the handler took longer than request_timeout";
 
 /// A place for a stream that stands.
 pub(crate) type Room = Arc<tokio::sync::OwnedSemaphorePermit>;
@@ -120,14 +120,18 @@ pub(crate) async fn answer<H: ServerHandler>(
     shared: Arc<Shared<H>>,
     request: Request<Incoming>,
 ) -> Result<http::Response<AnswerBody>, Infallible> {
-    let answer = match (request.method(), request.uri().path()) {
+    let mut answer = match (request.method(), request.uri().path()) {
         (&Method::GET, "/health") => plain(StatusCode::OK, "ok\n"),
         (&Method::GET, "/ready") if shared.ready.load(Relaxed) => plain(StatusCode::OK, "ready\n"),
         (&Method::GET, "/ready") => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         (&Method::GET, "/metrics") => plain(StatusCode::OK, metrics(&shared)),
-        (_, "/mcp") => return Ok(mcp(shared, request).await),
+        (_, "/mcp") => mcp(shared.clone(), request).await,
         _ => plain(StatusCode::NOT_FOUND, "MCP is at /mcp\n"),
     };
+    if !shared.ready.load(Relaxed) {
+        // Whoever comes again is to find another node.
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(answer)
 }
 
@@ -155,30 +159,27 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
     }
     let peek = Peek::at(&body);
     let id = peek.id.clone();
-    let stands = if peek.method == "subscriptions/listen" || parts.method == Method::GET {
-        let Ok(room) = shared.fleet.room.clone().try_acquire_owned() else {
-            return overloaded(&id, "every place for streams is taken");
-        };
-        Some(Arc::new(room))
-    } else {
-        None
-    };
-    if let Some(room) = stands.as_ref().filter(|_| parts.method == Method::GET) {
-        parts.extensions.insert(room.clone());
+    if is_refused(shared.fleet.drain.phase(), &peek) {
+        return draining(&id);
     }
-    let clock = Arc::new(Clock::new(deadline, shared.fleet.patience));
+    let stands = match room(&shared.fleet, &mut parts, &peek) {
+        Ok(stands) => stands,
+        Err(why) => return overloaded(&id, why),
+    };
+    let clock = shared.fleet.clock(deadline);
     let stay = Stay { place: place.clone(), clock: clock.clone(), entry: None };
     let request = journal::Request { caller, parts, body, peek };
     let answer = one(&shared, request, stay, deadline).await;
     if answer.extensions().get::<Apart>().is_some() {
         return answer;
     }
+    let last_word = async move { Some(event(&unknown_text(&id, clock.over().await.why()))) };
     answer.map(|body| match stands {
-        // It has a place of its own, and stays for as long as its client does.
-        Some(room) => Held::new(body, room).boxed(),
+        // It has a place of its own, and stays for as long as its client and its node do.
+        Some(room) => Held::new(body, room).until(leaving(shared.fleet.drain.phases())).boxed(),
         // Nothing of it is to come from the handler.
         None if body.size_hint().exact().is_some() => Held::new(body, place).boxed(),
-        None => Held::new(body, place).until(clock, LastWord(id, TOO_LONG)).boxed(),
+        None => Held::new(body, place).until(last_word).boxed(),
     })
 }
 
@@ -193,6 +194,7 @@ pub(crate) async fn one<H: ServerHandler>(
     if let Some(why) = turned_away(&shared.toolbox, &request.peek) {
         return not_run(StatusCode::SERVICE_UNAVAILABLE, &id, codes::NO_REPLICA, &why);
     }
+    let over = stay.clock.clone().over();
     let answering = async {
         match journal::name(&shared.tools, &shared.sessions.server, &request) {
             None => {
@@ -202,15 +204,49 @@ pub(crate) async fn one<H: ServerHandler>(
             Some(call) => journal::answer(shared.clone(), call, request, stay, deadline).await,
         }
     };
-    match tokio::time::timeout_at(deadline, answering).await {
-        Ok(answer) => {
+    tokio::select! {
+        biased;
+        answer = answering => {
             shared.answered.fetch_add(1, Relaxed);
             answer
         }
-        Err(_) => {
-            shared.timed_out.fetch_add(1, Relaxed);
-            unknown(&id, TOO_LONG)
+        over = over => {
+            if over == Over::Time {
+                shared.timed_out.fetch_add(1, Relaxed);
+            }
+            unknown(&id, over.why())
         }
+    }
+}
+
+/// Ends with no word, when the node says its last.
+async fn leaving(mut phases: Phases) -> Option<Bytes> {
+    phase_reached(&mut phases, Phase::LastWords).await;
+    None
+}
+
+/// A place for what stands; `None`: it does not.
+fn room(fleet: &Fleet, parts: &mut Parts, peek: &Peek) -> Result<Option<Room>, &'static str> {
+    let is_stream = parts.method == Method::GET;
+    if !is_stream && peek.method != "subscriptions/listen" {
+        return Ok(None);
+    }
+    let room = fleet.room.clone().try_acquire_owned().map_err(|_| "every place for streams is taken")?;
+    let room: Room = Arc::new(room);
+    if is_stream {
+        parts.extensions.insert(room.clone());
+    }
+    Ok(Some(room))
+}
+
+/// Whether a node in this phase leaves a message to another one. GET: see `listen`.
+fn is_refused(phase: Phase, peek: &Peek) -> bool {
+    match phase {
+        Phase::Serving | Phase::Notice => false,
+        // It would be ended at once.
+        Phase::Draining | Phase::Closed => peek.method == "subscriptions/listen",
+        // It waited for its place, or its body came slowly.
+        Phase::LastWords | Phase::Over => true,
     }
 }
 
@@ -309,7 +345,8 @@ async fn listen<H: ServerHandler>(
         // A GET has no id.
         return overloaded(&Value::Null, "every place for streams is taken");
     };
-    let (stops, last_id) = (fleet.desk.stops(), parts.headers.get("last-event-id"));
+    let (phases, last_id) = (fleet.drain.phases(), parts.headers.get("last-event-id"));
+    let is_draining = fleet.drain.phase() >= Phase::Draining;
     let mut ids = Ids { sessions: sessions.clone(), caller, session: session.uuid, of: Of::Standing };
     let mut resumed = Resumed::No;
     if let Some(last_id) = last_id {
@@ -321,17 +358,23 @@ async fn listen<H: ServerHandler>(
             }
             Err(Closed::StoreAway) => return legacy::refusal(&Refused::StoreAway, &Value::Null),
         };
-        if let Some((owner, name, id)) = said.call() {
+        if let Some((owner, name, id)) = said.call()
+            && (!is_draining || owner == fleet.post.own)
+        {
             let (streams, post, patience) = (fleet.streams.clone(), fleet.post.clone(), fleet.patience);
             (ids.of, ids.session) = (said.of.clone(), session.uuid);
             let (id, next) = (id.clone(), said.sequence + 1);
             return apart(
-                Rest { streams, post, owner, name, id, ids, next, patience, stops, _room: room }.frames(),
+                Rest { streams, post, owner, name, id, ids, next, patience, phases, _room: room }.frames(),
             );
         }
         resumed = Resumed::From(said.sequence);
     }
-    let frames = fleet.standing.attach(&session, ids, stops, room, resumed);
+    if is_draining {
+        // A GET has no id.
+        return draining(&Value::Null);
+    }
+    let frames = fleet.standing.attach(&session, ids, phases, room, resumed);
     fleet.post.send(fleet.post.all, Letter::Attached { session: session.uuid }).await;
     apart(frames)
 }
@@ -399,16 +442,4 @@ fn metrics<H: ServerHandler>(shared: &Shared<H>) -> String {
     let mut told = rows.map(row).concat();
     shared.toolbox.write(&mut told);
     told
-}
-
-/// Waits, at most `patience`, until no request runs.
-pub(crate) async fn drained(places: &Places, patience: Duration) -> bool {
-    let end = Instant::now() + patience;
-    while places.in_flight() + places.waiting() > 0 {
-        if Instant::now() >= end {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    true
 }

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use futures_util::Stream;
 use regatta_policy::token::Capabilities;
 use regatta_store::{Uuid16, Warm};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use crate::answers::{event_with_id, primer};
+use crate::answers::{come_back, event_with_id, primer};
+use crate::drain::{Phase, Phases, phase_reached};
 use crate::event_id::Ids;
 use crate::news::{Change, News, message};
 use crate::serve::Room;
@@ -44,7 +45,8 @@ struct Attached {
     session: [u8; 16],
     ticket: u64,
     messages: mpsc::Receiver<String>,
-    stops: watch::Receiver<bool>,
+    /// Of its node, until it drains.
+    phases: Option<Phases>,
     ids: Ids,
     sequence: u64,
     is_primed: bool,
@@ -66,7 +68,7 @@ impl Standing {
         self: &Arc<Self>,
         session: &Session,
         ids: Ids,
-        stops: watch::Receiver<bool>,
+        phases: Phases,
         room: Room,
         resumed: Resumed,
     ) -> impl Stream<Item = Bytes> + use<> {
@@ -85,7 +87,7 @@ impl Standing {
             session: session.uuid,
             ticket,
             messages: receiver,
-            stops,
+            phases: Some(phases),
             ids,
             sequence: match resumed {
                 Resumed::No => 0,
@@ -174,12 +176,16 @@ impl Attached {
         if std::mem::take(&mut self.is_primed) {
             return Some(primer(&self.ids.of(self.sequence)));
         }
+        let phases = self.phases.as_mut()?;
         tokio::select! {
             message = self.messages.recv() => {
                 self.sequence += 1;
                 Some(event_with_id(&self.ids.of(self.sequence), message?.as_bytes()))
             }
-            _ = self.stops.wait_for(|stops| *stops) => None,
+            () = phase_reached(phases, Phase::Draining) => {
+                self.phases = None;
+                Some(come_back())
+            }
             () = tokio::time::sleep(ALIVE_EVERY) => Some(Bytes::from_static(b": \n\n")),
         }
     }

@@ -1,14 +1,15 @@
 //! Streams of legacy calls: their events by number, from the task that runs the call to whoever reads them.
 //!
 //! A client that loses its connection does not lose its call (2025-11-25, *Resumability and Redelivery*): from then on, or as
-//! soon as the client asks another node, all events go to the store, and any node reads them there (`resume.rs`). Nothing
-//! goes to the store while the client is attached.
+//! soon as the client asks another node or this one leaves, all events go to the store, and any node reads them there
+//! (`resume.rs`). Otherwise nothing goes to the store while the client is attached.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use regatta_store::{Course, SpilledEvent, Store, StoreError, StreamName};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -16,15 +17,19 @@ use tokio::time::Instant;
 
 use crate::answers::unknown_text;
 
-/// What a stream keeps: read, in case it must be read again, and not read yet.
+/// Events that a stream keeps which nobody has read yet, or the store has not got.
 const EVENTS_MAX: usize = 256;
-const BYTES_MAX: usize = 256 << 10;
+/// What it keeps of those that were read, in case they were lost on the way to the client.
+const READ_MAX: u64 = 256;
+const READ_BYTES_MAX: usize = 256 << 10;
 /// How long a stream that ended is kept, in case its end was lost on the way, and how many.
 const ENDED_KEPT: Duration = Duration::from_secs(60);
 const ENDED_MAX: usize = 256;
 /// Attempts to write events to a store that is away, and the pause between two.
 const SPILL_ATTEMPTS: usize = 10;
-const SPILL_PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const SPILL_PAUSE: Duration = Duration::from_millis(500);
+/// Streams that are written to the store at the same time when the node leaves.
+const KEEP_AT_ONCE: usize = 16;
 
 /// All streams of this node.
 pub(crate) struct Streams {
@@ -48,10 +53,13 @@ struct State {
     events: VecDeque<Bytes>,
     /// The number of the first event that is still here.
     first: u64,
-    bytes: usize,
     /// The number that is read next.
     read: u64,
+    /// Of the events that are here and were read.
+    read_bytes: usize,
     is_read: bool,
+    /// The number of the first event that the store has not got.
+    stored: u64,
     ended: Option<Instant>,
 }
 
@@ -70,15 +78,22 @@ impl Streams {
 
     /// A new stream; its events are numbered from 1.
     pub(crate) fn open(&self, name: StreamName, id: Value) -> Arc<Stream> {
-        let state =
-            State { events: VecDeque::new(), first: 1, bytes: 0, read: 1, is_read: true, ended: None };
+        let state = State {
+            events: VecDeque::new(),
+            first: 1,
+            read: 1,
+            read_bytes: 0,
+            is_read: true,
+            stored: 1,
+            ended: None,
+        };
         let stream =
             Arc::new(Stream { name, id, state: Mutex::new(state), more: Notify::new(), heed: Notify::new() });
         let mut live = self.live();
         // A bounded number of others ended since.
         let ended = live.values().filter(|stream| stream.state().ended.is_some()).count();
         if ended >= ENDED_MAX / 2 {
-            live.retain(|_, stream| stream.state().ended.is_none_or(|at| at.elapsed() < ENDED_KEPT));
+            live.retain(|_, stream| !stream.is_old());
         }
         if ended >= ENDED_MAX {
             live.retain(|_, stream| stream.state().ended.is_none());
@@ -100,16 +115,22 @@ impl Streams {
         let Some(stream) = self.find(name) else { return };
         stream.let_go();
         if stream.state().ended.is_some() {
-            self.spill(&stream, 0).await;
+            self.spill(&stream).await;
         }
     }
 
-    /// Writes all events from number `from` on to the store; the number that follows them. An ended stream is the store's
-    /// from then on.
-    pub(crate) async fn spill(&self, stream: &Stream, from: u64) -> u64 {
+    /// Writes all streams to the store that may not have reached their clients to the end, for this node leaves.
+    pub(crate) async fn keep_all(&self) {
+        let all: Vec<_> = self.live().values().filter(|stream| !stream.is_old()).cloned().collect();
+        let keeping = futures_util::stream::iter(all);
+        keeping.for_each_concurrent(KEEP_AT_ONCE, async |stream| self.spill(&stream).await).await;
+    }
+
+    /// Writes all events to the store that it has not got. An ended stream is the store's from then on.
+    pub(crate) async fn spill(&self, stream: &Stream) {
         let mut is_too_much = false;
         for _ in 0..SPILL_ATTEMPTS {
-            let (mut events, next, is_over) = stream.rest(from);
+            let (mut events, next, is_over) = stream.rest();
             if is_too_much {
                 let why = "the store cannot keep what this call said";
                 let bytes = Bytes::from(unknown_text(&stream.id, why));
@@ -118,21 +139,22 @@ impl Streams {
             let course = if is_over { Course::Ended } else { Course::Open };
             match self.store.spill(stream.name, events, course).await {
                 Ok(()) => {
+                    stream.stored(next);
                     if is_over {
                         self.forget(&stream.name);
                     }
-                    return next;
+                    return;
                 }
                 Err(StoreError::Away(_)) => tokio::time::sleep(SPILL_PAUSE).await,
                 Err(why) => {
                     tracing::warn!(%why, "events of a call could not be kept for a client that went away");
                     if std::mem::replace(&mut is_too_much, true) {
-                        return next;
+                        // Nobody will get them: they need not be kept here.
+                        return stream.stored(next);
                     }
                 }
             }
         }
-        from
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<StreamName, Arc<Stream>>> {
@@ -144,17 +166,7 @@ impl Streams {
 impl Stream {
     /// Adds an event.
     pub(crate) fn push(&self, event: Bytes) {
-        let mut state = self.state();
-        state.bytes += event.len();
-        state.events.push_back(event);
-        // What was read goes first; what was not is waited for in `has_room`, or the store has it.
-        while (state.events.len() > EVENTS_MAX || state.bytes > BYTES_MAX)
-            && (state.first < state.read || !state.is_read)
-        {
-            let Some(gone) = state.events.pop_front() else { break };
-            (state.first, state.bytes) = (state.first + 1, state.bytes - gone.len());
-        }
-        drop(state);
+        self.state().events.push_back(event);
         self.more.notify_one();
     }
 
@@ -164,12 +176,11 @@ impl Stream {
         self.more.notify_one();
     }
 
-    /// Whether an event may be added: not while a slow reader is far behind.
+    /// Whether an event may be added: not while a slow reader is far behind, or the store is.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.state();
-        let waiting =
-            usize::try_from(state.first + state.events.len() as u64 - state.read).unwrap_or(usize::MAX);
-        !state.is_read || waiting < EVENTS_MAX
+        let taken = if state.is_read { state.read } else { state.stored };
+        state.next().saturating_sub(taken) < EVENTS_MAX as u64
     }
 
     /// Whether its client reads it here.
@@ -180,7 +191,12 @@ impl Stream {
     /// Whether everything was read.
     pub(crate) fn is_finished(&self) -> bool {
         let state = self.state();
-        state.ended.is_some() && state.read == state.first + state.events.len() as u64
+        state.ended.is_some() && state.read == state.next()
+    }
+
+    /// Whether it ended so long ago that its client has come back for it, or does not.
+    fn is_old(&self) -> bool {
+        self.state().ended.is_some_and(|at| at.elapsed() >= ENDED_KEPT)
     }
 
     /// Returns when there may be room, or nobody reads any more.
@@ -199,6 +215,8 @@ impl Stream {
             return if state.ended.is_some() { Read::Over } else { Read::Wait };
         };
         state.read += 1;
+        state.read_bytes += event.len();
+        state.trim();
         drop(state);
         self.heed.notify_one();
         Read::Event(number, event)
@@ -216,17 +234,52 @@ impl Stream {
         self.heed.notify_one();
     }
 
-    fn rest(&self, from: u64) -> (Vec<SpilledEvent>, u64, bool) {
+    /// What the store has not got, the number that follows it, and whether the stream is over.
+    fn rest(&self) -> (Vec<SpilledEvent>, u64, bool) {
         let state = self.state();
-        let numbered = (state.first..).zip(&state.events).filter(|(number, _)| *number >= from);
+        let numbered = (state.first..).zip(&state.events).filter(|(number, _)| *number >= state.stored);
         let events =
             numbered.map(|(sequence, bytes)| SpilledEvent { sequence, bytes: bytes.clone() }).collect();
-        (events, state.first + state.events.len() as u64, state.ended.is_some())
+        (events, state.next(), state.ended.is_some())
+    }
+
+    /// The store has everything before `next`.
+    fn stored(&self, next: u64) {
+        let mut state = self.state();
+        state.stored = state.stored.max(next);
+        state.trim();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing is left half done while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The number of the event that comes next.
+    fn next(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
+    /// Drops what is needed no more: what the store has, once nobody reads here, and the oldest of what was read. Never what
+    /// its client may not have got and the store has not either.
+    fn trim(&mut self) {
+        loop {
+            let were_read = self.read - self.first;
+            let too_many = were_read > READ_MAX || self.read_bytes > READ_BYTES_MAX;
+            let is_old = were_read > 1 && too_many;
+            let is_stored = !self.is_read && self.first < self.stored;
+            if !is_old && !is_stored {
+                return;
+            }
+            let Some(gone) = self.events.pop_front() else { return };
+            if self.first < self.read {
+                self.read_bytes -= gone.len();
+            }
+            self.first += 1;
+            self.read = self.read.max(self.first);
+        }
     }
 }
 
@@ -249,10 +302,13 @@ mod tests {
             stream.push(Bytes::from_static(b"event"));
         }
         assert_eq!(stream.state().events.len(), EVENTS_MAX);
-        assert_eq!(stream.read(), Read::Event(1, Bytes::from_static(b"event")));
+        stream.push(Bytes::from_static(b"that it had to leave"));
+        for number in 1..=2 {
+            assert_eq!(stream.read(), Read::Event(number, Bytes::from_static(b"event")));
+        }
         assert!(stream.has_room());
         stream.end();
-        for number in 2..=EVENTS_MAX as u64 {
+        for number in 3..=EVENTS_MAX as u64 + 1 {
             assert!(matches!(stream.read(), Read::Event(at, _) if at == number));
         }
         assert_eq!(stream.read(), Read::Over);
@@ -266,12 +322,70 @@ mod tests {
         assert!(matches!(stream.read(), Read::Event(1, _)));
         stream.let_go();
         assert_eq!(stream.read(), Read::Over);
-        let next = streams.spill(&stream, 0).await;
+        streams.spill(&stream).await;
         stream.push(Bytes::from_static(b"two"));
         stream.end();
-        streams.spill(&stream, next).await;
+        streams.spill(&stream).await;
         let held = streams.store.recall(stream.name, 2, 10).await.unwrap().unwrap();
         assert_eq!((held.course, held.events[0].bytes.clone()), (Course::Ended, Bytes::from_static(b"two")));
         assert!(streams.find(&stream.name).is_none());
+    }
+
+    async fn held(streams: &Streams, stream: &Stream) -> (Vec<u64>, Course) {
+        let held = streams.store.recall(stream.name, 0, 1000).await.unwrap().unwrap();
+        (held.events.iter().map(|event| event.sequence).collect(), held.course)
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_while_it_is_behind_loses_nothing() {
+        let (streams, stream) = stream();
+        for _ in 0..EVENTS_MAX {
+            stream.push(Bytes::from_static(b"event"));
+        }
+        for number in 1..=100 {
+            assert!(matches!(stream.read(), Read::Event(at, _) if at == number));
+            stream.push(Bytes::from_static(b"event"));
+        }
+        stream.let_go();
+        // Before its task has noticed.
+        stream.push(Bytes::from_static(b"one more"));
+        assert!(!stream.has_room(), "the store has nothing of it yet");
+        streams.spill(&stream).await;
+        assert!(stream.has_room() && stream.state().events.is_empty());
+        let all = EVENTS_MAX as u64 + 101;
+        assert_eq!(held(&streams, &stream).await, ((1..=all).collect(), Course::Open));
+    }
+
+    #[tokio::test]
+    async fn what_a_reader_has_not_got_yet_is_in_the_store_when_the_node_leaves_and_is_read_here_all_the_same()
+     {
+        let (streams, behind) = stream();
+        let done = streams.open(StreamName { session: Uuid16([1; 16]), number: 3 }, Value::Null);
+        for stream in [&behind, &done] {
+            stream.push(Bytes::from_static(b"one"));
+            stream.push(Bytes::from_static(b"two"));
+            stream.end();
+            assert!(matches!(stream.read(), Read::Event(1, _)));
+        }
+        assert!(matches!(done.read(), Read::Event(2, _)));
+        streams.keep_all().await;
+        for stream in [&behind, &done] {
+            assert_eq!(held(&streams, stream).await, (vec![1, 2], Course::Ended));
+        }
+        assert!(matches!(behind.read(), Read::Event(2, _)));
+        assert_eq!(behind.read(), Read::Over);
+    }
+
+    #[test]
+    fn of_what_was_read_the_last_is_kept_and_never_all_that_is_large() {
+        let (_, stream) = stream();
+        for _ in 0..10 {
+            stream.push(Bytes::from(vec![0; READ_BYTES_MAX / 2]));
+            assert!(matches!(stream.read(), Read::Event(..)));
+        }
+        assert_eq!(stream.state().events.len(), 2);
+        stream.push(Bytes::from(vec![0; READ_BYTES_MAX * 2]));
+        assert!(matches!(stream.read(), Read::Event(..)));
+        assert_eq!(stream.state().events.len(), 1);
     }
 }

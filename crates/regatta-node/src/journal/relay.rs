@@ -15,7 +15,6 @@ use super::outcome::{End, outcome};
 use super::{BROKEN, Entry};
 use crate::answers::{Answer, AnswerBody, event, events, unknown_text};
 use crate::clock::Clock;
-use crate::serve::TOO_LONG;
 
 /// Events that wait for their reader; with one more the call waits too.
 const EVENTS_MAX: usize = 64;
@@ -50,7 +49,7 @@ async fn pass_on(
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
-            () = &mut over => return unknown(TOO_LONG),
+            over = &mut over => return unknown(over.why()),
         };
         // `rmcp` writes each message as a frame of its own.
         let message = match frame {
@@ -66,7 +65,7 @@ async fn pass_on(
         tokio::select! {
             // A reader that went away is not waited for.
             _ = frames.send(message) => {}
-            () = &mut over => return unknown(TOO_LONG),
+            over = &mut over => return unknown(over.why()),
         }
     }
 }
@@ -80,6 +79,7 @@ mod tests {
 
     use super::super::entry::{LEASE, Signs};
     use super::*;
+    use crate::drain::Drain;
     use crate::places::Places;
     use crate::settings::WhenFull;
 
@@ -103,7 +103,7 @@ mod tests {
             let (says, said) = mpsc::channel(1);
             let said =
                 futures_util::stream::unfold(said, |mut said| async { Some((said.recv().await?, said)) });
-            let clock = Arc::new(Clock::new(Instant::now() + LIFE, LIFE));
+            let clock = Arc::new(Clock::new(Instant::now() + LIFE, LIFE, Drain::new().phases()));
             let body = relay(entry, events(said), Value::from(7), clock).into_body();
             Relayed { store, says, body }
         }

@@ -4,6 +4,7 @@ mod anywhere;
 mod asks;
 mod batches;
 mod budget;
+mod drain;
 mod front;
 mod gateway;
 mod kills;
@@ -62,6 +63,15 @@ impl Running {
         let client = Client::new(&format!("http://127.0.0.1:{}{path}", self.port));
         let answer = client.send(http::Method::GET, &[], "").await.ok()?;
         Some(String::from_utf8_lossy(&answer.bytes().await.ok()?).into_owned())
+    }
+
+    /// Until so many requests run.
+    async fn running(&self, number: usize) {
+        let expected = format!("regatta_node_in_flight {number}\n");
+        eventually("so many requests run", Duration::from_secs(10), async || {
+            self.get("/metrics").await?.contains(&expected).then_some(())
+        })
+        .await;
     }
 
     async fn wait_ready(&self) {

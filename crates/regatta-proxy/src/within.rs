@@ -74,7 +74,7 @@ impl<F: Future + Unpin> Future for Guarded<F> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn ends_by_itself_once_it_was_polled_again() {
         let never = Box::pin(std::future::pending::<()>());
         let mut guarded = Guarded::new(never, Duration::from_millis(5), Arming::WhenPolledAgain);

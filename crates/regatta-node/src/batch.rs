@@ -131,7 +131,7 @@ impl<H: ServerHandler> Batch<H> {
         let (events_in, events_out) = mpsc::channel(EVENTS_MAX);
         let (last_in, last_out) = oneshot::channel();
         let patience = self.shared.settings.request_timeout();
-        let out = Out { events: events_in, patience, is_read: true };
+        let out = Out::new(events_in, patience);
         // From now on whoever takes one back finds it, though it has not begun.
         let listed = |message: &Message| {
             let id = id_of(message, &self.body)?;
@@ -151,11 +151,10 @@ impl<H: ServerHandler> Batch<H> {
 
     /// Runs the messages in turn, whoever reads.
     async fn run(self, messages: Vec<(Message, Option<Listed>)>, mut out: Out, last: oneshot::Sender<Bytes>) {
-        let mut untold = String::new();
         for (message, listed) in messages {
             let id = id_of(&message, &self.body);
             if let Some(id) = id.as_ref().filter(|_| !self.shared.ready.load(Relaxed)) {
-                out.say(event(&not_run_text(id, codes::DRAINING, "this node is leaving"))).await;
+                out.respond(event(&not_run_text(id, codes::DRAINING, "this node is leaving"))).await;
                 continue;
             }
             let taken_back = async {
@@ -165,18 +164,17 @@ impl<H: ServerHandler> Batch<H> {
                 }
             };
             let answer = tokio::select! {
+                // Looked at first: what was polled once has begun, and runs on when it is dropped.
+                biased;
                 // Before it began. It waits for no response (2025-03-26 basic/utilities, *Cancellation*).
                 () = taken_back => continue,
                 answer = self.alone(&message) => answer,
             };
             let Some(id) = id else { continue };
             out.tell(answer, &id).await;
-            if !out.is_read {
-                untold += &String::from_utf8_lossy(&event(&unknown_text(&id, "its client was too slow")));
-            }
         }
         // Nobody is there to hear it, unless the client was only slow.
-        let _ = last.send(Bytes::from(untold));
+        let _ = last.send(Bytes::from(out.untold));
     }
 
     /// What one message is answered when it comes alone.
@@ -210,14 +208,24 @@ fn key_of(key: &HeaderValue, id: &[u8]) -> HeaderValue {
 /// Where the events go.
 struct Out {
     events: mpsc::Sender<Bytes>,
-    /// How long a client may leave an event unread: what runs in a place must not wait for it for ever.
+    /// How long a client may leave the events of one message unread, taken together: what runs in a place must not wait for
+    /// it for ever, however little it takes at a time.
     patience: Duration,
+    /// What is left of that.
+    left: Duration,
     is_read: bool,
+    /// Responses to what was served when it was not read any more.
+    untold: String,
 }
 
 impl Out {
+    fn new(events: mpsc::Sender<Bytes>, patience: Duration) -> Out {
+        Out { events, patience, left: patience, is_read: true, untold: String::new() }
+    }
+
     /// Passes on the answer to one request, to its end also if nobody reads.
     async fn tell(&mut self, answer: Answer, id: &Value) {
+        self.left = self.patience;
         let (head, mut body) = answer.into_parts();
         let kind = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         match kind {
@@ -232,12 +240,29 @@ impl Out {
             }
             _ => self.say(event(&unknown_text(id, "the handler ended without an answer"))).await,
         }
+        self.owe(|| event(&unknown_text(id, "its client was too slow")));
+    }
+
+    /// Says a response of which the whole is known.
+    async fn respond(&mut self, response: Bytes) {
+        self.left = self.patience;
+        self.say(response.clone()).await;
+        self.owe(|| response);
     }
 
     async fn say(&mut self, event: Bytes) {
         if self.is_read {
-            let sent = tokio::time::timeout(self.patience, self.events.send(event)).await;
+            let begun = Instant::now();
+            let sent = tokio::time::timeout(self.left, self.events.send(event)).await;
+            self.left = self.left.saturating_sub(begun.elapsed());
             self.is_read = matches!(sent, Ok(Ok(())));
+        }
+    }
+
+    /// Keeps this response for the end, if it could not be said.
+    fn owe(&mut self, response: impl FnOnce() -> Bytes) {
+        if !self.is_read {
+            self.untold += &String::from_utf8_lossy(&response());
         }
     }
 }
@@ -288,15 +313,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_leaves_events_unread_for_too_long_is_waited_for_no_more() {
+    async fn who_leaves_events_unread_for_too_long_is_waited_for_no_more_and_told_at_the_end() {
         let (events, mut unread) = mpsc::channel(1);
-        let mut out = Out { events, patience: Duration::from_secs(5), is_read: true };
+        let mut out = Out::new(events, Duration::from_secs(5));
         let begun = Instant::now();
         for text in ["one", "two", "three"] {
-            out.say(event(text)).await;
+            out.respond(event(text)).await;
         }
         assert_eq!((out.is_read, begun.elapsed()), (false, Duration::from_secs(5)));
+        assert_eq!(out.untold, "data: two\n\ndata: three\n\n");
         assert_eq!(unread.recv().await, Some(event("one")));
         assert!(unread.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_an_event_now_and_then_gains_no_time_by_it() {
+        let (events, mut unread) = mpsc::channel(1);
+        let mut out = Out::new(events, Duration::from_secs(5));
+        let begun = Instant::now();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                unread.recv().await;
+            }
+        });
+        let said = futures_util::stream::iter((0..9).map(|number| event(&number.to_string())));
+        out.tell(crate::answers::events(said), &Value::from(1)).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
+        assert!(out.untold.contains("-31001"), "{}", out.untold);
     }
 }

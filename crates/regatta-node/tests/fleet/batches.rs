@@ -9,8 +9,10 @@ use regatta_testkit::process::free_port;
 use regatta_testkit::redis::Server;
 use regatta_testkit::sse::Event;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::gateway::{ANN, AUTH, BOB, Town};
+use crate::shop::orders;
 use crate::{Running, text};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -178,6 +180,24 @@ async fn a_call_that_is_taken_back_before_its_turn_is_not_run() {
         (ids(&told), town.orders()),
         (vec![&json!(1), &json!(3)], vec!["first".into(), "third".into()])
     );
+}
+
+#[tokio::test]
+async fn calls_that_are_taken_back_before_their_turn_are_not_even_begun_where_nothing_is_waited_for() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("orders");
+    let node = Running::start("shop", free_port(), &[("SHOP_ORDERS", file.to_str().unwrap())]).await;
+    let session = old(&node).await;
+    let batch = (1..=16).map(|id| order(id, &format!("order-{id}"), 1500)).collect();
+    let stream = session.post(&Value::Array(batch)).await.unwrap();
+    eventually("the first is placed", SOON, async || (orders(&file) == ["order-1"]).then_some(())).await;
+    let taken = (2..=16).map(
+        |id| json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}),
+    );
+    let taken = session.post(&Value::Array(taken.collect())).await.unwrap();
+    assert_eq!(taken.status, StatusCode::ACCEPTED);
+    let told = told(stream).await;
+    assert_eq!((ids(&told), orders(&file)), (vec![&json!(1)], vec!["order-1".to_owned()]));
 }
 
 #[tokio::test]

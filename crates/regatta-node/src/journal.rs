@@ -26,8 +26,8 @@ use rmcp::ServerHandler;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::entry::{Asked, LEASE, Signs, TakingBack};
 pub(crate) use self::entry::{Entry, Handed};
-use self::entry::{LEASE, Signs};
 pub(crate) use self::name::name;
 pub(crate) use self::outcome::retold;
 use self::outcome::{End, end, repeat};
@@ -56,6 +56,7 @@ pub(crate) struct Counts {
     pub(crate) joined: AtomicU64,
     pub(crate) unknown: AtomicU64,
     pub(crate) lost: AtomicU64,
+    taking_back: TakingBack,
 }
 
 impl Counts {
@@ -85,7 +86,7 @@ pub(crate) async fn answer<H: ServerHandler>(
     let life = shared.settings.journal_life();
     let mut waited = false;
     loop {
-        match shared.sessions.store.begin_call(&call, run, LEASE, life).await {
+        match begin(&shared, call, run, life).await {
             Ok(Begun::Yours) => break,
             // What it asks a person may take longer than this request has.
             Ok(Begun::Running) if Instant::now() + LOOK_EVERY >= deadline => {
@@ -123,6 +124,22 @@ pub(crate) async fn answer<H: ServerHandler>(
         Ok(answer) => answer,
         Err(_) => unknown(&id, BROKEN),
     }
+}
+
+/// Begins a call, and leaves no trace of one that is not to be run because no answer came, or came too late.
+async fn begin<H: ServerHandler>(
+    shared: &Shared<H>,
+    call: CallName,
+    run: Run,
+    life: Duration,
+) -> Result<Begun, StoreError> {
+    let store = &shared.sessions.store;
+    let asked = Asked::of(store, call, run, &shared.journal.taking_back);
+    let begun = store.begin_call(&call, run, LEASE, life).await;
+    if begun.is_ok() {
+        asked.is_answered();
+    }
+    begun
 }
 
 /// Runs a call to its end, or to the head of an answer that comes as events, which has a task of its own.

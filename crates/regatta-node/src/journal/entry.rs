@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use regatta_store::{CallName, Holds, Run, Store, StoreError};
+use tokio::sync::Semaphore;
 
 use super::Counts;
 use super::outcome::{End, outcome};
@@ -17,6 +18,9 @@ const SIGN_EVERY: Duration = Duration::from_millis(750);
 /// Attempts to keep a result, and the pause between two.
 const KEEP_ATTEMPTS: usize = 4;
 const KEEP_PAUSE: Duration = Duration::from_millis(300);
+/// The same for runs that are taken back, and how many are at one time.
+const TAKE_BACK_ATTEMPTS: usize = 10;
+const TAKING_BACK_MAX: usize = 1000;
 
 /// A call that was begun and is not ended. Dropped as it is, it leaves one of which nothing is known.
 pub(crate) struct Entry {
@@ -37,6 +41,59 @@ pub(crate) struct Handed(Arc<Mutex<Option<Entry>>>);
 
 /// Signs that a run lives; they end when this is dropped, by a panic too: for as long as they come, repeats wait.
 pub(super) struct Signs(tokio::task::JoinHandle<()>);
+
+/// A run that was asked for and not answered: it may be written. Dropped as it is, it is taken back, because nothing ran
+/// under it; else a repeat would be told that nobody knows what became of it.
+pub(super) struct Asked(Option<(Arc<dyn Store>, CallName, Run, TakingBack)>);
+
+/// Room for runs that are taken back: their clients are not kept waiting, nor their places.
+#[derive(Clone, Debug)]
+pub(crate) struct TakingBack(Arc<Semaphore>);
+
+impl Default for TakingBack {
+    fn default() -> Self {
+        TakingBack(Arc::new(Semaphore::new(TAKING_BACK_MAX)))
+    }
+}
+
+impl Asked {
+    pub(super) fn of(store: &Arc<dyn Store>, call: CallName, run: Run, room: &TakingBack) -> Asked {
+        Asked(Some((store.clone(), call, run, room.clone())))
+    }
+
+    pub(super) fn is_answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let (Some((store, call, run, room)), Ok(runtime)) =
+            (self.0.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let Ok(permit) = room.0.try_acquire_owned() else {
+            tracing::warn!(
+                "too many calls that were not run are taken back already; a repeat is told that one is unknown"
+            );
+            return;
+        };
+        runtime.spawn(async move {
+            take_back(&*store, &call, run).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn take_back(store: &dyn Store, call: &CallName, run: Run) {
+    for _ in 0..TAKE_BACK_ATTEMPTS {
+        match store.forget_call(call, run).await {
+            Err(StoreError::Away(_)) => tokio::time::sleep(KEEP_PAUSE).await,
+            Ok(()) | Err(_) => return,
+        }
+    }
+}
 
 impl Handed {
     pub(super) fn new(entry: Entry) -> Handed {

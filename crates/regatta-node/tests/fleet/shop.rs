@@ -170,6 +170,28 @@ async fn a_call_that_is_repeated_anywhere_runs_once_and_all_get_its_result() {
 }
 
 #[tokio::test]
+async fn what_was_refused_because_the_store_did_not_answer_may_be_sent_again_though_it_did_hear() {
+    let shop = Shop::open(1).await;
+    let session = shop.nodes[0].client().initialize().await.unwrap();
+    let order = |id, number| call(id, "order", &json!({"number": number, "keep": true}));
+    // The store has every script that it takes: what it hears next it does.
+    session.post(&order(1, "A")).await.unwrap().outcome().await.unwrap().result().unwrap();
+    let message = order(2, "B");
+    shop.redis.stop();
+    let refused = session.post(&message).await.unwrap().outcome().await.unwrap();
+    assert_eq!(refused.code(), -31005, "{}", refused.message);
+    assert_eq!(refused.message["error"]["data"]["executed"], "no");
+    shop.redis.go_on();
+    let told = eventually("the store answers", Duration::from_secs(20), async || {
+        let told = session.post(&message).await.ok()?.outcome().await.ok()?;
+        (told.code() != -31005).then_some(told.message)
+    })
+    .await;
+    assert!(told["result"].is_object(), "{told}");
+    assert_eq!(shop.orders(), ["A", "B"]);
+}
+
+#[tokio::test]
 async fn the_outcome_of_a_call_whose_node_died_or_sleeps_is_told_to_be_unknown_and_it_is_not_run_again() {
     let mut shop = Shop::open(2).await;
     let session = shop.nodes[0].client().initialize().await.unwrap();

@@ -70,6 +70,16 @@ impl Server {
         self.wait_ready().await;
     }
 
+    /// Puts it to sleep: it hears everything, and does it when it wakes.
+    pub fn stop(&self) {
+        self.process.stop();
+    }
+
+    /// Wakes it.
+    pub fn go_on(&self) {
+        self.process.go_on();
+    }
+
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port

@@ -186,13 +186,17 @@ fn refused(id: &Value, why: &StoreError) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use rmcp::model::{CallToolRequestParams, CallToolResponse, ProgressNotificationParam};
+    use rmcp::service::RequestContext;
+    use rmcp::{ErrorData, RoleServer};
+
     use super::*;
 
     struct Nobody;
 
     impl ServerHandler for Nobody {}
 
-    async fn shared(factory: serve::Factory<Nobody>) -> Arc<Shared<Nobody>> {
+    async fn shared<H: ServerHandler>(factory: serve::Factory<H>) -> Arc<Shared<H>> {
         let settings = crate::settings::Settings::default();
         let store = crate::node::open(&settings).unwrap();
         let sealing = crate::sealing::Sealing::learn(&*store, crate::sealing::Company::Alone).await.unwrap();
@@ -261,6 +265,51 @@ mod tests {
             assert_eq!(told(&shared).await["error"]["code"], codes::OUTCOME_UNKNOWN);
         }
         assert_eq!(made.load(Relaxed), 1, "it is not run again");
+    }
+
+    /// Tells of its progress, and of nothing else.
+    struct Endless;
+
+    impl ServerHandler for Endless {
+        async fn call_tool(
+            &self,
+            _: CallToolRequestParams,
+            context: RequestContext<RoleServer>,
+        ) -> Result<CallToolResponse, ErrorData> {
+            let progress = ProgressNotificationParam::new(context.meta.get_progress_token().unwrap(), 0.5);
+            context.peer.notify_progress(progress).await.unwrap();
+            std::future::pending().await
+        }
+    }
+
+    /// A call of a legacy session that says something before its end.
+    fn endless_order(shared: &Shared<Endless>) -> Request {
+        let params =
+            br#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}"#;
+        let agreed = serde_json::json!({"protocolVersion": "2025-11-25", "capabilities": {}});
+        let token = shared.sessions.begin(Caller([0; 16]), params, &agreed).unwrap();
+        let (parts, ()) =
+            http::Request::post("/mcp").header(serve::SESSION, token).body(()).unwrap().into_parts();
+        let body = Bytes::from_static(
+            br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":
+            {"name":"order","_meta":{"progressToken":"p","io.regatta/idempotencyKey":"a"}}}"#,
+        );
+        Request { caller: Caller([0; 16]), parts, peek: Peek::at(&body), body }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_takes_too_long_gives_its_place_back_though_its_client_does_not_read() {
+        let shared = shared(Arc::new(|| Endless)).await;
+        let request = endless_order(&shared);
+        let place = Arc::new(shared.places.try_take().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let stay = Stay { place, clock: shared.fleet.clock(deadline), entry: None };
+        let unread = serve::one(&shared, request, stay, deadline).await;
+        assert_eq!((unread.body().size_hint().exact(), shared.places.in_flight()), (None, 1));
+        tokio::time::sleep_until(deadline + Duration::from_secs(1)).await;
+        assert_eq!(shared.places.in_flight(), 0);
+        assert_eq!(shared.places.works.number(), 1, "its last words are not read");
+        drop(unread);
     }
 
     #[tokio::test]

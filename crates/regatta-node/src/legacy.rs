@@ -399,8 +399,9 @@ impl Driven {
                 }
             }
         }
-        // The handler is done, or is stopped; its place is free.
-        drop(call);
+        // The handler is done, or is stopped; its place is free, and of a call that it did not end nothing is known from now
+        // on, however slowly its client reads.
+        drop((call, self.entry.take()));
         self.stream.end();
         let mut leaving = Box::pin(phase_reached(&mut phases, Phase::LastWords));
         while self.stream.is_read() && !self.stream.is_finished() {

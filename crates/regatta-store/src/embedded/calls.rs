@@ -27,6 +27,11 @@ pub(super) struct Call {
     result: Option<Bytes>,
 }
 
+/// Bytes of all results that take room, those whose time is over too.
+fn held(journal: &Journal) -> usize {
+    journal.held().filter_map(|call| call.result.as_ref()).map(Bytes::len).sum()
+}
+
 impl Embedded {
     fn journal(&self) -> MutexGuard<'_, Journal> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
@@ -56,8 +61,10 @@ impl Embedded {
         if journal.get(name, now).is_none_or(|call| call.run != run) {
             return Ok(Holds::No);
         }
-        let held: usize = journal.held().filter_map(|call| call.result.as_ref()).map(Bytes::len).sum();
-        if held + result.len() > RESULTS_BYTES_MAX {
+        if held(&journal) + result.len() > RESULTS_BYTES_MAX {
+            journal.expire(now);
+        }
+        if held(&journal) + result.len() > RESULTS_BYTES_MAX {
             return Err(StoreError::Full("bytes of results of calls"));
         }
         let call = Call { run, until: now, result: Some(result) };
@@ -116,5 +123,30 @@ impl Calls for Embedded {
             journal.remove(call);
         }
         ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Bounds;
+    use crate::embedded::open;
+
+    #[tokio::test]
+    async fn results_whose_time_is_over_make_room_for_others() {
+        let (store, result) = (open(None, Bounds::default()).unwrap(), Bytes::from(vec![0; CALL_RESULT_MAX]));
+        let life = Duration::from_secs(60);
+        let call = async |number, kept_for| {
+            let (name, run) = (CallName([number; 32]), Run([number; 16]));
+            assert_eq!(store.begin_call(&name, run, life, life).await, Ok(Begun::Yours));
+            store.end_call(&name, run, result.clone(), kept_for).await
+        };
+        for number in 0..64 {
+            assert_eq!(call(number, Duration::ZERO).await, Ok(Holds::Yes));
+        }
+        for number in 64..128 {
+            assert_eq!(call(number, life).await, Ok(Holds::Yes), "{number}");
+        }
+        assert!(matches!(call(128, life).await, Err(StoreError::Full(_))), "these are all remembered");
     }
 }

@@ -24,6 +24,8 @@ const KNOWN_AFTER: Duration = Duration::from_secs(2);
 /// How long the last writes to the store may take, and then the last bytes to who reads slowly.
 const LAST_WRITES_MAX: Duration = Duration::from_secs(3);
 const LAST_BYTES_MAX: Duration = Duration::from_secs(3);
+/// How long those of streams may take that ended during the last writes.
+const LAST_STREAMS_MAX: Duration = Duration::from_secs(1);
 
 /// SIGTERM and SIGINT.
 pub(crate) struct Signals {
@@ -96,20 +98,22 @@ pub(crate) async fn leave<H: ServerHandler>(shared: &Shared<H>, outside: Outside
     }
 }
 
-/// Writes down what clients may come back for.
+/// Writes down what clients may come back for. What is written already waits for nobody: who does not read, or does not send
+/// what it began to, can keep a request from its end.
 async fn last_writes<H: ServerHandler>(shared: &Shared<H>) {
     let works = &shared.places.works;
-    let written = async {
-        works.all_done().await;
+    let keep = async || {
         if shared.fleet.post.is_shared {
             shared.fleet.streams.keep_all().await;
         }
     };
-    if tokio::time::timeout(LAST_WRITES_MAX, written).await.is_err() {
-        tracing::warn!(
-            running = works.number(),
-            "not all that clients may come back for could be written down"
-        );
+    let all = async { futures_util::join!(works.all_done(), keep()) };
+    if tokio::time::timeout(LAST_WRITES_MAX, all).await.is_err() {
+        tracing::warn!(running = works.number(), "leaving although requests still run that nobody ends");
+    }
+    // Those that ended meanwhile.
+    if tokio::time::timeout(LAST_STREAMS_MAX, keep()).await.is_err() {
+        tracing::warn!("not all that clients may come back for could be written down");
     }
 }
 

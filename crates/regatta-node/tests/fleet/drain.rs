@@ -190,6 +190,24 @@ async fn what_a_slow_reader_has_not_read_when_its_node_leaves_it_reads_at_anothe
 }
 
 #[tokio::test]
+async fn who_does_not_send_what_it_began_to_does_not_keep_others_streams_from_the_store() {
+    let mut pair = Pair::start("mirror", &PATIENT).await;
+    let answer = pair.session[0].call_with_progress("steps", steps(3, 0, 10), json!("p")).await.unwrap();
+    let events = answer.events().rest().await.unwrap();
+    let first = events.first().and_then(|event| event.id.clone()).unwrap();
+    let mut half = TcpStream::connect(("127.0.0.1", pair.leaving.port)).await.unwrap();
+    let head = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                accept: application/json, text/event-stream\r\ncontent-length: 100\r\n\r\n{";
+    half.write_all(head.as_bytes()).await.unwrap();
+    pair.leaving.running(1).await;
+    pair.hurry().await;
+    assert!(pair.leaving.process.exit_within(SOON).await.success());
+    let (steps, result) = told(&pair.rest_elsewhere(&first).await);
+    assert_eq!(steps, [1, 2, 3]);
+    assert_eq!(result["result"]["content"][0]["text"], "done", "{result}");
+}
+
+#[tokio::test]
 async fn a_second_signal_is_the_deadline_and_calls_of_both_eras_are_answered() {
     let mut pair = Pair::start("mirror", &PATIENT).await;
     let (legacy, modern) = (pair.session[0].clone(), pair.leaving.client().modern());

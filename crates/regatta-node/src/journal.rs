@@ -137,7 +137,7 @@ async fn begin<H: ServerHandler>(
     let asked = Asked::of(store, call, run, &shared.journal.taking_back);
     let begun = store.begin_call(&call, run, LEASE, life).await;
     if begun.is_ok() {
-        asked.is_answered();
+        asked.answered();
     }
     begun
 }

@@ -61,7 +61,7 @@ impl Asked {
         Asked(Some((store.clone(), call, run, room.clone())))
     }
 
-    pub(super) fn is_answered(mut self) {
+    pub(super) fn answered(mut self) {
         self.0 = None;
     }
 }

@@ -77,6 +77,7 @@ mod node;
 mod opened;
 mod places;
 mod post;
+mod pump;
 mod questions;
 mod registry;
 mod resume;

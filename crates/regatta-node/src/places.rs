@@ -1,7 +1,7 @@
 //! Places for requests: so many run, so many wait, and one more is refused or waits on its connection.
 //!
-//! Stands between the connection and everything that costs. A place is held until the last byte of the answer. Whoever waits
-//! or has a place is work that a drain waits for.
+//! Stands between the connection and everything that costs. A place is held until the last byte of the answer, and no longer
+//! than its request may take. Whoever waits or has a place is work that a drain waits for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};

@@ -36,6 +36,7 @@ use crate::given::Given;
 use crate::legacy::{At, Stay};
 use crate::places::{NoPlace, Place, Places};
 use crate::post::Letter;
+use crate::pump::pumped;
 use crate::resume::Rest;
 use crate::sealing::{Closed, now_s};
 use crate::session::{Refused, Session, Sessions};
@@ -179,7 +180,7 @@ async fn mcp<H: ServerHandler>(shared: Arc<Shared<H>>, request: Request<Incoming
         Some(room) => Held::new(body, room).until(leaving(shared.fleet.drain.phases())).boxed(),
         // Nothing of it is to come from the handler.
         None if body.size_hint().exact().is_some() => Held::new(body, place).boxed(),
-        None => Held::new(body, place).until(last_word).boxed(),
+        None => pumped(body, place, last_word),
     })
 }
 

@@ -13,10 +13,10 @@ use regatta_testkit::redis::Server;
 use regatta_testkit::sse::{Event, Parser};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::Running;
 use crate::front::Front;
+use crate::{Running, unread};
 
 const SOON: Duration = Duration::from_secs(30);
 /// What `-31001` means: docs/errors.md.
@@ -144,23 +144,12 @@ async fn a_call_whose_client_went_away_runs_to_its_end_and_its_result_waits_in_t
     assert_eq!(result["result"]["content"][0]["text"], "done", "{result}");
 }
 
-/// What came of a call of `steps` over a connection whose client reads as it likes: HTTP/1.0, so that the body is not framed.
+/// What came of a call of `steps` in a session, over a connection whose client reads as it likes.
 async fn slowly(node: &Running, session: &Session, arguments: &Value) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut socket = socket.connect(([127, 0, 0, 1], node.port).into()).await.unwrap();
     let params = json!({"name": "steps", "arguments": arguments, "_meta": {"progressToken": "p"}});
-    let body = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).to_string();
-    let head = format!(
-        "POST /mcp HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         accept: application/json, text/event-stream\r\nmcp-session-id: {}\r\nmcp-protocol-version: {}\r\n\
-         content-length: {}\r\n\r\n{body}",
-        session.id,
-        session.version,
-        body.len()
-    );
-    socket.write_all(head.as_bytes()).await.unwrap();
-    socket
+    let message = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    let headers = [("mcp-session-id", &*session.id), ("mcp-protocol-version", &*session.version)];
+    unread(node, &headers, &message).await
 }
 
 /// All whole events behind the head of an answer.

@@ -22,6 +22,8 @@ use regatta_testkit::redis::Server;
 
 use regatta_testkit::{Client, Gateway, Process, eventually};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// What was built beside this test, which is in `deps`.
 fn built(name: &str) -> String {
@@ -82,6 +84,22 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Sends a message over a connection that nobody reads so far: HTTP/1.0, so that the answer's body is not framed.
+async fn unread(node: &Running, headers: &[(&str, &str)], message: &Value) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut socket = socket.connect(([127, 0, 0, 1], node.port).into()).await.expect("the node is there");
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let body = message.to_string();
+    let head = format!(
+        "POST /mcp HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.expect("the node listens");
+    socket
 }
 
 fn text(result: &Value) -> &str {
@@ -148,6 +166,31 @@ async fn progress_comes_as_events_and_a_handler_without_an_end_is_given_up() {
     let slow = session.call("slow", json!({})).await.unwrap();
     assert_eq!(slow.message["error"]["code"], json!(-31001));
     assert_eq!(node.client().modern().call("progress", json!({})).await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_modern_client_that_does_not_read_holds_its_place_no_longer_than_its_call_may_take() {
+    let few = [
+        ("REGATTA_NODE_CONCURRENT_MAX", "1"),
+        ("REGATTA_NODE_QUEUE_MAX", "0"),
+        ("REGATTA_NODE_REQUEST_TIMEOUT_MS", "1000"),
+    ];
+    let node = Running::start("mirror", free_port(), &few).await;
+    let meta = json!({"progressToken": "p", "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {}});
+    // More than fits into the buffers of a connection that nobody reads.
+    let params = json!({"name": "steps", "arguments": {"number": 2000, "bytes": 20_000}, "_meta": meta});
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    let headers =
+        [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "steps")];
+    let mut socket = unread(&node, &headers, &message).await;
+    node.running(1).await;
+    node.running(0).await;
+    assert_eq!(node.client().modern().call("client", json!({})).await.unwrap().status, StatusCode::OK);
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer.matches("-31001").count(), 1, "it is told that nobody knows what became of its call");
 }
 
 #[tokio::test]

@@ -26,8 +26,8 @@ use rmcp::ServerHandler;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use self::entry::{Asked, LEASE, Signs, TakingBack};
 pub(crate) use self::entry::{Entry, Handed};
+use self::entry::{LEASE, Signs, TakingBack, Unanswered};
 pub(crate) use self::name::name;
 pub(crate) use self::outcome::retold;
 use self::outcome::{End, end, repeat};
@@ -134,10 +134,10 @@ async fn begin<H: ServerHandler>(
     life: Duration,
 ) -> Result<Begun, StoreError> {
     let store = &shared.sessions.store;
-    let asked = Asked::of(store, call, run, &shared.journal.taking_back);
+    let unanswered = Unanswered::of(store, call, run, &shared.journal.taking_back);
     let begun = store.begin_call(&call, run, LEASE, life).await;
     if begun.is_ok() {
-        asked.answered();
+        unanswered.answered();
     }
     begun
 }

@@ -44,7 +44,7 @@ pub(super) struct Signs(tokio::task::JoinHandle<()>);
 
 /// A run that was asked for and not answered: it may be written. Dropped as it is, it is taken back, because nothing ran
 /// under it; else a repeat would be told that nobody knows what became of it.
-pub(super) struct Asked(Option<(Arc<dyn Store>, CallName, Run, TakingBack)>);
+pub(super) struct Unanswered(Option<(Arc<dyn Store>, CallName, Run, TakingBack)>);
 
 /// Room for runs that are taken back: their clients are not kept waiting, nor their places.
 #[derive(Clone, Debug)]
@@ -56,9 +56,9 @@ impl Default for TakingBack {
     }
 }
 
-impl Asked {
-    pub(super) fn of(store: &Arc<dyn Store>, call: CallName, run: Run, room: &TakingBack) -> Asked {
-        Asked(Some((store.clone(), call, run, room.clone())))
+impl Unanswered {
+    pub(super) fn of(store: &Arc<dyn Store>, call: CallName, run: Run, room: &TakingBack) -> Unanswered {
+        Unanswered(Some((store.clone(), call, run, room.clone())))
     }
 
     pub(super) fn answered(mut self) {
@@ -66,7 +66,7 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for Unanswered {
     fn drop(&mut self) {
         let (Some((store, call, run, room)), Ok(runtime)) =
             (self.0.take(), tokio::runtime::Handle::try_current())

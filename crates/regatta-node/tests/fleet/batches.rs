@@ -188,7 +188,7 @@ async fn calls_that_are_taken_back_before_their_turn_are_not_even_begun_where_no
     let file = directory.path().join("orders");
     let node = Running::start("shop", free_port(), &[("SHOP_ORDERS", file.to_str().unwrap())]).await;
     let session = old(&node).await;
-    let batch = (1..=16).map(|id| order(id, &format!("order-{id}"), 1500)).collect();
+    let batch = (1..=16).map(|id| order(id, &format!("order-{id}"), 3000)).collect();
     let stream = session.post(&Value::Array(batch)).await.unwrap();
     eventually("the first is placed", SOON, async || (orders(&file) == ["order-1"]).then_some(())).await;
     let taken = (2..=16).map(

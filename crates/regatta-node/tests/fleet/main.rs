@@ -173,7 +173,7 @@ async fn a_modern_client_that_does_not_read_holds_its_place_no_longer_than_its_c
     let few = [
         ("REGATTA_NODE_CONCURRENT_MAX", "1"),
         ("REGATTA_NODE_QUEUE_MAX", "0"),
-        ("REGATTA_NODE_REQUEST_TIMEOUT_MS", "1000"),
+        ("REGATTA_NODE_REQUEST_TIMEOUT_MS", "4000"),
     ];
     let node = Running::start("mirror", free_port(), &few).await;
     let meta = json!({"progressToken": "p", "io.modelcontextprotocol/protocolVersion": "2026-07-28",

@@ -38,8 +38,16 @@ fn small() -> Bounds {
     Bounds { log_bytes_max: 64 << 10, ..Bounds::default() }
 }
 
+/// Opens a directory that its last store has let go of. A child that another test starts has a copy of every open file from its
+/// fork to its exec, and so of the lock: that is waited out.
 fn open_at(dir: &Path, bounds: Bounds) -> Embedded {
-    open_with_clock(Some(dir), bounds, TestClock::new().clock()).expect("the directory is free")
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match open_with_clock(Some(dir), bounds, TestClock::new().clock()) {
+            Err(OpenError::Held(_)) if std::time::Instant::now() < end => std::thread::yield_now(),
+            opened => return opened.expect("the directory is free"),
+        }
+    }
 }
 
 fn session(number: u32) -> Uuid16 {

@@ -1,6 +1,8 @@
 //! The answer of a modern call that comes as events: they are handed on as they come, the response once the journal has it.
 //!
-//! The call runs to its end here, whoever reads. Streams of legacy calls have a task of their own (`legacy.rs`).
+//! The call runs to its end here, whoever reads: a client that leaves cancels it, which a request that cannot be cancelled may
+//! ignore (2026-07-28 basic/patterns/cancellation, *Behavior Requirements*). Streams of legacy calls have a task of their own
+//! (`legacy.rs`).
 
 use std::pin::Pin;
 use std::sync::Arc;

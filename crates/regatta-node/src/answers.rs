@@ -133,10 +133,10 @@ pub(crate) fn events(frames: impl Stream<Item = Bytes> + Send + Sync + 'static) 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Apart;
 
-/// Ends a body early: with a last frame, or with none.
-type Early = Pin<Box<dyn Future<Output = Option<Bytes>> + Send + Sync>>;
+/// Ends a body early.
+type Early = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// A body that holds its place, and that may end early: dropping what is inside then cancels the handler.
+/// A body that holds its place, and that may end early.
 pub(crate) struct Held {
     inner: Option<AnswerBody>,
     early: Option<Early>,
@@ -148,11 +148,8 @@ impl Held {
         Held { inner: Some(inner), early: None, _place: place }
     }
 
-    /// Ends when `early` does, with what it gives.
-    pub(crate) fn until(
-        mut self,
-        early: impl Future<Output = Option<Bytes>> + Send + Sync + 'static,
-    ) -> Held {
+    /// Ends when `early` does, without a word.
+    pub(crate) fn until(mut self, early: impl Future<Output = ()> + Send + Sync + 'static) -> Held {
         self.early = Some(Box::pin(early));
         self
     }
@@ -176,10 +173,10 @@ impl Body for Held {
             Poll::Pending => {}
         }
         if let Some(early) = &mut self.early
-            && let Poll::Ready(last) = early.as_mut().poll(context)
+            && early.as_mut().poll(context).is_ready()
         {
             (self.inner, self.early) = (None, None);
-            return Poll::Ready(last.map(|last| Ok(Frame::data(last))));
+            return Poll::Ready(None);
         }
         Poll::Pending
     }

@@ -114,6 +114,7 @@ fn ceilings(all: &Settings, cores: usize) -> Vec<Rule> {
         ("request_bytes_max", all.request_bytes_max as u64, 1 << 30),
         ("request_timeout_ms", all.request_timeout_ms, DAY_S * 1000),
         ("keep_alive_s", all.keep_alive_s, DAY_S),
+        ("write_timeout_s", all.write_timeout_s, DAY_S),
         ("drain_s", all.drain_s, DAY_S),
         ("answer_timeout_s", all.answer_timeout_s, LIFETIME_MAX.as_secs()),
         ("session_ttl_s", all.session_ttl_s, 365 * DAY_S),
@@ -144,6 +145,7 @@ fn floors(all: &Settings) -> Vec<Rule> {
             "answer_timeout_s is 0: no client could answer in time; parked_max = 0 lets no call ask"
                 .to_owned(),
         ),
+        (all.write_timeout_s == 0, "write_timeout_s is 0: no client could read an answer in time".to_owned()),
         (all.heartbeat_ms == 0, "heartbeat_ms is 0: the store would be flooded".to_owned()),
         (all.journal_ttl_s < 60, "journal_ttl_s is below 60: repeats could run a call twice".to_owned()),
         (all.session_ttl_s == 0, "session_ttl_s is 0: no session would keep anything".to_owned()),

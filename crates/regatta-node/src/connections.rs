@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::bound::BUFFER_MAX;
 use crate::drain::{Phase, phase_reached};
 use crate::serve::{self, Shared};
+use crate::stall::Unstalled;
 
 /// How long a connection that is taken while the node drains may be silent: it is there for one request.
 const LATE_SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -104,6 +105,8 @@ async fn serve_one<H: ServerHandler>(
         Phase::Serving | Phase::Notice => (shared.settings.keep_alive_s > 0, silence),
         Phase::Draining | Phase::Closed | Phase::LastWords | Phase::Over => (false, LATE_SILENCE_MAX),
     };
+    let patience = Duration::from_secs(shared.settings.write_timeout_s);
+    let socket = Unstalled::new(socket, patience, shared.stalled.clone());
     let service = service_fn(move |request| serve::answer(shared.clone(), request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

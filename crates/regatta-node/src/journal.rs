@@ -216,6 +216,7 @@ mod tests {
             ready: true.into(),
             answered: AtomicU64::new(0),
             timed_out: AtomicU64::new(0),
+            stalled: Arc::default(),
             tools: Tools { once: ["order".to_owned()].into() },
             journal: Arc::default(),
             settings,

@@ -87,6 +87,7 @@ mod session;
 mod settings;
 mod shell;
 mod special;
+mod stall;
 mod standing;
 mod streams;
 mod transport;

@@ -224,6 +224,7 @@ impl Node {
             ready: AtomicBool::new(true),
             answered: AtomicU64::new(0),
             timed_out: AtomicU64::new(0),
+            stalled: Arc::default(),
             tools: self.tools,
             journal: Arc::default(),
             settings,

@@ -67,6 +67,8 @@ pub(crate) struct Shared<H: ServerHandler> {
     pub(crate) ready: AtomicBool,
     pub(crate) answered: AtomicU64,
     pub(crate) timed_out: AtomicU64,
+    /// Connections that were closed because their clients did not read.
+    pub(crate) stalled: Arc<AtomicU64>,
     pub(crate) tools: journal::Tools,
     pub(crate) journal: Arc<journal::Counts>,
 }
@@ -221,9 +223,8 @@ pub(crate) async fn one<H: ServerHandler>(
 }
 
 /// Ends with no word, when the node says its last.
-async fn leaving(mut phases: Phases) -> Option<Bytes> {
+async fn leaving(mut phases: Phases) {
     phase_reached(&mut phases, Phase::LastWords).await;
-    None
 }
 
 /// A place for what stands; `None`: it does not.
@@ -433,6 +434,7 @@ fn metrics<H: ServerHandler>(shared: &Shared<H>) -> String {
         ("refused_total", "counter", places.refused()),
         ("answered_total", "counter", shared.answered.load(Relaxed)),
         ("timed_out_total", "counter", shared.timed_out.load(Relaxed)),
+        ("stalled_total", "counter", shared.stalled.load(Relaxed)),
         ("journal_kept_total", "counter", shared.journal.kept.load(Relaxed)),
         ("journal_joined_total", "counter", shared.journal.joined.load(Relaxed)),
         ("journal_unknown_total", "counter", shared.journal.unknown.load(Relaxed)),

@@ -103,6 +103,9 @@ pub struct Settings {
     pub streams_max: usize,
     /// How long a connection may be silent between requests, at most a day; 0: one request each.
     pub keep_alive_s: u64,
+    /// How long a client may read nothing of an answer that waits for it, 1 to a day's seconds; then its connection is closed. A
+    /// stream without news has nothing that waits.
+    pub write_timeout_s: u64,
     /// How long what is kept of a session (its log level, its subscriptions, the data of tools) and of a handle stays after its
     /// last use, at most a year; not below `request_timeout_ms`.
     pub session_ttl_s: u64,
@@ -148,6 +151,7 @@ impl Default for Settings {
             parked_max: 1000,
             streams_max: 10_000,
             keep_alive_s: 75,
+            write_timeout_s: 30,
             session_ttl_s: 3600,
             journal_ttl_s: 3600,
             store_url: String::new(),
@@ -209,6 +213,7 @@ impl Settings {
         take("PARKED_MAX", &mut number(&mut all.parked_max));
         take("STREAMS_MAX", &mut number(&mut all.streams_max));
         take("KEEP_ALIVE_S", &mut number(&mut all.keep_alive_s));
+        take("WRITE_TIMEOUT_S", &mut number(&mut all.write_timeout_s));
         take("SESSION_TTL_S", &mut number(&mut all.session_ttl_s));
         take("JOURNAL_TTL_S", &mut number(&mut all.journal_ttl_s));
         take("HEARTBEAT_MS", &mut number(&mut all.heartbeat_ms));
@@ -290,7 +295,7 @@ mod tests {
     use super::*;
 
     /// Every setting: in the file, and in the environment.
-    const EVERY: [(&str, &str, &str); 29] = [
+    const EVERY: [(&str, &str, &str); 30] = [
         ("address", "\"0.0.0.0:1\"", "0.0.0.0:1"),
         ("url", "\"http://a/mcp\"", "http://a/mcp"),
         ("node_id", "\"n-1\"", "n-1"),
@@ -312,6 +317,7 @@ mod tests {
         ("parked_max", "7", "7"),
         ("streams_max", "7", "7"),
         ("keep_alive_s", "7", "7"),
+        ("write_timeout_s", "7", "7"),
         ("session_ttl_s", "7", "7"),
         ("journal_ttl_s", "77", "77"),
         ("store_url", "\"redis://a\"", "redis://a"),

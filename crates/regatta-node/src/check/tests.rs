@@ -64,6 +64,8 @@ fn each_number_that_is_too_small_or_too_large_is_refused() {
             (|all| all.request_bytes_max = usize::MAX, "request_bytes_max is over"),
             (|all| all.request_timeout_ms = 0, "request_timeout_ms is 0"),
             (|all| all.keep_alive_s = u64::MAX, "keep_alive_s is over"),
+            (|all| all.write_timeout_s = u64::MAX, "write_timeout_s is over"),
+            (|all| all.write_timeout_s = 0, "write_timeout_s is 0"),
             (|all| all.drain_s = u64::MAX, "drain_s is over"),
             (|all| all.answer_timeout_s = 0, "answer_timeout_s is 0"),
             (|all| all.heartbeat_ms = 60_001, "heartbeat_ms is over"),

@@ -10,6 +10,7 @@ mod gateway;
 mod kills;
 mod sharded;
 mod shop;
+mod slow;
 mod trips;
 
 use std::process::Command;

@@ -185,18 +185,19 @@ fn refused(id: &Value, why: &StoreError) -> Answer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rmcp::model::{CallToolRequestParams, CallToolResponse, ProgressNotificationParam};
     use rmcp::service::RequestContext;
     use rmcp::{ErrorData, RoleServer};
 
     use super::*;
 
-    struct Nobody;
+    pub(crate) struct Nobody;
 
     impl ServerHandler for Nobody {}
 
-    async fn shared<H: ServerHandler>(factory: serve::Factory<H>) -> Arc<Shared<H>> {
+    /// All that a node without a store has.
+    pub(crate) async fn shared<H: ServerHandler>(factory: serve::Factory<H>) -> Arc<Shared<H>> {
         let settings = crate::settings::Settings::default();
         let store = crate::node::open(&settings).unwrap();
         let sealing = crate::sealing::Sealing::learn(&*store, crate::sealing::Company::Alone).await.unwrap();

@@ -29,6 +29,8 @@ const LOOK_MAX: Duration = Duration::from_millis(250);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A stream that its owner does not know is looked for so long; an owner that cannot be seen has so long to come back.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(4);
+const GONE: &str = "the node that ran this call is gone, or does not know it any more";
+const NOT_KEPT: &str = "what this call said was not kept, or was too much to be";
 /// Events read at once.
 const EVENTS_MAX: usize = 64;
 
@@ -55,6 +57,8 @@ enum Look {
     Nothing,
     /// Nobody has it.
     Lost,
+    /// It is over, and what was to come was more than the store keeps.
+    Dropped,
 }
 
 impl Rest {
@@ -100,7 +104,8 @@ impl Rest {
                 Look::Nothing if begun.elapsed() < self.patience && seen.elapsed() < UNKNOWN_AFTER => {}
                 // Its owner may be writing it down.
                 Look::Lost if begun.elapsed() < UNKNOWN_AFTER => {}
-                Look::Nothing | Look::Lost => return Some(self.last_word().await),
+                Look::Nothing | Look::Lost => return Some(self.last_word(GONE).await),
+                Look::Dropped => return Some(self.last_word(NOT_KEPT).await),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_MAX);
@@ -145,6 +150,8 @@ impl Rest {
                 let is_all = self.next >= held.next;
                 match (events.is_empty(), held.course) {
                     (true, Course::Open) => Look::Nothing,
+                    // Or the store lost it, and was told of the end alone.
+                    (true, Course::Ended) if self.next != held.next => Look::Dropped,
                     (_, Course::Ended) if is_all => Look::Events(events, Course::Ended),
                     (_, Course::Ended | Course::Open) => Look::Events(events, Course::Open),
                 }
@@ -155,12 +162,9 @@ impl Rest {
         }
     }
 
-    /// What is told of a call whose stream nobody has.
-    async fn last_word(&self) -> (Vec<Bytes>, Course) {
-        let text = self.kept().await.unwrap_or_else(|| {
-            let why = "the node that ran this call is gone, or does not know it any more";
-            unknown_text(&self.id, why).into_bytes()
-        });
+    /// What is told of a call whose rest nobody has.
+    async fn last_word(&self, why: &str) -> (Vec<Bytes>, Course) {
+        let text = self.kept().await.unwrap_or_else(|| unknown_text(&self.id, why).into_bytes());
         (vec![event_with_id(&self.ids.of(self.next), &text)], Course::Ended)
     }
 
@@ -169,5 +173,47 @@ impl Rest {
         let Of::Call { call: Some(call), .. } = &self.ids.of else { return None };
         let kept = self.post.store.result_of_call(&CallName(*call)).await.ok()??;
         retold(&self.id, &kept).map(|(_, text)| text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use regatta_store::{SpilledEvent, Uuid16};
+
+    use super::*;
+    use crate::caller::Caller;
+    use crate::journal::tests::{Nobody, shared};
+
+    #[tokio::test]
+    async fn who_comes_back_for_what_was_not_kept_is_told_so_once() {
+        let shared = shared(Arc::new(|| Nobody)).await;
+        // More than the store keeps of a stream; and one that the store lost, all but its end.
+        let large = SpilledEvent { sequence: 1, bytes: Bytes::from(vec![b' '; 5 << 20]) };
+        for (number, events, next) in [(2, vec![large], 1), (3, Vec::new(), 3)] {
+            let (fleet, session) = (&shared.fleet, [1; 16]);
+            let name = StreamName { session: Uuid16(session), number };
+            fleet.post.store.spill(name, events, Course::Ended).await.unwrap();
+            let of = Of::Call { owner: fleet.post.own.0, number, id: Value::from(7), call: None };
+            let rest = Rest {
+                streams: fleet.streams.clone(),
+                post: fleet.post.clone(),
+                owner: fleet.post.own,
+                name,
+                id: Value::from(7),
+                ids: Ids { sessions: shared.sessions.clone(), caller: Caller([0; 16]), session, of },
+                next,
+                patience: fleet.patience,
+                phases: fleet.drain.phases(),
+                _room: Arc::new(fleet.room.clone().try_acquire_owned().unwrap()),
+            };
+            let told: Vec<Bytes> = rest.frames().collect().await;
+            let [told] = &told[..] else { panic!("one event: {told:?}") };
+            let told = std::str::from_utf8(told).unwrap();
+            assert!(
+                told.contains("-31001") && told.contains("\"id\":7") && told.contains("not kept"),
+                "{told}"
+            );
+        }
     }
 }

@@ -54,10 +54,6 @@ impl Settings {
         told([
             (waits_in_vain, "queue_wait_max_ms is set, but queue_max is 0: nothing waits".to_owned()),
             (
-                self.streams_max > self.connections_max,
-                "streams_max is over connections_max: so many can never stand".to_owned(),
-            ),
-            (
                 self.session_ttl_s < self.answer_timeout_s,
                 "session_ttl_s is below answer_timeout_s: data of a session can be gone when its client answers"
                     .to_owned(),
@@ -236,6 +232,12 @@ fn connections(all: &Settings) -> Vec<Rule> {
         (
             all.connections_max < all.concurrent_max,
             "connections_max is below concurrent_max: the places could never be filled".to_owned(),
+        ),
+        (
+            all.connections_max >= all.concurrent_max && all.streams_max > beside,
+            format!(
+                "streams_max is over {beside}, connections_max without concurrent_max: streams could take the connections of calls"
+            ),
         ),
         (
             all.when_full == WhenFull::Refuse && all.queue_max > beside,

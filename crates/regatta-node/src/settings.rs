@@ -99,7 +99,8 @@ pub struct Settings {
     pub answer_timeout_s: u64,
     /// Questions to clients that wait for their answers, of all calls; one more fails at its handler. 0: no call may ask.
     pub parked_max: usize,
-    /// Standing streams, resumed streams and subscriptions at the same time; one more gets 503. 0: none.
+    /// Standing streams, resumed streams and subscriptions at the same time; one more gets 503. With `concurrent_max` at most
+    /// `connections_max`: each holds its connection. 0: none.
     pub streams_max: usize,
     /// How long a connection may be silent between requests, at most a day; 0: one request each.
     pub keep_alive_s: u64,
@@ -149,7 +150,7 @@ impl Default for Settings {
             request_timeout_ms: 5000,
             answer_timeout_s: 600,
             parked_max: 1000,
-            streams_max: 10_000,
+            streams_max: 8000,
             keep_alive_s: 75,
             write_timeout_s: 30,
             session_ttl_s: 3600,

@@ -64,6 +64,7 @@ mod connections;
 mod data;
 mod door;
 mod drain;
+mod environment;
 mod event_id;
 mod fleet;
 mod given;

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::caller::Callers;
 use crate::connections::Connections;
+use crate::environment;
 use crate::fleet::{self, Fleet};
 use crate::journal::Tools;
 use crate::keeping::Keeping;
@@ -153,7 +154,11 @@ impl Node {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         let runtime = runtime.map_err(|why| format!("the threads cannot be started: {why}"))?;
-        settings.oddities().iter().for_each(|odd| tracing::warn!("{odd}"));
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        });
+        let odd = settings.oddities().into_iter().chain(environment::overlooked(environment));
+        odd.for_each(|odd| tracing::warn!("{odd}"));
         let ended = runtime.block_on(self.serve(settings, factory));
         // A handler that holds a thread does not hold up the end.
         runtime.shutdown_background();

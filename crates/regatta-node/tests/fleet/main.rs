@@ -238,6 +238,21 @@ async fn nonsense_is_refused_at_the_start_a_line_for_each_complaint() {
 }
 
 #[tokio::test]
+async fn a_mistyped_setting_of_the_environment_is_told_and_what_kubernetes_puts_there_is_not() {
+    let more = [("REGATTA_NODE_STREAM_MAX", "0"), ("REGATTA_NODE_PORT", "tcp://10.0.0.1:3000")];
+    let node = Running::start("mirror", free_port(), &more).await;
+    let warned = || {
+        let lines = node.process.stderr();
+        lines.into_iter().filter(|line| line.contains("in the environment")).collect::<Vec<_>>()
+    };
+    let told = eventually("it is told", Duration::from_secs(10), async || {
+        Some(warned()).filter(|told| !told.is_empty())
+    })
+    .await;
+    assert!(told.len() == 1 && told[0].contains("REGATTA_NODE_STREAMS_MAX is one"), "{told:?}");
+}
+
+#[tokio::test]
 async fn what_was_read_is_refused_under_its_id() {
     let node = Running::start("mirror", free_port(), &[("REGATTA_NODE_STREAMS_MAX", "0")]).await;
     let listens = json!({"notifications": {"toolsListChanged": true}});

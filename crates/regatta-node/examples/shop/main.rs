@@ -40,11 +40,18 @@ async fn pause(arguments: &JsonObject) {
     tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
 }
 
-/// One write, so that a line is there or is not.
+/// Bytes of an order in the file. A kill stops a write at the end of a page, if anywhere; no record of this size lies across one,
+/// so that each is there or is not.
+const RECORD: usize = 64;
+
 fn place_order(number: &str, items: &[String]) -> std::io::Result<()> {
+    let record = format!("{:<width$}\n", format!("{number} {}", items.len()), width = RECORD - 1);
+    if record.len() > RECORD {
+        return Err(std::io::Error::other("the number is too long"));
+    }
     let file = std::env::var("SHOP_ORDERS").unwrap_or_else(|_| "orders.txt".to_owned());
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
-    file.write_all(format!("{number} {}\n", items.join(",")).as_bytes())
+    file.write_all(record.as_bytes())
 }
 
 async fn call(

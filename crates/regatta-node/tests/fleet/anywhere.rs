@@ -9,7 +9,7 @@ use regatta_testkit::process::free_port;
 use regatta_testkit::redis::Server;
 use serde_json::{Value, json};
 
-use crate::{Running, text};
+use crate::{Running, response, text};
 
 const WATCHED: &str = "test://watched-resource";
 
@@ -49,16 +49,6 @@ async fn question(events: &mut Events) -> (Value, String) {
 
 fn filled_in() -> Value {
     json!({"action": "accept", "content": {"username": "ann", "email": "a@example"}})
-}
-
-async fn response(mut events: Events) -> Value {
-    while let Some(event) = events.next().await.unwrap() {
-        let message = event.json();
-        if message["result"].is_object() || message["error"].is_object() {
-            return message;
-        }
-    }
-    panic!("the stream ended without a response");
 }
 
 async fn accepted(answer: Answer) {

@@ -6,9 +6,9 @@ use regatta_testkit::client::{Events, Modern, Outcome, Session};
 use regatta_testkit::eventually;
 use serde_json::{Value, json};
 
-use crate::Running;
 use crate::gateway::{SOON, Town};
 use crate::shop::Shop;
+use crate::{Running, response};
 
 /// What `-31001` means: docs/errors.md.
 const UNKNOWN: i64 = -31001;
@@ -33,16 +33,6 @@ async fn answer(session: &Session, id: &Value) {
     let answer = session.answer(id, address()).await.unwrap();
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     answer.bytes().await.unwrap();
-}
-
-async fn response(mut events: Events) -> Value {
-    while let Some(event) = events.next().await.unwrap() {
-        let message = event.json();
-        if message["result"].is_object() || message["error"].is_object() {
-            return message;
-        }
-    }
-    panic!("the stream ended without a response");
 }
 
 /// Returns when a call waits at this node for another's result: until then, that call runs.
@@ -271,16 +261,7 @@ async fn the_progress_of_a_modern_call_comes_while_it_runs_and_a_repeat_gets_its
 
 /// Which node ran the only call so far.
 async fn maker(town: &Town) -> usize {
-    eventually("a node counted the call", SOON, async || {
-        for (at, node) in town.nodes.iter().enumerate() {
-            let told = node.get("/metrics").await?;
-            if told.contains("regatta_node_tool_seconds_count{tool=\"checkout\"} 1") {
-                return Some(at);
-            }
-        }
-        None
-    })
-    .await
+    town.told_by("a node counted the call", "regatta_node_tool_seconds_count{tool=\"checkout\"} 1").await
 }
 
 #[tokio::test]

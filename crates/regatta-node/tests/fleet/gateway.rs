@@ -61,10 +61,14 @@ impl Town {
 
     /// The node that runs something now.
     async fn busy(&self) -> usize {
-        eventually("a node is busy", SOON, async || {
+        self.told_by("a node is busy", "regatta_node_in_flight 1").await
+    }
+
+    /// The first node of whose metrics `metric` is one, once there is one.
+    pub async fn told_by(&self, what: &str, metric: &str) -> usize {
+        eventually(what, SOON, async || {
             for (at, node) in self.nodes.iter().enumerate() {
-                let answer = node.get("/metrics").await?;
-                if answer.contains("regatta_node_in_flight 1") {
+                if node.get("/metrics").await?.contains(metric) {
                     return Some(at);
                 }
             }

@@ -17,6 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use http::StatusCode;
+use regatta_testkit::client::Events;
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::process::free_port;
 use regatta_testkit::redis::Server;
@@ -101,6 +102,17 @@ async fn unread(node: &Running, headers: &[(&str, &str)], message: &Value) -> Tc
     );
     socket.write_all(head.as_bytes()).await.expect("the node listens");
     socket
+}
+
+/// The response that a stream comes to.
+async fn response(mut events: Events) -> Value {
+    while let Some(event) = events.next().await.unwrap() {
+        let message = event.json();
+        if message["result"].is_object() || message["error"].is_object() {
+            return message;
+        }
+    }
+    panic!("the stream ended without a response");
 }
 
 fn text(result: &Value) -> &str {

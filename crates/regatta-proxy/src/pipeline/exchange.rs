@@ -5,6 +5,7 @@
 //! is gone is re-homed first. It owns all it needs, so that it can outlive the connection it came on.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -397,7 +398,9 @@ impl Errand {
         };
         let bounds = &self.server.server.call;
         let patience = Patience { time: bounds.request_timeout, arming };
-        let sending = self.unless_lost(view, forward::send(view, &self.headers, upward, bounds, patience));
+        // Pinned once: a future that is handed on by value takes its size again at each hand.
+        let mut sending = pin!(forward::send(view, &self.headers, upward, bounds, patience));
+        let sending = self.unless_lost(view, sending.as_mut());
         let sent = match self.era {
             // A legacy call has a stream by the time a drain ends, and its last words are said there.
             Era::Legacy => sending.await,
@@ -425,7 +428,7 @@ impl Errand {
     async fn unless_lost(
         &self,
         view: &ReplicaView,
-        sending: impl Future<Output = Result<UpstreamAnswer, Loss>>,
+        sending: Pin<&mut impl Future<Output = Result<UpstreamAnswer, Loss>>>,
     ) -> Result<UpstreamAnswer, Loss> {
         match self.server.server.leases {
             Leases::Unleased => sending.await,

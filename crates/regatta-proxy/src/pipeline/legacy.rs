@@ -71,7 +71,7 @@ pub(crate) async fn post(
         }
         (Subject::Batch(messages), Some(bound)) if messages.iter().any(answers::is_answer) => {
             match Box::pin(answers::apart(gateway, call, &asker, &bound)).await? {
-                Rest::Call(call) => batch::pass(gateway, call, asker, bound).await,
+                Rest::Call(call) => Box::pin(batch::pass(gateway, call, asker, bound)).await,
                 Rest::Answer(answer) => Ok(answer),
             }
         }
@@ -222,30 +222,47 @@ pub(super) async fn request(
     errand.noted = noted;
     let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller.clone());
     let mut exchange = Detachable::new(errand);
-    // Nothing to resume: no session that could hold a stream, or a batch.
-    let (Some(bound), Some(id)) = (bound, asker.id.clone()) else {
-        return unresumable(exchange.await?).await;
+    // Else there is nothing to resume: no session that could hold a stream, or a batch.
+    let opening = bound.zip(asker.id.clone()).map(|(bound, id)| {
+        let ring_bytes_max = server.limits.ring_bytes_max;
+        Opening { gateway, bound, id, caller, ring_bytes_max }
+    });
+    let exchanged = match &opening {
+        Some(_) => alarm.within(wait, &mut exchange).await,
+        None => Some((&mut exchange).await),
     };
-    let opening = Opening { gateway, bound, id, caller, ring_bytes_max: server.limits.ring_bytes_max };
-    match alarm.within(wait, &mut exchange).await {
-        Some(answered) => {
-            let answered = answered?;
-            if !answered.is_stream() {
-                return self::answered(answered).await;
-            }
-            let replica = answered.replica;
-            let mut source = CallSource::answered(gateway.clone(), asker, answered);
-            match source.only_response().await {
-                Some(event) => Ok(encode::head::events(ReplyBody::whole(event))),
-                None => Ok(opening.stream(replica, Box::new(source))),
-            }
-        }
-        None => {
+    let answered = match (exchanged, opening) {
+        (Some(answered), Some(opening)) => match answered? {
+            answered if answered.is_stream() => return streamed(opening, asker, answered).await,
+            answered => answered,
+        },
+        // Events pass as they come.
+        (Some(answered), None) => match answered? {
+            answered if answered.is_stream() => return Ok(modern::relay(answered, None)),
+            answered => answered,
+        },
+        (None, opening) => {
+            let refused = || Fault::NoReplica.told(&asker);
+            let (opening, exchange) = opening.zip(exchange.take()).ok_or_else(refused)?;
             let replica = opening.bound.home.replica;
-            let Some(exchange) = exchange.take() else { return Err(Fault::NoReplica.told(&asker)) };
             let source = CallSource::waiting(gateway.clone(), asker, exchange);
-            Ok(opening.stream(replica, Box::new(source)))
+            return Ok(opening.stream(replica, Box::new(source)));
         }
+    };
+    self::answered(answered).await
+}
+
+/// Answers with events: with a stream that can be resumed, unless the response is all that came, and came at once.
+async fn streamed(
+    opening: Opening<'_>,
+    asker: Asker,
+    answered: Answered,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let replica = answered.replica;
+    let mut source = Box::new(CallSource::answered(opening.gateway.clone(), asker, answered));
+    match source.only_response().await {
+        Some(event) => Ok(encode::head::events(ReplyBody::whole(event))),
+        None => Ok(opening.stream(replica, source)),
     }
 }
 
@@ -281,14 +298,6 @@ pub(crate) fn priming(stream: &Stream) -> Bytes {
     let mut out = BytesMut::with_capacity(128);
     regatta_mcp::events::write_priming(&mut out, &stream.event_id(0));
     out.freeze()
-}
-
-/// Answers a session-less server's call, or a batch: events pass as they come.
-async fn unresumable(answered: Answered) -> Result<Response<ReplyBody>, Refusal> {
-    match answered.is_stream() {
-        true => Ok(modern::relay(answered, None)),
-        false => self::answered(answered).await,
-    }
 }
 
 /// Answers with what is not a stream: JSON that is held and judged, or whatever refuses.

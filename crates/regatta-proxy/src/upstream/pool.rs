@@ -90,10 +90,14 @@ impl Pool {
 
     /// A kept connection or the right to open one; waits at most `patience` if all `max` are busy.
     pub(super) async fn turn(&self, max: usize, patience: Duration, now: Micros) -> Option<Turn> {
-        let lacks = match self.turn_now(max, now) {
-            Ok(turn) => return Some(turn),
-            Err(full) => full,
-        };
+        match self.turn_now(max, now) {
+            Ok(turn) => Some(turn),
+            // Boxed: requests that find a connection should not carry what waiting needs.
+            Err(lacks) => Box::pin(self.wait(lacks, max, patience, now)).await,
+        }
+    }
+
+    async fn wait(&self, lacks: Full, max: usize, patience: Duration, now: Micros) -> Option<Turn> {
         let mut waiting = Waiting::new(&self.places, lacks);
         let freed = async {
             loop {

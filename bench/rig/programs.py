@@ -32,8 +32,8 @@ def find(build: bool) -> Programs:
         subprocess.run(["cargo", "build", "-q", "--release", "-p", "regatta-tools", "--examples"], cwd=ROOT, check=True)
         subprocess.run(["cargo", "build", "-q", "--release", "-p", "regatta"], cwd=ROOT, check=True)
     release = target / "release"
-    examples = Path(os.environ.get("BENCH_PROGRAMS", release / "examples"))
     system = {name: Path(shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin") or f"/usr/sbin/{name}") for name in ("nginx", "haproxy")}
+    examples = release / "examples"
     for needed in ("load", "upstream"):
         if not (examples / needed).exists():
             raise SystemExit(f"error: {examples / needed} does not exist\nhint: run without --no-build")

@@ -231,25 +231,23 @@ pub(super) async fn request(
         Some(_) => alarm.within(wait, &mut exchange).await,
         None => Some((&mut exchange).await),
     };
-    let answered = match (exchanged, opening) {
-        (Some(answered), Some(opening)) => match answered? {
-            answered if answered.is_stream() => return streamed(opening, asker, answered).await,
-            answered => answered,
-        },
-        // Events pass as they come.
-        (Some(answered), None) => match answered? {
-            answered if answered.is_stream() => return Ok(modern::relay(answered, None)),
-            answered => answered,
-        },
-        (None, opening) => {
-            let refused = || Fault::NoReplica.told(&asker);
-            let (opening, exchange) = opening.zip(exchange.take()).ok_or_else(refused)?;
-            let replica = opening.bound.home.replica;
-            let source = CallSource::waiting(gateway.clone(), asker, exchange);
-            return Ok(opening.stream(replica, Box::new(source)));
-        }
+    let Some(answered) = exchanged else {
+        let refused = || Fault::NoReplica.told(&asker);
+        let (opening, exchange) = opening.zip(exchange.take()).ok_or_else(refused)?;
+        let replica = opening.bound.home.replica;
+        let source = CallSource::waiting(gateway.clone(), asker, exchange);
+        return Ok(opening.stream(replica, Box::new(source)));
     };
-    self::answered(answered).await
+    let answered = answered?;
+    if !answered.is_stream() {
+        drop(opening);
+        return self::answered(answered).await;
+    }
+    match opening {
+        Some(opening) => streamed(opening, asker, answered).await,
+        // Events pass as they come.
+        None => Ok(modern::relay(answered, None)),
+    }
 }
 
 /// Answers with events: with a stream that can be resumed, unless the response is all that came, and came at once.

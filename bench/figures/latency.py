@@ -7,6 +7,8 @@ from rig import host, proxies, table
 
 RATE = 2000
 CONNECTIONS = 32
+# Each timed run is cut into so many, in turn with the others': what the neighbours do changes by the second, and is the same for all of a round.
+SHARES = 4
 # The core of the upstreams; the loader has the one that is not the proxy's. Apart from the proxy, a call through it wakes another
 # core twice more often than a direct one; beside it, as often: what a virtual machine takes for that is not the proxy's work.
 PLACES = {"apart": host.CORE_OF_REST, "beside": host.CORE_OF_PROXY}
@@ -34,10 +36,15 @@ def measure(options, programs, names: list, era: str, core: int) -> dict:
         upstreams = host.free_ports(2)
         rig.start_upstreams(upstreams, core=core)
         ports = {"direct": upstreams[0]} | {name: proxies.start(rig, name, upstreams)[1] for name in names}
-        for round_, (name, port) in itertools.product(range(options.repeats), ports.items()):
+        for round_, (name, port) in itertools.product(range(options.repeats * SHARES), ports.items()):
             shape = ["--kind", "open", "--era", era, "--rate", RATE, "--connections", CONNECTIONS, "--seed", round_ + 1]
-            found[name].append(rig.load(port, *shape, "--warm-up", 1, "--seconds", options.seconds))
+            found[name].append(rig.load(port, *shape, "--warm-up", 0.5, "--seconds", options.seconds / SHARES))
     return found
+
+
+def added(found: dict, name: str, which: str) -> float:
+    """The median, over the rounds, of what `name` has more than a direct call of the same round."""
+    return statistics.median(each["latency"][which] - direct["latency"][which] for each, direct in zip(found[name], found["direct"]))
 
 
 def show(place: str, era: str, found: dict, options) -> list[str]:
@@ -45,12 +52,12 @@ def show(place: str, era: str, found: dict, options) -> list[str]:
     rows = []
     for name, runs in found.items():
         p50, p99 = middle(name, "p50_us"), middle(name, "p99_us")
-        added = [None, None] if name == "direct" else [p50 - middle("direct", "p50_us"), p99 - middle("direct", "p99_us")]
+        more = [None, None] if name == "direct" else [added(found, name, which) for which in ("p50_us", "p99_us")]
         bad = sum(each["answers"] - each["right"] + each["broken"] for each in runs)
-        rows.append([name, round(statistics.median(each["per_second"] for each in runs)), p50, p99, *added, bad])
+        rows.append([name, round(statistics.median(each["per_second"] for each in runs)), p50, p99, *more, bad])
     how = "cores may halt" if options.sleepy else "cores kept awake"
     where = f"upstreams {place} {'from' if place == 'apart' else ''} the proxy".replace("  ", " ")
-    title = f"Latency, {era}, {where}, open loop {RATE}/s, us, median of {options.repeats} rounds, {how}; gate: +25 p50, +1,000 p99"
+    title = f"Latency, {era}, {where}, open loop {RATE}/s, us, medians of {options.repeats * SHARES} rounds, {how}; gate: +25 p50, +1,000 p99"
     table.show(title, ["", "calls/s", "p50", "p99", "added p50", "added p99", "not right"], rows)
     slow = lambda row: row[0] == "gateway" and (row[4] > 25 or row[5] > 1000)
     return [f"{era}, {where}: adds {row[4]:.0f} us p50, {row[5]:.0f} us p99" for row in rows if slow(row)]

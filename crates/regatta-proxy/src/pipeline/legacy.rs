@@ -20,7 +20,7 @@ use super::exchange::{Answered, Errand, Where, prime_after};
 use super::initialize::{initialize, is_primed};
 use super::notes::Noted;
 use super::source::CallSource;
-use super::{batch, cached, journal, later, modern, notes, tool_list};
+use super::{batch, cached, journal, later, modern, notes, standing, tool_list};
 use crate::encode::answer::{Marks, Role, mark};
 use crate::event_id::Label;
 use crate::fault::{Asker, Fault, Place, Refusal};
@@ -53,8 +53,9 @@ pub(crate) async fn post(
     let bound = bind::bind(gateway, &call.server, &call.caller, &call.head)
         .await
         .map_err(|fault| fault.told(&asker))?;
-    if bound.is_some() {
+    if let Some(bound) = &bound {
         asker.place = Place::Session;
+        standing::let_open(gateway, &bound.session).await;
     }
     if gateway.is_draining()
         && matches!(&call.message, Subject::One(message) if message.kind == Kind::Request)

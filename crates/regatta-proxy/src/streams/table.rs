@@ -3,22 +3,31 @@
 //! Live streams are bounded by the permits and places that they hold; those that rest (ended, or paused and not asked
 //! for again) by `ring_total_max` bytes and by `resume_window`, whichever comes first, oldest first.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use regatta_policy::Micros;
 use regatta_store::Uuid16;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::stream::Stream;
 
 /// A stream's own memory beside its events, as it is counted against `ring_total_max`.
 const OVERHEAD: usize = 512;
+/// How long a session's other messages wait for its standing stream. Some servers send no head before they have something
+/// to say.
+const OPENED_WITHIN: Duration = Duration::from_millis(250);
 
 /// The streams by number.
 #[derive(Default)]
 pub(crate) struct StreamTable {
     inner: Mutex<Inner>,
+    /// How many sessions are in `opening`, for who does not want to take the lock.
+    openings: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -27,7 +36,7 @@ struct Inner {
     /// Standing stream of each session that has one.
     standing: HashMap<Uuid16, u64>,
     /// Sessions whose standing stream is being opened.
-    opening: HashSet<Uuid16>,
+    opening: HashMap<Uuid16, Opening>,
     resting: VecDeque<(Weak<Stream>, Resting)>,
     resting_bytes: usize,
 }
@@ -40,6 +49,12 @@ pub(crate) struct Resting {
     pub bytes: usize,
 }
 
+/// An opening under way: who waits for it is woken when `over` is dropped.
+struct Opening {
+    since: Instant,
+    over: watch::Sender<()>,
+}
+
 /// A standing stream is being opened: of several requests at once, one opens it.
 pub(crate) struct OpeningStanding<'a> {
     table: &'a StreamTable,
@@ -49,6 +64,20 @@ pub(crate) struct OpeningStanding<'a> {
 impl Drop for OpeningStanding<'_> {
     fn drop(&mut self) {
         self.table.lock().opening.remove(&self.session);
+        self.table.openings.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A standing stream that somebody else opens.
+pub(crate) struct BeingOpened {
+    since: Instant,
+    over: watch::Receiver<()>,
+}
+
+impl BeingOpened {
+    /// Returns when its server has answered, whatever it said, or [`OPENED_WITHIN`] after it was asked.
+    pub async fn wait(mut self) {
+        let _ = timeout_at(self.since + OPENED_WITHIN, self.over.changed()).await;
     }
 }
 
@@ -77,8 +106,24 @@ impl StreamTable {
     /// The right to open the standing stream of `session`, for as long as the guard lives; `None` while another
     /// request has it.
     pub fn open_standing(&self, session: Uuid16) -> Option<OpeningStanding<'_>> {
-        let is_first = self.lock().opening.insert(session);
-        is_first.then(|| OpeningStanding { table: self, session })
+        match self.lock().opening.entry(session) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(free) => {
+                free.insert(Opening { since: Instant::now(), over: watch::Sender::new(()) });
+            }
+        }
+        self.openings.fetch_add(1, Ordering::Relaxed);
+        Some(OpeningStanding { table: self, session })
+    }
+
+    /// The standing stream of `session`, if it is being opened. One load while none is.
+    pub fn being_opened(&self, session: Uuid16) -> Option<BeingOpened> {
+        if self.openings.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let inner = self.lock();
+        let opening = inner.opening.get(&session)?;
+        Some(BeingOpened { since: opening.since, over: opening.over.subscribe() })
     }
 
     /// Notes that a stream came to rest: from now on it can be displaced.

@@ -75,6 +75,7 @@ mod reload;
 mod resume;
 mod resurrection;
 mod shared_legs;
+mod standing;
 mod starting;
 mod stopped_replica;
 mod storm;

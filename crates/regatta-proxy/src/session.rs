@@ -1,9 +1,10 @@
 //! An open session: what its token says, and where it is bound now.
 //!
-//! A `Session` never changes; where it is bound can. Opened tokens are kept in a bounded cache, because a
+//! What a `Session` says never changes; where it is bound can. Opened tokens are kept in a bounded cache, because a
 //! client sends the same token with every request; an idle session costs nothing once it is displaced.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use http::HeaderValue;
 use quick_cache::Equivalent;
@@ -26,6 +27,23 @@ pub(crate) struct Session {
     pub content: SessionToken,
     /// Where it was bound when it was opened.
     pub origin: Home,
+    /// Its messages that came here, as far as they are early.
+    pub posts: AtomicU8,
+}
+
+/// So many of a session's messages are early: among them official clients ask for its standing stream.
+const EARLY: u8 = 8;
+
+impl Session {
+    /// Counts a message; whether it is one of the first that come here.
+    pub fn is_early(&self) -> bool {
+        let before = self.posts.load(Ordering::Relaxed);
+        if before < EARLY {
+            // Of two at once one may go uncounted: then another is early.
+            self.posts.store(before + 1, Ordering::Relaxed);
+        }
+        before < EARLY
+    }
 }
 
 /// A place at a replica.

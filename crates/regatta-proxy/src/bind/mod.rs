@@ -7,6 +7,7 @@ pub(crate) mod mint;
 pub(crate) mod questions;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -75,7 +76,7 @@ fn session(content: SessionToken, realm: Realm) -> Option<Session> {
     let binding = content.bindings.first()?;
     let upstream_session = HeaderValue::try_from(binding.upstream_session.as_deref()?).ok()?;
     let origin = Home { replica: binding.replica, upstream_session, etag: [0; 16] };
-    Some(Session { uuid: Uuid16(content.uuid), realm, content, origin })
+    Some(Session { uuid: Uuid16(content.uuid), realm, content, origin, posts: AtomicU8::new(0) })
 }
 
 /// 404 for what is past its lifetime (SESSIONS 8).

@@ -166,15 +166,11 @@ impl Listener {
     }
 }
 
-/// A session that was opened less than so many seconds ago may still get its standing stream: official clients ask for it
-/// right after the handshake, and call tools without waiting for it.
-const YOUNG_S: u32 = 5;
-
-/// Lets a standing stream that the client asked for before be opened first. Servers drop what they would say on it while it
-/// is not open, and a call whose question was dropped has no end. Directly they meet both requests in the client's order.
+/// Lets a standing stream that the client asked for before be opened first: official clients ask for it right after the
+/// handshake, and call tools without waiting for it. Servers drop what they would say on it while it is not open, and a call
+/// whose question was dropped has no end. Directly they meet both requests in the client's order.
 pub(super) async fn let_open(gateway: &Gateway, session: &Session) {
-    let age_s = gateway.clock.wall_seconds().saturating_sub(session.content.issued_s);
-    if age_s < YOUNG_S && gateway.streams.standing(session.uuid).is_none() {
+    if session.is_early() && gateway.streams.standing(session.uuid).is_none() {
         // Of connections that became readable at once the runtime runs the last one first: the GET may stand behind us.
         tokio::task::yield_now().await;
     }

@@ -42,13 +42,19 @@ def measure(options, programs, names: list, era: str, core: int) -> dict:
     return found
 
 
+def values(runs: list, which: str) -> list[float]:
+    """A p50 of each share; of p99 the worst share of each run, so that what happens once a run counts."""
+    found = [each["latency"][which] for each in runs]
+    return found if which == "p50_us" else [max(found[at : at + SHARES]) for at in range(0, len(found), SHARES)]
+
+
 def added(found: dict, name: str, which: str) -> float:
-    """The median, over the rounds, of what `name` has more than a direct call of the same round."""
-    return statistics.median(each["latency"][which] - direct["latency"][which] for each, direct in zip(found[name], found["direct"]))
+    """The median of what `name` has more than direct calls at the same time."""
+    return statistics.median(more - direct for more, direct in zip(values(found[name], which), values(found["direct"], which)))
 
 
 def show(place: str, era: str, found: dict, options) -> list[str]:
-    middle = lambda name, which: statistics.median(each["latency"][which] for each in found[name])
+    middle = lambda name, which: statistics.median(values(found[name], which))
     rows = []
     for name, runs in found.items():
         p50, p99 = middle(name, "p50_us"), middle(name, "p99_us")

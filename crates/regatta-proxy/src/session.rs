@@ -16,6 +16,9 @@ use regatta_store::{Etag, Uuid16};
 
 use crate::realm::Realm;
 
+/// So many of a session's messages are early: among them official clients ask for its standing stream.
+const EARLY: u8 = 8;
+
 /// The content of one token.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -27,23 +30,8 @@ pub(crate) struct Session {
     pub content: SessionToken,
     /// Where it was bound when it was opened.
     pub origin: Home,
-    /// Its messages that came here, as far as they are early.
+    /// How many of its messages came here, counted up to [`EARLY`].
     pub posts: AtomicU8,
-}
-
-/// So many of a session's messages are early: among them official clients ask for its standing stream.
-const EARLY: u8 = 8;
-
-impl Session {
-    /// Counts a message; whether it is one of the first that come here.
-    pub fn is_early(&self) -> bool {
-        let before = self.posts.load(Ordering::Relaxed);
-        if before < EARLY {
-            // Of two at once one may go uncounted: then another is early.
-            self.posts.store(before + 1, Ordering::Relaxed);
-        }
-        before < EARLY
-    }
 }
 
 /// A place at a replica.
@@ -108,6 +96,18 @@ struct Wanted<'a> {
 impl Equivalent<Key> for Wanted<'_> {
     fn equivalent(&self, key: &Key) -> bool {
         self.realm == key.realm && *self.token == *key.token
+    }
+}
+
+impl Session {
+    /// Counts a message, and says whether it is one of the first that come here.
+    pub fn counts_as_early(&self) -> bool {
+        let before = self.posts.load(Ordering::Relaxed);
+        if before < EARLY {
+            // Of two at once one may go uncounted: then another is early.
+            self.posts.store(before + 1, Ordering::Relaxed);
+        }
+        before < EARLY
     }
 }
 

@@ -23,6 +23,7 @@ use crate::forward::probe::{Unread, collect};
 use crate::gateway::Gateway;
 use crate::handover::Account;
 use crate::streams::stream::{Produced, Source};
+use crate::streams::table::BeingOpened;
 use crate::upstream::{UpstreamAnswer, UpstreamBody};
 use crate::within::within;
 
@@ -39,10 +40,16 @@ pub(crate) struct Detachable {
 impl Detachable {
     /// Begins the errand.
     pub fn new(errand: Box<Errand>) -> Detachable {
+        Detachable::behind(None, errand)
+    }
+
+    /// Begins the errand once a standing stream is open, if one is being opened.
+    pub fn behind(opening: Option<BeingOpened>, errand: Box<Errand>) -> Detachable {
         let (gateway, account) = (errand.gateway.clone(), errand.caller.account);
-        let exchange: Exchange = match errand.noted {
-            None => Box::pin(exchange(errand)),
-            Some(_) => Box::pin(settled(errand)),
+        let exchange: Exchange = match (&errand.noted, opening) {
+            (None, None) => Box::pin(exchange(errand)),
+            (Some(_), None) => Box::pin(settled(errand)),
+            (_, Some(opening)) => Box::pin(after(opening, errand)),
         };
         Detachable { gateway, account, exchange: Some(exchange) }
     }
@@ -74,6 +81,15 @@ impl Drop for Detachable {
                 drain(answered).await;
             }
         });
+    }
+}
+
+/// Runs an errand once a standing stream has been opened.
+async fn after(opening: BeingOpened, errand: Box<Errand>) -> Result<Answered, Refusal> {
+    opening.wait().await;
+    match errand.noted {
+        None => exchange(errand).await,
+        Some(_) => settled(errand).await,
     }
 }
 

@@ -398,7 +398,7 @@ impl Errand {
         };
         let bounds = &self.server.server.call;
         let patience = Patience { time: bounds.request_timeout, arming };
-        // Pinned once: a future that is handed on by value takes its size again at each hand.
+        // Pinned once: a future that is handed on by value is copied, and its room paid for, at each hand.
         let mut sending = pin!(forward::send(view, &self.headers, upward, bounds, patience));
         let sending = self.unless_lost(view, sending.as_mut());
         let sent = match self.era {

@@ -55,7 +55,7 @@ pub(crate) async fn post(
         .map_err(|fault| fault.told(&asker))?;
     if let Some(bound) = &bound {
         asker.place = Place::Session;
-        standing::let_open(gateway, &bound.session).await;
+        standing::let_pass(gateway, &bound.session).await;
     }
     if gateway.is_draining()
         && matches!(&call.message, Subject::One(message) if message.kind == Kind::Request)
@@ -222,7 +222,12 @@ pub(super) async fn request(
     errand.upkeep = upkeep;
     errand.noted = noted;
     let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller.clone());
-    let mut exchange = Detachable::new(errand);
+    // A question of its server's would be lost while the stream for it is not open.
+    let opening = match (&bound, &asker.id) {
+        (Some(bound), Some(_)) => gateway.streams.being_opened(bound.session.uuid),
+        (_, _) => None,
+    };
+    let mut exchange = Detachable::behind(opening, errand);
     // Else there is nothing to resume: no session that could hold a stream, or a batch.
     let opening = bound.zip(asker.id.clone()).map(|(bound, id)| {
         let ring_bytes_max = server.limits.ring_bytes_max;

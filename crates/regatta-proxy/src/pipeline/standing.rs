@@ -166,16 +166,13 @@ impl Listener {
     }
 }
 
-/// Lets a standing stream that the client asked for before be opened first: official clients ask for it right after the
-/// handshake, and call tools without waiting for it. Servers drop what they would say on it while it is not open, and a call
-/// whose question was dropped has no end. Directly they meet both requests in the client's order.
-pub(super) async fn let_open(gateway: &Gateway, session: &Session) {
-    if session.is_early() && gateway.streams.standing(session.uuid).is_none() {
+/// Lets the GET of a standing stream pass that the client sent before this message: official clients send it right after the
+/// handshake, and call tools without waiting for its answer. Servers drop what they would say on a stream that is not open, and
+/// a call whose question was dropped has no end. Directly they meet both requests in the client's order.
+pub(super) async fn let_pass(gateway: &Gateway, session: &Session) {
+    if session.counts_as_early() && gateway.streams.standing(session.uuid).is_none() {
         // Of connections that became readable at once the runtime runs the last one first: the GET may stand behind us.
         tokio::task::yield_now().await;
-    }
-    if let Some(opening) = gateway.streams.being_opened(session.uuid) {
-        Box::pin(opening.wait()).await;
     }
 }
 

@@ -63,8 +63,12 @@ pub(crate) struct OpeningStanding<'a> {
 
 impl Drop for OpeningStanding<'_> {
     fn drop(&mut self) {
-        self.table.lock().opening.remove(&self.session);
-        self.table.openings.fetch_sub(1, Ordering::Relaxed);
+        // Who waits is woken when the table is free again.
+        let _opening = {
+            let mut inner = self.table.lock();
+            self.table.openings.fetch_sub(1, Ordering::Relaxed);
+            inner.opening.remove(&self.session)
+        };
     }
 }
 
@@ -109,16 +113,21 @@ impl StreamTable {
         match self.lock().opening.entry(session) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(free) => {
+                self.openings.fetch_add(1, Ordering::Relaxed);
                 free.insert(Opening { since: Instant::now(), over: watch::Sender::new(()) });
             }
         }
-        self.openings.fetch_add(1, Ordering::Relaxed);
         Some(OpeningStanding { table: self, session })
+    }
+
+    /// Whether any standing stream is being opened.
+    pub fn opens_any(&self) -> bool {
+        self.openings.load(Ordering::Relaxed) > 0
     }
 
     /// The standing stream of `session`, if it is being opened. One load while none is.
     pub fn being_opened(&self, session: Uuid16) -> Option<BeingOpened> {
-        if self.openings.load(Ordering::Relaxed) == 0 {
+        if !self.opens_any() {
             return None;
         }
         let inner = self.lock();

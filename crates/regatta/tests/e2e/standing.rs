@@ -71,6 +71,50 @@ fn wire(session: &Session, method: &str, body: &str) -> String {
     )
 }
 
+/// A call of `echo`, as JSON text.
+fn call(operation: &str) -> String {
+    let params = json!({"name": "echo", "arguments": {"op": operation}});
+    json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}).to_string()
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_the_stream_goes_up_though_its_client_leaves() -> Result<()> {
+    let stub = stub(|reply| reply.after(Duration::from_millis(200))).await;
+    let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
+    let session = gateway.client().initialize().await?;
+    let listener = session.clone();
+    let listening = tokio::spawn(async move { listener.listen().await });
+    get_at(&stub).await;
+    let mut calling = RawConnection::open(gateway.client().address()).await?;
+    calling.write(wire(&session, "POST", &call("left"))).await?;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(calling);
+    stub.wait_for("tools/call", 1).await;
+    assert_eq!(listening.await.expect("the task of the GET")?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_the_stream_takes_no_place_at_its_server() -> Result<()> {
+    let stub = stub(|reply| reply.after(Duration::from_millis(200))).await;
+    let plan =
+        Plan::over([stub.url()]).on_server("concurrency = \"static\"\ninflight_max = 1\nqueue_max = 0");
+    let gateway = Gateway::start(REGATTA, plan).await;
+    let (session, other) = (gateway.client().initialize().await?, gateway.client().initialize().await?);
+    let listener = session.clone();
+    let listening = tokio::spawn(async move { listener.listen().await });
+    get_at(&stub).await;
+    let mut waiting = RawConnection::open(gateway.client().address()).await?;
+    waiting.write(wire(&session, "POST", &call("waits"))).await?;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Where the one place is taken, this is refused.
+    other.call("echo", json!({"op": "passes"})).await?.result()?;
+    assert!(stub.seen_rpc("tools/call").len() == 1, "the other call did not wait");
+    assert_eq!(waiting.read_answer().await.status, 200);
+    assert_eq!(listening.await.expect("the task of the GET")?.status, 200);
+    Ok(())
+}
+
 #[tokio::test]
 async fn of_a_get_and_a_call_that_come_at_once_the_get_mostly_goes_first() -> Result<()> {
     let stub = stub(|reply| reply).await;

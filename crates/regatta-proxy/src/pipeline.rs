@@ -154,8 +154,7 @@ async fn post(gateway: &Arc<Gateway>, identified: Identified) -> Result<Response
     }
     .map_err(|fault| fault.told(&asker))?;
     if let Some(entry) = admit::entry(&call) {
-        let may_wait = call.era == Era::Legacy && gateway.streams.opens_any();
-        match may_wait || cache::may_keep(&call) {
+        match cache::may_keep(&call) || legacy::may_wait(gateway, &call) {
             // What is kept needs no place at its server; who fetches it gets one then. Nor does a call that waits for the standing
             // stream of its session.
             true => call.entry = Some(entry),

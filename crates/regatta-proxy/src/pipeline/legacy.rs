@@ -205,6 +205,13 @@ pub(crate) fn repeatability(call: &Call) -> Repeatability {
     }
 }
 
+/// Whether it may have to wait for its session's standing stream: then its place at the server is for [`request`] to get.
+pub(super) fn may_wait(gateway: &Gateway, call: &Call) -> bool {
+    let method = call.one().and_then(|message| message.method).map(|name| name.method);
+    let is_ordinary = method.is_some_and(|method| method != Method::Initialize);
+    call.era == Era::Legacy && is_ordinary && gateway.streams.opens_any()
+}
+
 /// Carries an ordinary message to its server, and the answer back; settles what was `noted` of it.
 pub(super) async fn request(
     gateway: &Arc<Gateway>,
@@ -223,11 +230,11 @@ pub(super) async fn request(
     errand.noted = noted;
     let (wait, server, caller) = (prime_after(&errand), errand.server.clone(), errand.caller.clone());
     // A question of its server's would be lost while the stream for it is not open.
-    let opening = match (&bound, &asker.id) {
+    let before = match (&bound, &asker.id) {
         (Some(bound), Some(_)) => gateway.streams.being_opened(bound.session.uuid),
         (_, _) => None,
     };
-    let mut exchange = Detachable::behind(opening, errand);
+    let mut exchange = Detachable::behind(before, errand);
     // Else there is nothing to resume: no session that could hold a stream, or a batch.
     let opening = bound.zip(asker.id.clone()).map(|(bound, id)| {
         let ring_bytes_max = server.limits.ring_bytes_max;

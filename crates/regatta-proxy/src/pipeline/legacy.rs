@@ -43,7 +43,7 @@ pub(crate) async fn post(
     call: Box<Call>,
     mut asker: Asker,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let method = call.one().and_then(|message| message.method).map(|name| name.method);
+    let method = method_of(&call);
     if method == Some(Method::Initialize) {
         if gateway.is_draining() {
             return Err(Fault::Draining.told(&asker));
@@ -91,6 +91,11 @@ pub(crate) async fn post(
     }
 }
 
+/// The method of a single message.
+fn method_of(call: &Call) -> Option<Method> {
+    call.one().and_then(|message| message.method).map(|name| name.method)
+}
+
 /// Who asks, for a call that is refused before it is bound: inside a live session its fault rides on HTTP 200.
 pub(crate) async fn placed(gateway: &Arc<Gateway>, call: &Call, asker: Asker) -> Asker {
     match bind::bind(gateway, &call.server, &call.caller, &call.head).await {
@@ -109,7 +114,7 @@ async fn elsewhere(
 ) -> Result<Response<ReplyBody>, Refusal> {
     if call.one().is_some_and(|message| message.kind == Kind::Notification) {
         later::tell(&call, &bound);
-        return match call.one().and_then(|message| message.method).map(|name| name.method) {
+        return match method_of(&call) {
             Some(Method::NotificationCancelled) => cancelled(gateway, call, asker, bound).await,
             _other => request(gateway, call, asker, Some(bound), None).await,
         };
@@ -207,8 +212,7 @@ pub(crate) fn repeatability(call: &Call) -> Repeatability {
 
 /// Whether it may have to wait for its session's standing stream: then its place at the server is for [`request`] to get.
 pub(super) fn may_wait(gateway: &Gateway, call: &Call) -> bool {
-    let method = call.one().and_then(|message| message.method).map(|name| name.method);
-    let is_ordinary = method.is_some_and(|method| method != Method::Initialize);
+    let is_ordinary = method_of(call).is_some_and(|method| method != Method::Initialize);
     call.era == Era::Legacy && is_ordinary && gateway.streams.opens_any()
 }
 

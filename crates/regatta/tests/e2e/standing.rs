@@ -2,13 +2,14 @@
 //! that it would ask on a stream which is not open yet, and the call that waits for its answer has no end.
 
 use crate::REGATTA;
-use regatta_testkit::client::{RawConnection, Session};
+use regatta_testkit::client::{Answer, RawConnection, Session};
 use regatta_testkit::gateway::Plan;
 use regatta_testkit::stub::{Seen, answers};
 use regatta_testkit::{Gateway, Reply, Result, Stub, eventually};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 const SOON: Duration = Duration::from_secs(8);
 /// GETs and calls that come at once.
@@ -24,9 +25,12 @@ async fn stub(to_get: impl Fn(Reply) -> Reply + Send + Sync + 'static) -> Stub {
     .await
 }
 
-async fn get_at(stub: &Stub) -> Arc<Seen> {
+/// Asks for the standing stream, in a task; the server has seen the GET, and may not have answered it.
+async fn listen(session: &Session, stub: &Stub) -> (JoinHandle<Result<Answer>>, Arc<Seen>) {
+    let listener = session.clone();
+    let listening = tokio::spawn(async move { listener.listen().await });
     let find = async || stub.seen().into_iter().find(|seen| seen.method == "GET");
-    eventually("the GET reaches the server", SOON, find).await
+    (listening, eventually("the GET reaches the server", SOON, find).await)
 }
 
 #[tokio::test]
@@ -35,9 +39,7 @@ async fn a_call_goes_up_when_the_server_has_opened_the_stream_that_was_asked_for
     let stub = stub(move |reply| reply.after(pause)).await;
     let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
     let session = gateway.client().initialize().await?;
-    let listener = session.clone();
-    let listening = tokio::spawn(async move { listener.listen().await });
-    let asked = get_at(&stub).await;
+    let (listening, asked) = listen(&session, &stub).await;
     session.call("echo", json!({"op": "after"})).await?.result()?;
     let called = stub.wait_for("tools/call", 1).await;
     let ahead = called.at - asked.at;
@@ -52,9 +54,7 @@ async fn a_server_that_does_not_answer_the_get_is_called_all_the_same() -> Resul
     let plan = Plan::over([stub.url()]).on_server("prime_after = \"20s\"");
     let gateway = Gateway::start(REGATTA, plan).await;
     let session = gateway.client().initialize().await?;
-    let listener = session.clone();
-    let listening = tokio::spawn(async move { listener.listen().await });
-    get_at(&stub).await;
+    let (listening, _) = listen(&session, &stub).await;
     session.call("echo", json!({"op": "called"})).await?.result()?;
     listening.abort();
     Ok(())
@@ -82,9 +82,7 @@ async fn a_call_that_waits_for_the_stream_goes_up_though_its_client_leaves() -> 
     let stub = stub(|reply| reply.after(Duration::from_millis(200))).await;
     let gateway = Gateway::start(REGATTA, Plan::over([stub.url()])).await;
     let session = gateway.client().initialize().await?;
-    let listener = session.clone();
-    let listening = tokio::spawn(async move { listener.listen().await });
-    get_at(&stub).await;
+    let (listening, _) = listen(&session, &stub).await;
     let mut calling = RawConnection::open(gateway.client().address()).await?;
     calling.write(wire(&session, "POST", &call("left"))).await?;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -101,9 +99,7 @@ async fn a_call_that_waits_for_the_stream_takes_no_place_at_its_server() -> Resu
         Plan::over([stub.url()]).on_server("concurrency = \"static\"\ninflight_max = 1\nqueue_max = 0");
     let gateway = Gateway::start(REGATTA, plan).await;
     let (session, other) = (gateway.client().initialize().await?, gateway.client().initialize().await?);
-    let listener = session.clone();
-    let listening = tokio::spawn(async move { listener.listen().await });
-    get_at(&stub).await;
+    let (listening, _) = listen(&session, &stub).await;
     let mut waiting = RawConnection::open(gateway.client().address()).await?;
     waiting.write(wire(&session, "POST", &call("waits"))).await?;
     tokio::time::sleep(Duration::from_millis(50)).await;
